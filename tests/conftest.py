@@ -1,0 +1,129 @@
+"""Fixtures that every test may use: private servers, worker processes, the leak check, seeds."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.kit.leaks import check_leaks
+from tests.kit.process import SCRUBBED
+from tests.kit.requirements import in_ci
+from tests.kit.server import PrivateServer
+from tests.kit.worker import WorkerProcess
+
+settings.register_profile(
+    "home", max_examples=30, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("ci", settings.get_profile("home"), max_examples=60)
+settings.register_profile("long", settings.get_profile("home"), max_examples=500)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if in_ci() else "home"))
+
+SEED = int(os.environ.get("TEST_SEED", random.SystemRandom().randrange(2**32)))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the marks, so that a misspelt one is an error."""
+    config.addinivalue_line("markers", "docker: needs a Docker engine; left out unless chosen with -m docker")
+    config.addinivalue_line("markers", "long: takes minutes; left out unless chosen with -m long")
+    config.addinivalue_line("markers", "leaves(*patterns): keys that this test leaves on purpose")
+
+
+def pytest_report_header() -> str:
+    """Print the seed that repeats this session's random choices."""
+    return f"TEST_SEED={SEED} hypothesis profile={settings.get_current_profile_name()}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what needs a Docker engine or minutes, unless it was asked for by mark."""
+    chosen = config.getoption("-m")
+    for mark in ("docker", "long"):
+        if mark in chosen:
+            continue
+        skip = pytest.mark.skip(reason=f"only with -m {mark}")
+        for item in items:
+            if item.get_closest_marker(mark) is not None:
+                item.add_marker(skip)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def clean_shell() -> Iterator[None]:
+    """Keep settings of the developer's own shell out of the tests."""
+    removed = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(SCRUBBED)}
+    yield
+    os.environ.update(removed)
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> random.Random:
+    """Random choices that TEST_SEED repeats, different in each test."""
+    return random.Random(f"{SEED}:{request.node.nodeid}")
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest) -> Iterator[PrivateServer]:
+    """A server of this test alone, checked for leaked keys at the end."""
+    instance = PrivateServer()
+    instance.start()
+    try:
+        yield instance
+        if instance.running:
+            check_leaks(instance.client, allowed=_allowed(request.node))
+    finally:
+        instance.stop()
+
+
+@pytest.fixture(scope="module")
+def module_server() -> Iterator[PrivateServer]:
+    """A server that the tests of a module share, without any clearing: for tests with a shared worker."""
+    instance = PrivateServer()
+    instance.start()
+    yield instance
+    instance.stop()
+
+
+@pytest.fixture
+def clean_server(module_server: PrivateServer, request: pytest.FixtureRequest) -> Iterator[PrivateServer]:
+    """The module's server, emptied before this test and checked for leaked keys after it."""
+    module_server.flush()
+    yield module_server
+    check_leaks(module_server.client, allowed=_allowed(request.node))
+
+
+@pytest.fixture
+def start_worker(tmp_path: Path) -> Iterator[Callable[..., WorkerProcess]]:
+    """Start workers as ``WorkerProcess`` does and return them when they serve; all end with the test."""
+    yield from _worker_factory(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def start_module_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., WorkerProcess]]:
+    """The same for workers that a module's tests share."""
+    yield from _worker_factory(tmp_path_factory.mktemp("workers"))
+
+
+def _worker_factory(folder: Path) -> Iterator[Callable[..., WorkerProcess]]:
+    started: list[WorkerProcess] = []
+
+    def start(app: str, **options: Any) -> WorkerProcess:
+        worker = WorkerProcess(app, folder=folder, **options)
+        started.append(worker)
+        return worker.launch()
+
+    try:
+        yield start
+    finally:
+        # A failing test ends with live runs: their workers are not asked to finish them.
+        for worker in started:
+            if worker.running:
+                worker.resume()
+            worker.terminate(timeout=5)
+
+
+def _allowed(node: pytest.Item) -> tuple[str, ...]:
+    return tuple(pattern for mark in node.iter_markers("leaves") for pattern in mark.args)

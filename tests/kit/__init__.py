@@ -1,0 +1,1 @@
+"""What tests start and watch for themselves: private servers, worker processes, waiting, leak checks."""

@@ -1,0 +1,49 @@
+"""Finds keys that a finished test has left without an end.
+
+A key may stay if it has a TTL, if its kind is on the list of permanent keys, or if Celery or kombu own it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+import redis
+
+from agentq.store.keys import PERMANENT, Keys
+from tests.kit.waiting import wait_until
+
+FOREIGN = (
+    re.compile(r"_kombu\.binding\."),  # exchange tables of kombu: one per exchange, for good
+    re.compile(r"unacked(_index|_mutex)?$"),  # stock workers' custody; empty sets vanish by themselves
+)
+"""Keys of Celery and kombu that have no end by their nature."""
+
+
+def leaked_keys(client: redis.Redis, *, keys: Keys | None = None, allowed: Iterable[str] = ()) -> list[str]:
+    """Return the keys that have neither an end nor a right to stand for ever.
+
+    ``allowed`` holds regular expressions of keys that the test itself leaves on purpose.
+    """
+    keys = keys if keys is not None else Keys()
+    extra = [re.compile(pattern) for pattern in allowed]
+    leaked = []
+    for raw in client.scan_iter(count=1000):
+        name = raw.decode(errors="replace")
+        if keys.kind_of(name) in PERMANENT or any(p.match(name) for p in (*FOREIGN, *extra)):
+            continue
+        if client.ttl(raw) == -1:
+            leaked.append(name)
+    return sorted(leaked)
+
+
+def check_leaks(client: redis.Redis, *, allowed: Iterable[str] = (), timeout: float = 10.0) -> None:
+    """Fail if keys stay without an end; what ends a moment after the last result is waited for."""
+    allowed = tuple(allowed)
+    wait_until(
+        lambda: not leaked_keys(client, allowed=allowed),
+        description="every leftover key has an end or stands on the list of permanent keys",
+        timeout=timeout,
+        interval=0.1,
+        report=lambda: "\n".join(leaked_keys(client, allowed=allowed)[:40]),
+    )

