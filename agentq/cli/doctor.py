@@ -1,0 +1,134 @@
+"""`agentq doctor`: what is set, what is reached, and what to do."""
+
+from __future__ import annotations
+
+import platform
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from agentq.cli.errors import UNREACHABLE, exit_code_of
+from agentq.cli.findings import (
+    Finding,
+    judge_eviction,
+    judge_memory,
+    judge_model,
+    judge_persistence,
+    judge_version,
+    judge_workers,
+)
+from agentq.cli.output import print_json
+from agentq.cli.session import Session, app_command, json_option
+
+if TYPE_CHECKING:
+    from agentq.app import AgentQ
+
+MARKS = {"ok": ("ok", "green"), "warn": ("look", "yellow"), "bad": ("bad", "bold red")}
+
+
+@click.command()
+@json_option
+@app_command
+def doctor(session: Session, as_json: bool) -> int:
+    """Check settings, server and workers, and say what to do.
+
+    Ends with 0 when all is well or worth a look only, 1 when something is bad, 3 when the server cannot
+    be reached.
+
+    \b
+    Example:
+      agentq doctor --json
+    """
+    app = session.app
+    findings = [
+        Finding("application", "ok", f"{session.source.spec}, named by {session.source.named_by}"),
+        Finding("python", "ok", f"{platform.python_version()} on {platform.platform(terse=True)}"),
+        judge_model(*_model(app)),
+    ]
+    code = 0
+    try:
+        findings += _server_findings(app)
+    except Exception as error:
+        code = exit_code_of(error)
+        if code != UNREACHABLE:
+            raise
+        findings.append(
+            Finding(
+                "server",
+                "bad",
+                str(error),
+                "Start the server, or correct AGENTQ_REDIS_URL; without it agentq runs its own.",
+            )
+        )
+    if code == 0 and any(finding.level == "bad" for finding in findings):
+        code = 1
+    _show(app, findings, as_json=as_json)
+    return code
+
+
+def _model(app: AgentQ) -> tuple[str | None, str | None]:
+    url, name = app.settings.model_url, app.settings.model_name
+    return (None if url is None else str(url)), name
+
+
+def _server_findings(app: AgentQ) -> list[Finding]:
+    from agentq.cli.catalogue import served_pools
+
+    client = app.store.client
+    client.ping()
+    info: dict[str, Any] = client.info()
+    config = _config(client)
+    return [
+        Finding("server", "ok", app.server_words()),
+        judge_version(info),
+        judge_eviction(config.get("maxmemory-policy")),
+        judge_persistence(config.get("appendonly"), config.get("appendfsync")),
+        judge_memory(info),
+        *judge_workers(app.pools, served_pools(app)),
+    ]
+
+
+def _config(client: Any) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in ("maxmemory-policy", "appendonly", "appendfsync"):
+        try:
+            answer = client.config_get(name)
+        except Exception as error:
+            # A hosted server may forbid CONFIG; a server that is gone is another matter.
+            if exit_code_of(error) == UNREACHABLE:
+                raise
+            return {}
+        found.update({_text(key): _text(value) for key, value in answer.items()})
+    return found
+
+
+def _text(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _show(app: AgentQ, findings: list[Finding], *, as_json: bool) -> None:
+    # Pydantic writes a SecretStr as asterisks in JSON; a URL may hold a password, so it is one of them.
+    settings = app.settings.model_dump(mode="json")
+    if as_json:
+        print_json({"findings": [vars(finding) for finding in findings], "settings": settings})
+        return
+    from rich.text import Text
+
+    from agentq.console.tables import listing
+    from agentq.console.words import open_console
+
+    console = open_console()
+    rows = [
+        (Text(MARKS[finding.level][0], style=MARKS[finding.level][1]), finding.what, finding.words)
+        for finding in findings
+    ]
+    console.print(listing(("", "checked", "found"), rows, fold=("found",)))
+    to_do = [finding for finding in findings if finding.advice]
+    if to_do:
+        console.print("\nWhat to do", style="bold")
+        for finding in to_do:
+            console.print(f"  {finding.what}: {finding.advice}", markup=False, soft_wrap=False)
+    console.print("\nSettings", style="bold")
+    console.print(
+        listing(("setting", "value"), [(name, value) for name, value in settings.items()], fold=("value",))
+    )

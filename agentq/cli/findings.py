@@ -1,0 +1,128 @@
+"""What `agentq doctor` can find: pure judgements over what the command has gathered.
+
+Each finding says what stands, and, unless it is fine, what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+LOWEST_SERVER = (6, 2)
+"""The oldest server whose commands the scripts use."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at."""
+
+    what: str
+    level: Literal["ok", "warn", "bad"]
+    words: str
+    advice: str = ""
+    """What to do; empty when nothing is to be done."""
+
+
+def judge_version(info: Mapping[str, Any]) -> Finding:
+    """Whether the server is new enough."""
+    name = "Valkey" if info.get("valkey_version") else str(info.get("server_name") or "Redis")
+    version = str(info.get("valkey_version") or info.get("redis_version") or "unknown")
+    numbers = tuple(
+        int(part) for part in str(info.get("redis_version", "0")).split(".")[:2] if part.isdigit()
+    )
+    if numbers >= LOWEST_SERVER:
+        return Finding("server version", "ok", f"{name} {version}")
+    return Finding(
+        "server version",
+        "bad",
+        f"{name} {version}",
+        "Needs Redis 6.2 or newer, or Valkey. Upgrade it, or leave redis_url out to use a private one.",
+    )
+
+
+def judge_eviction(policy: str | None) -> Finding:
+    """Whether the server may throw keys away."""
+    if policy is None:
+        return Finding(
+            "maxmemory-policy",
+            "warn",
+            "cannot be read (CONFIG is not allowed)",
+            "Ask who runs the server that it is noeviction.",
+        )
+    if policy == "noeviction":
+        return Finding("maxmemory-policy", "ok", policy)
+    return Finding(
+        "maxmemory-policy",
+        "bad",
+        policy,
+        "The server may delete runs when memory is short: CONFIG SET maxmemory-policy noeviction.",
+    )
+
+
+def judge_persistence(appendonly: str | None, fsync: str | None) -> Finding:
+    """Whether what is written survives the server's end."""
+    if appendonly is None:
+        return Finding(
+            "append-only file",
+            "warn",
+            "cannot be read (CONFIG is not allowed)",
+            "Ask who runs the server that appendonly is yes.",
+        )
+    if appendonly != "yes":
+        return Finding(
+            "append-only file",
+            "bad",
+            "off",
+            "A restart of the server loses runs: CONFIG SET appendonly yes, and in its configuration file.",
+        )
+    if fsync == "no":
+        return Finding(
+            "append-only file",
+            "warn",
+            "on, appendfsync no",
+            "A power loss may take more than a second: CONFIG SET appendfsync everysec.",
+        )
+    return Finding("append-only file", "ok", f"on, appendfsync {fsync}")
+
+
+def judge_memory(info: Mapping[str, Any]) -> Finding:
+    """Whether the server comes near its own limit."""
+    used, limit = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
+    words = f"{used / 2**20:.0f} MiB used" + (f" of {limit / 2**20:.0f} MiB" if limit else ", no limit set")
+    if limit and used > 0.8 * limit:
+        return Finding("memory", "warn", words, "Starts will be refused when it is full: raise maxmemory.")
+    return Finding("memory", "ok", words)
+
+
+def judge_workers(pools: Iterable[str], served: Mapping[str, list[str]]) -> list[Finding]:
+    """Whether each pool has a worker."""
+    findings = []
+    for name in pools:
+        labels = served.get(name, [])
+        if labels:
+            findings.append(Finding(f"pool {name}", "ok", ", ".join(labels)))
+        else:
+            findings.append(
+                Finding(
+                    f"pool {name}",
+                    "warn",
+                    "no worker",
+                    f"Its steps wait: agentq worker --pool {name}, or agentq up for all pools.",
+                )
+            )
+    return findings
+
+
+def judge_model(url: str | None, name: str | None) -> Finding:
+    """Whether the shipped agents have a model to ask."""
+    if url and name:
+        return Finding("model", "ok", f"{name} at {url}")
+    if url or name:
+        return Finding(
+            "model",
+            "warn",
+            "only one of AGENTQ_MODEL_URL and AGENTQ_MODEL_NAME is set",
+            "Set both, or none: without a model the shipped agents search and quote.",
+        )
+    return Finding("model", "ok", "none: the shipped research agent searches and quotes")

@@ -1,0 +1,166 @@
+"""`agentq agents`, `agentq pools`, `agentq workers list`: what there is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from agentq.cli.output import print_json, say
+from agentq.cli.session import Session, app_command, json_option
+
+if TYPE_CHECKING:
+    from agentq.core.pools import PoolSpec
+
+
+@click.command()
+@json_option
+@app_command
+def agents(session: Session, as_json: bool) -> int:
+    """List the agents that can be run, with their parameters.
+
+    \b
+    Example:
+      agentq agents --json
+    """
+    from agentq.cli.catalogue import agent_rows
+
+    rows = agent_rows(session.app)
+    if as_json:
+        print_json(rows)
+        return 0
+    if not rows:
+        say("No agent is known: the application has none, and no worker announced one.")
+        return 0
+    _print(
+        ("agent", "version", "pool", "parameters"),
+        [
+            (row["agent"], row["version"] or "-", row["pool"] or "-", _options(row["parameters"]))
+            for row in rows
+        ],
+        fold=("parameters",),
+    )
+    return 0
+
+
+def _options(parameters: Mapping[str, Mapping[str, Any]]) -> str:
+    words = [f"--{name.replace('_', '-')}" for name in parameters]
+    return " ".join(
+        word if entry.get("required") else f"[{word}]"
+        for word, entry in zip(words, parameters.values(), strict=True)
+    )
+
+
+@click.command()
+@json_option
+@app_command
+def pools(session: Session, as_json: bool) -> int:
+    """List the pools: kind, slots, tags, messages that wait, workers that serve.
+
+    \b
+    Example:
+      agentq pools
+    """
+    from agentq.core.lanes import PRIORITIES
+
+    from agentq.cli.catalogue import served_pools
+
+    app = session.app
+    served = served_pools(app)
+    rows = []
+    for name, spec in app.pools.items():
+        waiting = app.store.waiting(name)
+        rows.append(
+            {
+                "pool": name,
+                "kind": spec.kind,
+                "concurrency": spec.concurrency,
+                "tags": tags_of(spec),
+                "waiting": {word: waiting.get(lane, 0) for word, lane in PRIORITIES.items()},
+                "workers": served.get(name, []),
+            }
+        )
+    if as_json:
+        print_json(rows)
+        return 0
+    _print(
+        ("pool", "kind", "slots", "tags", "waiting", "workers"),
+        [
+            (
+                row["pool"],
+                row["kind"],
+                row["concurrency"],
+                _pairs(row["tags"]),
+                _waiting(row["waiting"]),
+                ", ".join(row["workers"]) or "none",
+            )
+            for row in rows
+        ],
+        right=("slots",),
+        fold=("tags", "workers"),
+    )
+    return 0
+
+
+def tags_of(spec: PoolSpec) -> dict[str, str]:
+    """The pool's tags as words."""
+    return {name: str(value) for name, value in dict(spec.tags).items()}
+
+
+def _pairs(tags: Mapping[str, str]) -> str:
+    return " ".join(f"{name}={value}" for name, value in tags.items()) or "-"
+
+
+def _waiting(lanes: Mapping[str, int]) -> str:
+    words = [f"{number} {name}" for name, number in lanes.items() if number]
+    return ", ".join(words) or "0"
+
+
+@click.group()
+def workers() -> None:
+    """List the workers that are alive.
+
+    \b
+    Example:
+      agentq workers list
+    """
+
+
+@workers.command("list")
+@json_option
+@app_command
+def list_workers(session: Session, as_json: bool) -> int:
+    """List the workers that are alive, with their pools and slots.
+
+    \b
+    Example:
+      agentq workers list --json
+    """
+    found = session.app.store.workers()
+    if as_json:
+        print_json(found)
+        return 0
+    if not found:
+        say("No worker is alive. Start all of them: agentq up")
+        return 0
+    _print(
+        ("worker", "pools", "slots", "holds", "id"),
+        [(each.label, ", ".join(each.queues), each.concurrency, each.held, each.id) for each in found],
+        right=("slots", "holds"),
+        fold=("pools",),
+    )
+    return 0
+
+
+def _print(
+    columns: tuple[str, ...],
+    rows: list[tuple[object, ...]],
+    *,
+    right: tuple[str, ...] = (),
+    fold: tuple[str, ...] = (),
+) -> None:
+    from agentq.console.tables import listing
+    from agentq.console.words import open_console
+
+    open_console().print(listing(columns, rows, right=right, fold=fold))

@@ -1,0 +1,235 @@
+"""`agentq runs`: list, show, follow, cancel and signal runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from agentq.cli.errors import CommandRefused
+from agentq.cli.output import print_json, print_json_line, say
+from agentq.cli.session import Session, app_command, json_option
+
+if TYPE_CHECKING:
+    from agentq.app import AgentQ
+
+STATUSES = ("queued", "running", "parked", "delayed", "succeeded", "failed", "cancelled")
+ID_LENGTH = 36
+"""Characters of a whole run id (a UUID)."""
+SEARCHED_RUNS = 1000
+"""How many of the newest runs a shortened id is looked for in."""
+
+
+@click.group()
+def runs() -> None:
+    """List, show, follow, cancel and signal runs.
+
+    A run's id may be shortened to its first characters while they are unique.
+
+    \b
+    Example:
+      agentq runs list --status running
+      agentq runs show 3f2a81c0
+    """
+
+
+def find_run(app: AgentQ, identity: str) -> Any:
+    """The handle of the run with the id, or with the only id that begins so."""
+    if len(identity) >= ID_LENGTH:
+        return app.runs.get(identity)
+    found = {run.run_id for run in app.runs.list(limit=SEARCHED_RUNS) if run.run_id.startswith(identity)}
+    if len(found) > 1:
+        raise CommandRefused(
+            f'"{identity}" begins the ids of {len(found)} runs: {", ".join(sorted(found)[:4])}. '
+            "Give more of it."
+        )
+    return app.runs.get(found.pop() if found else identity)
+
+
+def _summary(app: AgentQ, handle: Any) -> Any:
+    return app.store.run(handle.id)
+
+
+@runs.command("list")
+@click.option("--agent", help="Only runs of this agent.")
+@click.option("--status", type=click.Choice(STATUSES), help="Only runs that stand so.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="At most so many, newest first.",
+)
+@json_option
+@app_command
+def list_runs(session: Session, agent: str | None, status: str | None, limit: int, as_json: bool) -> int:
+    """List the newest runs.
+
+    \b
+    Example:
+      agentq runs list --agent research --status failed --limit 5
+    """
+    found = session.app.runs.list(agent=agent, status=status, limit=limit)
+    if as_json:
+        print_json(found)
+        return 0
+    if not found:
+        say("No such runs." if agent or status else "No runs yet. Start one: agentq run AGENT")
+        return 0
+    from agentq.console.tables import runs_table
+    from agentq.console.words import open_console
+
+    console = open_console()
+    console.print(runs_table(found, now=datetime.now(UTC), console=console))
+    return 0
+
+
+@runs.command()
+@click.argument("run_id")
+@click.option("--follow", is_flag=True, help="Watch it until it ends.")
+@json_option
+@app_command
+def show(session: Session, run_id: str, follow: bool, as_json: bool) -> int:
+    """Show a run: its steps, its answer if it has one, and its timeline.
+
+    \b
+    Example:
+      agentq runs show 3f2a81c0 --follow
+    """
+    from agentq.cli.run import run_document, show_outcome
+    from agentq.console.live import DONE
+
+    handle = find_run(session.app, run_id)
+    summary = _summary(session.app, handle)
+    agent, status = (
+        (summary.agent, str(summary.status)) if summary is not None else ("?", str(handle.status()))
+    )
+    if follow and status not in DONE:
+        status = _follow(session, handle, agent, as_json=as_json)
+    if status in DONE:
+        show_outcome(handle, agent, status, as_json=as_json)
+        return 0
+    if as_json:
+        print_json(run_document(handle, agent, status, result=None, error=None))
+        return 0
+    _show_unfinished(session, handle, agent, status)
+    return 0
+
+
+def _follow(session: Session, handle: Any, agent: str, *, as_json: bool) -> str:
+    from agentq.cli.follow import Follower
+    from agentq.console.words import open_console
+
+    progress = open_console(sys.stderr)
+    console = None if as_json and not progress.is_terminal else progress
+    return Follower(session.app, handle, agent=agent, console=console).follow()
+
+
+def _show_unfinished(session: Session, handle: Any, agent: str, status: str) -> None:
+    from agentq.console.tables import asks_table, steps_table
+    from agentq.console.timeline import timeline
+    from agentq.console.words import open_console, plain, status_text
+
+    console, now = open_console(), datetime.now(UTC)
+    steps = handle.steps()
+    console.print(
+        f"Run {handle.id}: {plain(agent)}", status_text(status), style="bold", markup=False, soft_wrap=True
+    )
+    if steps:
+        console.print(
+            steps_table(
+                [step for step in steps if str(step.status) != "succeeded"] or steps[-10:],
+                now=now,
+                console=console,
+            )
+        )
+    console.print(timeline(steps, now=now, console=console))
+    waiting = [ask for ask in session.app.asks.list(run_id=handle.id) if ask.answer is None]
+    if waiting:
+        console.print(asks_table(waiting, now=now, console=console))
+        say(f"Answer with: agentq asks answer {waiting[0].ask_id} VALUE")
+
+
+@runs.command()
+@click.argument("run_id")
+@click.option(
+    "--after", type=click.IntRange(min=0), default=0, metavar="OFFSET", help="Only events after this offset."
+)
+@click.option("--follow", is_flag=True, help="Go on with new events until the run ends.")
+@json_option
+@app_command
+def events(session: Session, run_id: str, after: int, follow: bool, as_json: bool) -> int:
+    """Print a run's events.
+
+    With --json and --follow each event is a JSON document on a line of its own.
+
+    \b
+    Example:
+      agentq runs events 3f2a81c0 --follow --after 120
+    """
+    found = find_run(session.app, run_id).events(after=after, follow=follow)
+    if as_json and not follow:
+        print_json(list(found))
+        return 0
+    from agentq.console.tables import event_line
+    from agentq.console.words import open_console
+
+    console = open_console()
+    for event in found:
+        if as_json:
+            print_json_line(event)
+        else:
+            console.print(event_line(event), soft_wrap=True)
+    return 0
+
+
+@runs.command()
+@click.argument("run_id")
+@click.option("--why", default="", help="The reason, which the run's history keeps.")
+@json_option
+@app_command
+def cancel(session: Session, run_id: str, why: str, as_json: bool) -> int:
+    """Cancel a run and all that it has started.
+
+    \b
+    Example:
+      agentq runs cancel 3f2a81c0 --why "wrong folder"
+    """
+    handle = find_run(session.app, run_id)
+    handle.cancel(why)
+    if as_json:
+        print_json({"run_id": handle.id, "status": str(handle.status())})
+    else:
+        click.echo(f"Run {handle.id} is told to stop.")
+    return 0
+
+
+@runs.command()
+@click.argument("run_id")
+@click.argument("name")
+@click.argument("payload", default="null")
+@json_option
+@app_command
+def signal(session: Session, run_id: str, name: str, payload: str, as_json: bool) -> int:
+    """Send the signal NAME to a run, with a PAYLOAD in JSON.
+
+    \b
+    Example:
+      agentq runs signal 3f2a81c0 approved '{"by": "Ada"}'
+    """
+    try:
+        value = json.loads(payload)
+    except ValueError:
+        raise CommandRefused(
+            f"PAYLOAD is {payload!r}, which is not JSON. Text needs quotes: '\"text\"'."
+        ) from None
+    handle = find_run(session.app, run_id)
+    handle.signal(name, value)
+    if as_json:
+        print_json({"run_id": handle.id, "signal": name, "payload": value})
+    else:
+        click.echo(f'Signal "{name}" is sent to run {handle.id}.')
+    return 0

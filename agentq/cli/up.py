@@ -1,0 +1,182 @@
+"""`agentq up`: the server, workers of all pools and Flower, in one terminal."""
+
+from __future__ import annotations
+
+import importlib.util
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from agentq.cli.locate import AppSource
+from agentq.cli.output import say
+from agentq.cli.processes import Company, Member
+from agentq.cli.session import Session, app_command
+from agentq.cli.workers import WorkerPlan, child_environment, plan_workers, worker_argv
+
+if TYPE_CHECKING:
+    from agentq.app import AgentQ
+    from rich.console import Console
+
+FLOWER_PORT = 5555
+PORTS_TRIED = 50
+TEND_SECONDS = 0.2
+SERVER_CHECK_SECONDS = 2.0
+COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_cyan", "bright_green", "bright_magenta")
+
+
+@click.command()
+@click.option("--no-flower", is_flag=True, help="Run without Flower.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Flower's port; else 5555 or the next free one.")
+@click.option(
+    "--grace",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long steps may take to finish when all is stopped; a second Ctrl-C ends it at once.",
+)
+@click.option(
+    "--log-level",
+    default="INFO",
+    show_default=True,
+    type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
+)
+@app_command
+def up(session: Session, no_flower: bool, port: int | None, grace: float, log_level: str) -> int:
+    """Run the server, a worker for each pool, and Flower; Ctrl-C stops all.
+
+    What dies is started again, after a pause that grows while it keeps dying.
+
+    \b
+    Example:
+      agentq up
+      agentq up --no-flower --log-level WARNING
+    """
+    from agentq.console.words import open_console
+
+    app = session.app
+    console = open_console()
+    server = app.server_words()
+    plans = plan_workers(app.pools, app.pools)
+    members = worker_members(plans, session.source, log_level=log_level)
+    url = None
+    if not no_flower and importlib.util.find_spec("flower") is not None:
+        chosen = port if port is not None else free_port(FLOWER_PORT)
+        url = f"http://127.0.0.1:{chosen}"
+        members.append(flower_member(session.source, chosen))
+    elif not no_flower:
+        say('Flower is not installed; without it: pip install "agentq-celery[flower]".')
+    _print_table(console, server, plans, url)
+    return _run(app, console, members, grace=timedelta(seconds=grace))
+
+
+def worker_members(plans: Sequence[WorkerPlan], source: AppSource, *, log_level: str) -> list[Member]:
+    """One child process for each planned worker."""
+    env = child_environment(source)
+    return [Member(plan.name, worker_argv(plan, source, log_level=log_level), env) for plan in plans]
+
+
+def flower_member(source: AppSource, port: int) -> Member:
+    """Flower, on the loopback address only, with agentq's columns."""
+    package = importlib.util.find_spec("agentq.flower")
+    assert package is not None and package.origin is not None
+    conf = Path(package.origin).with_name("config.py")
+    argv = [
+        sys.executable,
+        "-m",
+        "celery",
+        "-A",
+        source.spec,
+        "flower",
+        "--address=127.0.0.1",
+        f"--port={port}",
+        f"--conf={conf}",
+    ]
+    return Member("flower", argv, child_environment(source))
+
+
+def free_port(first: int) -> int:
+    """The first port from `first` on that nobody listens on at the loopback address."""
+    for port in range(first, first + PORTS_TRIED):
+        with closing(socket.socket()) as probe:
+            # As the listener will set it: without it a port in TIME_WAIT would look taken.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    return first
+
+
+def _print_table(console: Console, server: str, plans: Sequence[WorkerPlan], url: str | None) -> None:
+    from agentq.console.tables import listing
+
+    rows: list[tuple[object, ...]] = [("server", server)]
+    rows += [(plan.name, f"worker, {plan.kind}, {plan.concurrency} slots") for plan in plans]
+    if url is not None:
+        rows.append(("flower", url))
+    console.print(listing(("what", "where"), rows, fold=("where",)))
+    console.print("Ctrl-C stops all.\n", style="dim")
+
+
+def _run(app: AgentQ, console: Console, members: Sequence[Member], *, grace: timedelta) -> int:
+    from agentq.core.policy import decide_restart_wait
+
+    write_line = _line_writer(console, [member.name for member in members])
+    company = Company(members, write_line=write_line, wait_before=decide_restart_wait)
+    stopping, hurry = threading.Event(), threading.Event()
+
+    def on_signal(_number: int, _frame: object) -> None:
+        (hurry if stopping.is_set() else stopping).set()
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        company.start()
+        checked = time.monotonic()
+        while not stopping.wait(TEND_SECONDS):
+            company.tend()
+            if time.monotonic() - checked >= SERVER_CHECK_SECONDS:
+                checked = time.monotonic()
+                note = app.revive_server()
+                if note is not None:
+                    write_line("server", note)
+        say("Stopping: steps that run may finish; Ctrl-C again ends them at once.")
+    finally:
+        company.stop(grace=grace, hurry=hurry)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    say("All stopped.")
+    return 0
+
+
+def _line_writer(console: Console, names: Sequence[str]) -> _LineWriter:
+    return _LineWriter(console, names)
+
+
+class _LineWriter:
+    """Writes a member's line with the member's name before it, one line at a time."""
+
+    def __init__(self, console: Console, names: Sequence[str]) -> None:
+        self._console = console
+        self._width = max([len(name) for name in names] + [len("server")])
+        self._colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(names)}
+        self._lock = threading.Lock()
+
+    def __call__(self, name: str, line: str) -> None:
+        from rich.text import Text
+
+        from agentq.console.words import plain
+
+        words = Text.assemble((f"{name:<{self._width}} │ ", self._colours.get(name, "bold")), plain(line))
+        with self._lock:
+            self._console.print(words, soft_wrap=True)

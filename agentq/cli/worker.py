@@ -1,0 +1,45 @@
+"""`agentq worker`: this process becomes a stock Celery worker for the pools named."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from agentq.cli.session import Session, app_command
+from agentq.cli.workers import child_environment, plan_one_worker, worker_argv
+
+
+@click.command()
+@click.option(
+    "--pool",
+    "pools",
+    metavar="NAME",
+    multiple=True,
+    required=True,
+    help="A pool to serve; may be given again for pools of the same kind.",
+)
+@click.option(
+    "--concurrency", type=click.IntRange(min=1), metavar="N", help="Slots; else the pool's own number."
+)
+@click.option(
+    "--log-level",
+    default="INFO",
+    show_default=True,
+    type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
+)
+@app_command
+def worker(session: Session, pools: tuple[str, ...], concurrency: int | None, log_level: str) -> int:
+    """Run one Celery worker that serves the pools named.
+
+    What it runs is `celery -A APP worker` with the pools' queues, kind and slots.
+
+    \b
+    Example:
+      agentq worker --pool tools --concurrency 4
+    """
+    plan = plan_one_worker(session.app.pools, pools, concurrency=concurrency)
+    argv = worker_argv(plan, session.source, log_level=log_level, banner=True)
+    sys.stdout.flush()
+    os.execve(argv[0], argv, child_environment(session.source))

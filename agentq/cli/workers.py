@@ -1,0 +1,128 @@
+"""Worker processes as command lines: one stock Celery worker for pools of one kind.
+
+Owns the translation of a pool's specification into Celery's options.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from agentq.cli.errors import CommandRefused
+from agentq.cli.locate import AppSource
+
+if TYPE_CHECKING:
+    from agentq.core.pools import PoolSpec
+
+HASH_SEED = "0"
+"""Agents replay: an order that comes from a set of strings must be the same in every process."""
+THREADS_AT_LEAST = 32
+"""Slots of a thread pool of automatic size: its steps wait for I/O, so cores are no measure."""
+
+
+@dataclass(frozen=True)
+class WorkerPlan:
+    """One worker process to start."""
+
+    pools: tuple[str, ...]
+    kind: str
+    concurrency: int
+    """Slots: child processes or threads."""
+
+    @property
+    def name(self) -> str:
+        """What the worker is called in logs."""
+        return "+".join(self.pools)
+
+
+def plan_workers(
+    specs: Mapping[str, PoolSpec],
+    names: Iterable[str],
+    *,
+    concurrency: int | None = None,
+    together: bool = False,
+) -> list[WorkerPlan]:
+    """The workers that serve the pools named: one per pool, or with `together` one per kind of pool."""
+    chosen = [_spec(specs, name) for name in dict.fromkeys(names)]
+    if not together:
+        return [WorkerPlan((spec.name,), spec.kind, concurrency or _slots(spec)) for spec in chosen]
+    plans = []
+    for kind, members in groupby(sorted(chosen, key=lambda spec: spec.kind), key=lambda spec: spec.kind):
+        same = list(members)
+        slots = concurrency or max(_slots(spec) for spec in same)
+        plans.append(WorkerPlan(tuple(spec.name for spec in same), kind, slots))
+    return plans
+
+
+def plan_one_worker(
+    specs: Mapping[str, PoolSpec], names: Sequence[str], *, concurrency: int | None
+) -> WorkerPlan:
+    """One worker for all the pools named; refused if they are of several kinds."""
+    plans = plan_workers(specs, names, concurrency=concurrency, together=True)
+    if len(plans) > 1:
+        words = "; ".join(f"{', '.join(plan.pools)}: {plan.kind}" for plan in plans)
+        raise CommandRefused(
+            f"One worker serves pools of one kind, and these are of {len(plans)} ({words}). "
+            "Start one worker for each kind."
+        )
+    return plans[0]
+
+
+def _spec(specs: Mapping[str, PoolSpec], name: str) -> PoolSpec:
+    if name not in specs:
+        raise CommandRefused(f'There is no pool "{name}". Pools: {", ".join(sorted(specs)) or "none"}.')
+    return specs[name]
+
+
+def _slots(spec: PoolSpec) -> int:
+    if isinstance(spec.concurrency, int):
+        return spec.concurrency
+    cores = os.cpu_count() or 1
+    return {"solo": 1, "threads": max(THREADS_AT_LEAST, 4 * cores)}.get(spec.kind, cores)
+
+
+def worker_argv(
+    plan: WorkerPlan, source: AppSource, *, log_level: str = "INFO", banner: bool = False
+) -> list[str]:
+    """The command line of a stock Celery worker, with a name that no other worker has.
+
+    Gossip and mingle are off: they cost a second at the start, and nothing here relies on them.
+    """
+    name = f"{plan.pools[0]}-{uuid.uuid4().hex[:6]}@%h"
+    quiet = [] if banner else ["--quiet"]
+    return [
+        sys.executable,
+        "-m",
+        "celery",
+        *quiet,
+        "-A",
+        source.spec,
+        "worker",
+        "--queues",
+        ",".join(plan.pools),
+        "--pool",
+        plan.kind,
+        "--concurrency",
+        str(plan.concurrency),
+        "--hostname",
+        name,
+        "--without-gossip",
+        "--without-mingle",
+        "--loglevel",
+        log_level,
+    ]
+
+
+def child_environment(source: AppSource) -> dict[str, str]:
+    """This process's environment, with the application importable and the hash seed fixed."""
+    env = dict(os.environ)
+    paths = [str(source.root), os.getcwd(), *filter(None, env.get("PYTHONPATH", "").split(os.pathsep))]
+    env["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+    env["PYTHONHASHSEED"] = HASH_SEED
+    env["AGENTQ_APP"] = source.spec
+    return env

@@ -1,0 +1,90 @@
+"""A run's result for people: an answer with its quotations, or any other value as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.json import JSON
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from agentq.console.words import one_line, plain
+from agentq.core.codec import dumps, to_jsonable
+
+
+def report(result: Any, *, console: Console) -> RenderableType:
+    """The result: text as it stands, a value with an `answer` as that and its quotations, else JSON."""
+    value = to_jsonable(result)
+    if isinstance(value, str):
+        return Text(plain(value))
+    if isinstance(value, Mapping) and isinstance(value.get("answer"), str):
+        return _answered(value, console)
+    return JSON(dumps(value))
+
+
+def _answered(value: Mapping[str, Any], console: Console) -> RenderableType:
+    parts: list[RenderableType] = [Text(plain(value["answer"]))]
+    rest = {name: field for name, field in value.items() if name != "answer"}
+    quotations = rest.get("quotations")
+    if _are_quotations(quotations):
+        assert isinstance(quotations, list)
+        del rest["quotations"]
+        if quotations:
+            parts += [Text(), Text("Quotations", style="bold"), _quotations_table(quotations, console)]
+    unread = rest.pop("unread", None)
+    if unread:
+        parts += [Text(), _unread_lines(unread)]
+    facts = [
+        f"{name}: {one_line(field if isinstance(field, str) else dumps(field))}"
+        for name, field in rest.items()
+        if field not in (None, [], {}, "") and not isinstance(field, Mapping)
+    ]
+    nested = {name: field for name, field in rest.items() if isinstance(field, Mapping) and field}
+    if facts:
+        parts += [Text(), Text("\n".join(plain(fact) for fact in facts), style="dim")]
+    if nested:
+        parts.append(JSON(dumps(nested)))
+    return Group(*parts)
+
+
+def _are_quotations(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, Mapping) and "text" in item for item in value)
+
+
+def _quotations_table(quotations: Sequence[Mapping[str, Any]], console: Console) -> RenderableType:
+    table = Table(box=box.SIMPLE, pad_edge=False, show_header=False, show_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(justify="right", style="bold", no_wrap=True)
+    scores = any(isinstance(quote.get("score"), int | float) for quote in quotations) and console.width >= 80
+    table.add_column(overflow="fold")
+    if scores:
+        table.add_column(justify="right", style="dim", no_wrap=True)
+    for number, quote in enumerate(quotations, 1):
+        words = Text(f"“{one_line(quote['text'])}”")
+        words.append("\n" + _place(quote), style="cyan")
+        score = quote.get("score")
+        cells: list[RenderableType] = [str(number), words]
+        if scores:
+            cells.append(f"{score:.2f}" if isinstance(score, int | float) else "")
+        table.add_row(*cells)
+    return Padding(table, (0, 0, 0, 1))
+
+
+def _place(quote: Mapping[str, Any]) -> str:
+    place = one_line(quote.get("file", ""))
+    return f"{place}:{quote['line']}" if quote.get("line") is not None else place
+
+
+def _unread_lines(unread: Any) -> Text:
+    lines = Text("Not read", style="bold")
+    items = unread.items() if isinstance(unread, Mapping) else enumerate(unread)
+    for key, item in items:
+        if isinstance(item, Mapping):
+            words = ": ".join(one_line(item[name]) for name in ("file", "path", "reason") if item.get(name))
+        else:
+            words = one_line(item) if isinstance(key, int) else f"{one_line(key)}: {one_line(item)}"
+        lines.append(f"\n  {words}", style="yellow")
+    return lines

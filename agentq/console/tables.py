@@ -1,0 +1,192 @@
+"""Listings as tables: runs, steps, asks, agents, pools, workers, events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal
+
+from agentq.core.models import AskSummary, Event, RunSummary, StepSummary
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from agentq.console.words import ago, duration, one_line, plain, short_id, status_text
+from agentq.core.codec import dumps
+
+WIDE = 100
+"""From this width on, ids are shown whole."""
+
+
+def _table(*columns: str, right: Iterable[str] = (), fold: Iterable[str] = ()) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)
+    for name in columns:
+        justify: Literal["right", "left"] = "right" if name in right else "left"
+        table.add_column(
+            name, justify=justify, overflow="fold" if name in fold else "ellipsis", no_wrap=name not in fold
+        )
+    return table
+
+
+def _identity(identity: str, console: Console) -> str:
+    return identity if console.width >= WIDE else short_id(identity)
+
+
+def runs_table(runs: Sequence[RunSummary], *, now: datetime, console: Console) -> Table:
+    """One row per run; columns that no run fills are left out, so that a narrow terminal keeps the rest."""
+    tenants = any(run.tenant for run in runs)
+    keys = any(run.key for run in runs)
+    table = _table(
+        "run",
+        "agent",
+        "status",
+        "started",
+        "took",
+        *(["tenant"] if tenants else []),
+        *(["key"] if keys else []),
+        right=("took",),
+        fold=("key",),
+    )
+    for run in runs:
+        end = run.finished_at or (now if run.started_at else None)
+        took = end - run.started_at if end and run.started_at else None
+        table.add_row(
+            _identity(run.run_id, console),
+            plain(run.agent),
+            status_text(run.status),
+            ago(run.started_at, now),
+            duration(took),
+            *([plain(run.tenant or "")] if tenants else []),
+            *([plain(run.key or "")] if keys else []),
+        )
+    return table
+
+
+def steps_table(steps: Sequence[StepSummary], *, now: datetime, console: Console) -> Table:
+    """One row per step, in the order given; why a step waits or failed stands in the last column."""
+    table = _table(
+        "step",
+        "name",
+        "status",
+        "tries",
+        "pool",
+        "worker",
+        "queued",
+        "running",
+        "why",
+        right=("tries", "queued", "running"),
+        fold=("why",),
+    )
+    for step in steps:
+        reason = step.error or step.why
+        table.add_row(
+            _identity(step.step_id, console),
+            plain(step.name),
+            status_text(step.status),
+            str(step.attempts),
+            plain(step.queue or "-"),
+            worker_label(step.worker),
+            duration(queued_time(step, now)),
+            duration(running_time(step, now)),
+            one_line(reason_words(reason)) if reason else "",
+        )
+    return table
+
+
+def reason_words(reason: object) -> str:
+    """An error or a cause of waiting as words, whatever shape it came in."""
+    if isinstance(reason, Mapping):
+        fields = reason.get("fields", {})
+        return str(reason.get("message") or fields.get("message") or reason.get("code") or reason)
+    return str(reason)
+
+
+def worker_label(worker: str | None) -> str:
+    """A worker's label without the machine's name, `-` when there is none."""
+    return "-" if not worker else plain(worker).partition("@")[0]
+
+
+def queued_time(step: StepSummary, now: datetime) -> float | None:
+    """Seconds from the step's offer to its (last) start, or to now; `None` when unknown."""
+    if step.queued_at is None:
+        return None
+    end = step.started_at or step.finished_at or now
+    return (end - step.queued_at).total_seconds()
+
+
+def running_time(step: StepSummary, now: datetime) -> float | None:
+    """Seconds from the step's (last) start to its end, or to now; `None` while it was never started."""
+    if step.started_at is None:
+        return None
+    return ((step.finished_at or now) - step.started_at).total_seconds()
+
+
+def asks_table(asks: Sequence[AskSummary], *, now: datetime, console: Console) -> Table:
+    """One row per question; the question is never cut."""
+    table = _table(
+        "ask", "run", "agent", "asked", "state", "question", "answers", fold=("ask", "question", "answers")
+    )
+    for ask in asks:
+        table.add_row(
+            plain(ask.ask_id),
+            _identity(ask.run_id, console),
+            plain(ask.agent),
+            ago(ask.asked_at, now),
+            plain(ask.state),
+            plain(ask.question),
+            answers_words(ask),
+        )
+    return table
+
+
+def answers_words(ask: AskSummary) -> str:
+    """Which answers an ask takes, or the one that it got."""
+    if ask.answer is not None:
+        return one_line(dumps(ask.answer))
+    schema: Any = getattr(ask, "schema_", None) or getattr(ask, "answer_schema", None) or {}
+    choices = schema.get("enum") if isinstance(schema, Mapping) else None
+    if choices:
+        return " | ".join(one_line(choice) for choice in choices)
+    if isinstance(schema, Mapping) and schema.get("type") == "boolean":
+        return "yes | no"
+    return str(schema.get("type", "")) if isinstance(schema, Mapping) else ""
+
+
+def listing(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    right: Iterable[str] = (),
+    fold: Iterable[str] = (),
+) -> Table:
+    """A plain table of words; `Text` cells keep their style."""
+    table = _table(*columns, right=right, fold=fold)
+    for row in rows:
+        table.add_row(*[cell if isinstance(cell, Text) else plain(cell) for cell in row])
+    return table
+
+
+def event_line(event: Event) -> Text:
+    """One event on one line: offset, time, kind, what it is about, its fields."""
+    line = Text.assemble(
+        (f"{event.offset:>5} ", "dim"),
+        (event.at.astimezone().strftime("%H:%M:%S.%f")[:-3], "dim"),
+        " ",
+        (plain(event.kind), "bold"),
+    )
+    if event.name:
+        line.append(f" {plain(event.name)}")
+    if event.step_id:
+        line.append(f" {short_id(event.step_id)}", style="dim")
+    if event.worker:
+        line.append(f" on {worker_label(event.worker)}", style="cyan")
+    if event.fields:
+        line.append(
+            " " + one_line(" ".join(f"{name}={_field(value)}" for name, value in event.fields.items()))
+        )
+    return line
+
+
+def _field(value: object) -> str:
+    return value if isinstance(value, str) else dumps(value)

@@ -1,0 +1,55 @@
+"""Which run, agent and step a task of Flower belongs to.
+
+A run is Celery's root id and a step its task id, so everything but the agent's name stands in the task's
+own events. The agent is the task whose id is the root id; Flower has it in its memory unless the run began
+before Flower did, and then the name is asked of whoever was given to `AgentNames`.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+COLUMNS = {"run_id": "Run", "agent": "Agent", "step": "Step"}
+REMEMBERED = 10_000
+"""Names kept: as many runs as Flower's own memory of 100,000 tasks is likely to hold."""
+
+
+def short_name(task_name: str | None) -> str:
+    """The function's name without its module."""
+    return (task_name or "").rpartition(".")[2]
+
+
+class AgentNames:
+    """The agent's name by run id, remembered; a lookup that fails costs the name, never the page."""
+
+    def __init__(self, look_up: Callable[[str], str | None]) -> None:
+        self._look_up = look_up
+        self._known: OrderedDict[str, str] = OrderedDict()
+
+    def of(self, run_id: str) -> str:
+        """The agent of the run, `""` when nobody knows it."""
+        if run_id not in self._known:
+            try:
+                name = self._look_up(run_id)
+            except Exception:
+                # Flower shows tasks also while the store is away; the next page asks again.
+                return ""
+            if not name:
+                return ""
+            self._known[run_id] = name
+            if len(self._known) > REMEMBERED:
+                self._known.popitem(last=False)
+        return self._known[run_id]
+
+
+def describe_task(task: Any, names: AgentNames) -> Any:
+    """The task with run_id, agent and step among its fields, as Flower's `format_task` wants it back."""
+    task.run_id = task.root_id or task.uuid
+    root = getattr(task, "root", None)
+    name = getattr(root, "name", None) or (task.name if task.run_id == task.uuid else None)
+    task.agent = short_name(name) if name else names.of(task.run_id)
+    task.step = "" if task.run_id == task.uuid else short_name(task.name)
+    task._fields = (*type(task)._fields, *COLUMNS)
+    return task
