@@ -107,6 +107,12 @@ def start_module_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ca
     yield from _worker_factory(tmp_path_factory.mktemp("workers"))
 
 
+@pytest.fixture(scope="session")
+def start_session_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., WorkerProcess]]:
+    """The same for workers that all tests share."""
+    yield from _worker_factory(tmp_path_factory.mktemp("workers"))
+
+
 def _worker_factory(folder: Path) -> Iterator[Callable[..., WorkerProcess]]:
     started: list[WorkerProcess] = []
 

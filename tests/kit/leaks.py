@@ -14,7 +14,7 @@ from agentq.store.keys import PERMANENT, Keys
 from tests.kit.waiting import wait_until
 
 FOREIGN = (
-    re.compile(r"_kombu\.binding\."),  # exchange tables of kombu: one per exchange, for good
+    re.compile(r"_kombu\.binding"),  # kombu's exchange tables: one per exchange, for good
     re.compile(r"unacked(_index|_mutex)?$"),  # stock workers' custody; empty sets vanish by themselves
 )
 """Keys of Celery and kombu that have no end by their nature."""

@@ -1,4 +1,4 @@
-"""A private Redis or Valkey server for tests: own folder, unix socket, append-only file."""
+"""A private Redis or Valkey server for tests: own folder, unix socket (or loopback), append-only file."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import signal
+import socket
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -37,16 +38,25 @@ def server_program() -> str:
     return str(bundled)
 
 
+def free_port() -> int:
+    """Return a loopback port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 class PrivateServer(ManagedProcess):
     """A server that only this test session knows; its data survive ``kill`` as an append-only file allows."""
 
     ready_line = "eady to accept connections"
 
-    def __init__(self, folder: Path | None = None, *, fsync: str = "everysec") -> None:
+    def __init__(self, folder: Path | None = None, *, fsync: str = "everysec", tcp: bool = False) -> None:
         # A socket's path may have about 104 bytes on macOS: pytest's own folders are too deep.
         self.folder = folder if folder is not None else Path(tempfile.mkdtemp(prefix="aqt-", dir="/tmp"))
         self.socket = self.folder / "s"
-        argv = [server_program(), "--port", "0", "--unixsocket", str(self.socket)]
+        self.port = free_port() if tcp else 0
+        argv = [server_program(), "--port", str(self.port), "--bind", "127.0.0.1"]
+        argv += ["--unixsocket", str(self.socket)]
         argv += ["--unixsocketperm", "700", "--dir", str(self.folder), "--save", ""]
         argv += ["--appendonly", "yes", "--appendfsync", fsync, "--maxmemory-policy", "noeviction"]
         argv += ["--daemonize", "no", "--loglevel", "notice"]
@@ -56,11 +66,15 @@ class PrivateServer(ManagedProcess):
     @property
     def url(self) -> str:
         """The server's address in redis-py's spelling."""
+        if self.port:
+            return f"redis://127.0.0.1:{self.port}/0"
         return f"unix://{self.socket}"
 
     @property
     def celery_url(self) -> str:
         """The server's address in Celery's spelling."""
+        if self.port:
+            return self.url
         return f"redis+socket://{self.socket}"
 
     @property

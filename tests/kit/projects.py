@@ -1,0 +1,50 @@
+"""Loads the test projects' apps in this process, once per server address."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+
+@contextmanager
+def environment(**values: str) -> Iterator[None]:
+    """Set environment variables for the length of a block."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def load_module(name: str, *, url: str, **env: str) -> ModuleType:
+    """Import a project's module anew, with its server at ``url``.
+
+    An app reads its settings once, so another server means another import of the module, and of all beside
+    it in the same project.
+    """
+    family = name if name.count(".") == 2 else name.rsplit(".", 1)[0]
+    for loaded in [m for m in sys.modules if m == family or m.startswith(family + ".")]:
+        del sys.modules[loaded]
+    with environment(AGENTQ_REDIS_URL=url, **env):
+        module = importlib.import_module(name)
+        app = getattr(module, "app", None)
+        if app is not None:
+            # Celery reads its configuration lazily, settings of the environment with it.
+            app.finalize()
+            assert app.conf.task_default_queue
+    return module
+
+
+def load_app(name: str, *, url: str, **env: str) -> Any:
+    """Return the app of a project's module, imported anew."""
+    return load_module(name, url=url, **env).app
