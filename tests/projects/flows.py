@@ -1,0 +1,181 @@
+"""The engine tests' own project: steps with visible effects and agents of every shape."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from datetime import timedelta
+from pathlib import Path
+
+from agentq import AgentQ, Retry, Run
+
+app = AgentQ("flows")
+
+
+def note(path: str, line: str) -> None:
+    """Append a line at once: what other processes see of a step's attempts."""
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(handle, (line + "\n").encode())
+    finally:
+        os.close(handle)
+
+
+@app.step
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+@app.step
+def double(number: int) -> int:
+    return 2 * number
+
+
+@app.step
+async def double_async(number: int) -> int:
+    await asyncio.sleep(0)
+    return 2 * number
+
+
+@app.step
+def total(numbers: list[int]) -> int:
+    return sum(numbers)
+
+
+@app.step
+def nothing() -> None:
+    return None
+
+
+@app.step
+def numbers_below(limit: int) -> list[int]:
+    return list(range(limit))
+
+
+@app.step
+def broken(message: str) -> int:
+    raise ValueError(message)
+
+
+@app.step
+def noted(path: str, line: str) -> str:
+    note(path, line)
+    return line
+
+
+@app.step
+def on_error(path: str, line: str) -> None:
+    note(path, line)
+
+
+@app.step(retry=Retry(attempts=4, wait=timedelta(milliseconds=20)))
+def flaky(path: str, failures: int) -> int:
+    """Fails as often as told; returns the number of the attempt that succeeded."""
+    note(path, "attempt")
+    attempts = len(Path(path).read_text().splitlines())
+    if attempts <= failures:
+        raise ConnectionError(f"attempt {attempts}")
+    return attempts
+
+
+@app.step
+def gated(gate: str, started: str, number: int) -> int:
+    """Say that it has started and end when the gate's file exists."""
+    note(started, str(number))
+    while not Path(gate).exists():
+        time.sleep(0.01)
+    return 10 * number
+
+
+@app.step
+def slow(number: int, started: str, seconds: float) -> int:
+    note(started, str(number))
+    time.sleep(seconds)
+    return number + 1
+
+
+@app.agent(version="1")
+async def chain_of(run: Run, started: str, length: int, seconds: float) -> int:
+    """One step after another."""
+    value = 0
+    for _ in range(length):
+        value = await run.call(slow, value, started, seconds)
+    return value
+
+
+@app.agent(version="1")
+async def fan(run: Run, limit: int) -> int:
+    """Fan-out over a list that a step made, then a join."""
+    numbers = await run.call(numbers_below, limit)
+    doubled = await run.map(double, numbers)
+    return await run.call(total, list(doubled))
+
+
+@app.agent(version="1")
+async def slow_fan(run: Run, started: str, size: int, seconds: float) -> list[int]:
+    members = [(number, started, seconds) for number in range(size)]
+    return list(await run.starmap(slow, members))
+
+
+@app.agent(version="1")
+async def local_loop(run: Run, started: str, length: int, seconds: float) -> int:
+    """Many journaled calls in place."""
+
+    def visit(number: int) -> int:
+        note(started, str(number))
+        time.sleep(seconds)
+        return number + 1
+
+    value = 0
+    for _ in range(length):
+        value = await run.local(visit, value)
+    return value
+
+
+@app.agent(version="1")
+async def collect(run: Run, count: int) -> list[int]:
+    """Signals in their order of arrival."""
+    return [await run.wait_for("number", int) for _ in range(count)]
+
+
+@app.agent(version="1")
+async def waiting(run: Run) -> str:
+    """Parked until told."""
+    return await run.wait_for("go", str)
+
+
+@app.agent(version="1")
+async def tally(run: Run, total_so_far: int, seen: int, until: int, chunk: int) -> int:
+    """Without end in principle: starts anew every ``chunk`` signals, so that its journal stays small."""
+    for _ in range(min(chunk, until - seen)):
+        total_so_far += await run.wait_for("number", int)
+        seen += 1
+    if seen >= until:
+        return total_so_far
+    run.continue_as_new(total_so_far, seen, until, chunk)
+
+
+@app.agent(version="1")
+async def approve(run: Run, limit_seconds: float) -> bool:
+    return await run.ask("Publish?", bool, timeout=timedelta(seconds=limit_seconds), default=False)
+
+
+@app.agent(version="1")
+async def parent(run: Run, limit: int) -> list[int]:
+    """Child runs at once."""
+    async with asyncio.TaskGroup() as group:
+        children = [group.create_task(run.call(fan, number)) for number in range(limit)]
+    return [child.result() for child in children]
+
+
+@app.agent(version="1")
+async def failing(run: Run, message: str) -> int:
+    return await run.call(broken, message)
+
+
+@app.agent(version="1")
+async def nap(run: Run, seconds: float) -> float:
+    before = run.now()
+    await run.sleep(timedelta(seconds=seconds))
+    return (run.now() - before).total_seconds()

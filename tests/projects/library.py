@@ -1,0 +1,132 @@
+"""Steps and agents in the manner of ``shared_task``: whichever app loads this module has them.
+
+The names are fixed, so that the same tests run over an AgentQ app and over one that agentq was installed in.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from agentq import Run, agent, step
+
+
+def note(path: str, line: str) -> None:
+    """Append a line at once: what other processes see of a step's attempts."""
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(handle, (line + "\n").encode())
+    finally:
+        os.close(handle)
+
+
+@step(name="library.add")
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+@step(name="library.double")
+def double(number: int) -> int:
+    return 2 * number
+
+
+@step(name="library.total")
+def total(numbers: list[int]) -> int:
+    return sum(numbers)
+
+
+@step(name="library.numbers_below")
+def numbers_below(limit: int) -> list[int]:
+    return list(range(limit))
+
+
+@step(name="library.double_async")
+async def double_async(number: int) -> int:
+    return 2 * number
+
+
+@step(name="library.broken")
+def broken(message: str) -> int:
+    raise ValueError(message)
+
+
+@step(name="library.noted")
+def noted(path: str, line: str) -> str:
+    note(path, line)
+    return line
+
+
+@step(name="library.note_result")
+def note_result(result: Any, path: str) -> None:
+    note(path, f"result {result}")
+
+
+@step(name="library.note_error")
+def note_error(request: Any, error: Any, traceback: Any, path: str) -> None:
+    """An errback of Celery's newer signature."""
+    note(path, f"error {type(error).__name__}")
+
+
+@step(name="library.note_failed_id")
+def note_failed_id(task_id: str, *, path: str) -> None:
+    """An errback of Celery's older signature: one positional argument."""
+    note(path, f"failed {task_id}")
+
+
+@step(name="library.sum_or_add", bind=True)
+def sum_or_add(self: Any, numbers: list[int]) -> int:
+    """Replaces itself until two numbers are left."""
+    if len(numbers) > 1:
+        raise self.replace(sum_or_add.s([numbers[0] + numbers[1], *numbers[2:]]))
+    return numbers[0]
+
+
+@step(name="library.replaced_by_chord", bind=True)
+def replaced_by_chord(self: Any, limit: int) -> int:
+    """Stands in for a fan-out and its sum."""
+    from celery import chord
+
+    raise self.replace(chord([double.s(number) for number in range(limit)], total.s()))
+
+
+@step(name="library.retried", bind=True, max_retries=5)
+def retried(self: Any, path: str, failures: int) -> int:
+    """Asks for its own retry, Celery's way; returns how many there were."""
+    note(path, "attempt")
+    if self.request.retries < failures:
+        raise self.retry(countdown=0.05)
+    return int(self.request.retries)
+
+
+@step(name="library.retried_out", bind=True, max_retries=1)
+def retried_out(self: Any, path: str) -> int:
+    note(path, "attempt")
+    try:
+        raise ConnectionError("no route")
+    except ConnectionError as error:
+        raise self.retry(exc=error, countdown=0.05) from error
+
+
+@step(name="library.whoami", bind=True)
+def whoami(self: Any) -> dict[str, Any]:
+    """What a task may ask of its request."""
+    request = self.request
+    return {
+        "id": request.id,
+        "root_id": request.root_id,
+        "parent_id": request.parent_id,
+        "queue": request.delivery_info["routing_key"],
+        "retries": request.retries,
+    }
+
+
+@agent(name="library.fan", version="1")
+async def fan(run: Run, limit: int) -> int:
+    numbers = await run.call(numbers_below, limit)
+    doubled = await run.map(double, numbers)
+    return await run.call(total, list(doubled))
+
+
+@agent(name="library.double_agent", version="1")
+async def double_agent(run: Run, number: int) -> int:
+    return await run.call(double, number)
