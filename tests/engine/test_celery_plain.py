@@ -1,0 +1,91 @@
+"""Tasks that are not agentq's keep Celery's semantics on a worker of ours; control and inspection go on."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+from celery import chain, group
+
+from tests.kit.library import TIMEOUT, Library
+from tests.kit.waiting import wait_until
+
+
+def test_a_plain_task_runs(library: Library) -> None:
+    add = library.app.tasks["plain.add"]
+    assert not hasattr(add, "agentq")
+    assert add.delay(1, 2).get(timeout=TIMEOUT) == 3
+    assert group(add.s(n, n) for n in range(5)).apply_async().get(timeout=TIMEOUT) == [0, 2, 4, 6, 8]
+
+
+def test_a_plain_task_fails_as_ever(library: Library) -> None:
+    with pytest.raises(ValueError, match="as ever"):
+        library.app.tasks["plain.fails"].delay("as ever").get(timeout=TIMEOUT)
+
+
+def test_plain_tasks_and_steps_share_a_chain(library: Library) -> None:
+    add, double = library.app.tasks["plain.add"], library.task("double")
+    assert chain(add.s(1, 2), double.s(), add.s(4)).apply_async().get(timeout=TIMEOUT) == 10
+
+
+def test_a_plain_chord_releases(library: Library) -> None:
+    add, total = library.app.tasks["plain.add"], library.task("total")
+    assert (group(add.s(n, 1) for n in range(4)) | total.s()).apply_async().get(timeout=TIMEOUT) == 10
+
+
+def test_plain_messages_are_not_left_in_custody(library: Library) -> None:
+    assert library.app.tasks["plain.add"].delay(1, 2).get(timeout=TIMEOUT) == 3
+
+    def held() -> list[bytes]:
+        return [key for key in library.server.client.scan_iter(match="*:held:*")]
+
+    wait_until(lambda: not held(), description="the worker holds nothing after its last acknowledgement")
+
+
+def test_the_worker_answers_remote_control(library: Library) -> None:
+    name = f"{library.worker.name}@{socket.gethostname()}"
+    inspect = library.app.control.inspect(destination=[name], timeout=10)
+    assert inspect.ping() == {name: {"ok": "pong"}}
+    registered = inspect.registered()[name]
+    assert "library.add" in registered
+    assert "library.fan" in registered
+    assert inspect.stats()[name]["pool"]["max-concurrency"] == 2
+    assert inspect.active() == {name: []}
+    assert inspect.reserved() == {name: []}
+
+
+def test_the_pool_grows_and_shrinks(library: Library) -> None:
+    name = f"{library.worker.name}@{socket.gethostname()}"
+    inspect = library.app.control.inspect(destination=[name], timeout=10)
+
+    def size() -> int:
+        return int(inspect.stats()[name]["pool"]["max-concurrency"])
+
+    library.app.control.pool_grow(1, destination=[name])
+    wait_until(lambda: size() == 3, description="the pool has grown to three")
+    library.app.control.pool_shrink(1, destination=[name])
+    wait_until(lambda: size() == 2, description="the pool has shrunk to two")
+    assert library.task("double").delay(2).get(timeout=TIMEOUT) == 4
+
+
+def test_a_queue_is_added_and_cancelled_by_remote_control(library: Library) -> None:
+    name = f"{library.worker.name}@{socket.gethostname()}"
+    control = library.app.control
+    control.add_consumer("extra", destination=[name], reply=True)
+    result = library.task("double").apply_async((3,), queue="extra")
+    assert result.get(timeout=TIMEOUT) == 6
+    plain = library.app.tasks["plain.add"].apply_async((1, 2), queue="extra")
+    assert plain.get(timeout=TIMEOUT) == 3
+    control.cancel_consumer("extra", destination=[name], reply=True)
+    waiting = library.task("double").apply_async((4,), queue="extra")
+    assert library.task("double").delay(1).get(timeout=TIMEOUT) == 2
+    assert not waiting.ready()
+    control.add_consumer("extra", destination=[name], reply=True)
+    assert waiting.get(timeout=TIMEOUT) == 8
+    control.cancel_consumer("extra", destination=[name], reply=True)
+
+
+def test_existing_queues_of_kombu_are_read(library: Library) -> None:
+    """A stock producer's messages, without any header of ours, are taken from kombu's own lists."""
+    result = library.app.send_task("plain.add", (2, 3))
+    assert result.get(timeout=TIMEOUT) == 5
