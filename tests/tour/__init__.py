@@ -1,0 +1,1 @@
+"""Documentation that runs: one concept in each test, by public names only."""
