@@ -1,0 +1,336 @@
+"""Every error that agentq raises, how it crosses processes, and what it says.
+
+AgentqError
+├── UsageError            fix the code or the configuration
+│   ├── InvalidArguments    a call does not fit the step's signature or hints
+│   ├── InvalidResult       a step returned what its hint does not allow, or what JSON cannot hold
+│   ├── InvalidSetting      a setting is unknown, or its value is wrong
+│   ├── InvalidFile         a configuration file is missing, broken or wrong
+│   ├── UnknownAgent        no agent of that name is known here
+│   ├── UnknownPool         no pool of that name is declared
+│   ├── NoPoolFor           no declared pool meets the needs
+│   ├── KeyReused           the start key stands for a run with other arguments
+│   └── NotInRun            what needs a run was used outside one
+├── RunError              this run, or this step of it, cannot go on
+│   ├── RunNotFound         no such run, or its retention is over
+│   ├── RunFailed           the agent raised
+│   ├── RunCancelled        somebody cancelled it
+│   ├── StepFailed          a step raised, and its attempts are used up
+│   ├── StepTimeout         an attempt ran longer than its limit
+│   ├── JoinFailed          too few members of a fan-out succeeded
+│   ├── BudgetExceeded      a limit of the run is reached
+│   ├── ReplayMismatch      the agent's code asks for something else than its journal holds
+│   └── JournalUnreadable   a journal entry is broken, or of a newer version
+├── OwnershipLost         this worker must stop
+│   └── StaleHolder         another attempt holds the step
+└── Unavailable           later it may work
+    ├── StoreUnavailable    Redis cannot be reached
+    ├── NoWorkers           no worker serves the pools
+    ├── BreakerOpen         a breaker keeps calls away
+    └── GetTimeout          the run has not ended in the time given
+
+An error crosses processes as `{"code", "fields"}` and is rebuilt as the same class by `from_wire`.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from agentq.core.error_base import (
+    AgentqError,
+    OwnershipLost,
+    RunError,
+    Unavailable,
+    UsageError,
+    Wire,
+    from_wire,
+    listed,
+)
+from agentq.core.usage_errors import (
+    InvalidArguments,
+    InvalidFile,
+    InvalidResult,
+    InvalidSetting,
+    KeyReused,
+    NoPoolFor,
+    NotInRun,
+    UnknownAgent,
+    UnknownPool,
+)
+
+__all__ = [
+    "AgentqError",
+    "BreakerOpen",
+    "BudgetExceeded",
+    "GetTimeout",
+    "InvalidArguments",
+    "InvalidFile",
+    "InvalidResult",
+    "InvalidSetting",
+    "JoinFailed",
+    "JournalUnreadable",
+    "KeyReused",
+    "NoPoolFor",
+    "NoWorkers",
+    "NotInRun",
+    "OwnershipLost",
+    "ReplayMismatch",
+    "RunCancelled",
+    "RunError",
+    "RunFailed",
+    "RunNotFound",
+    "StaleHolder",
+    "StepFailed",
+    "StepTimeout",
+    "StoreUnavailable",
+    "Unavailable",
+    "UnknownAgent",
+    "UnknownPool",
+    "UsageError",
+    "Wire",
+    "from_wire",
+]
+
+
+class RunNotFound(RunError):
+    """No run of that id is kept."""
+
+    code = "run_not_found"
+    run_id: str
+
+    def __init__(self, *, run_id: str) -> None:
+        self._fill(run_id=run_id)
+
+    def describe(self) -> str:
+        return (
+            f"Run {self.run_id} is not in the store: the id is wrong, it belongs to another server or prefix, "
+            'or its retention is over. "agentq runs list" shows the runs.'
+        )
+
+
+class RunFailed(RunError):
+    """The agent of the run raised. `error` is the wire form of what it raised, or words for a stranger."""
+
+    code = "run_failed"
+    run_id: str
+    agent: str
+    error: Wire | str
+
+    def __init__(self, *, run_id: str, agent: str, error: Mapping[str, Any] | str) -> None:
+        self._fill(run_id=run_id, agent=agent, error=error)
+
+    def describe(self) -> str:
+        words = self.error if isinstance(self.error, str) else str(from_wire(self.error))
+        return f'Run {self.run_id} of agent "{self.agent}" failed: {words}'
+
+
+class RunCancelled(RunError):
+    """The run was cancelled before it ended."""
+
+    code = "run_cancelled"
+    run_id: str
+    why: str | None
+
+    def __init__(self, *, run_id: str, why: str | None = None) -> None:
+        self._fill(run_id=run_id, why=why)
+
+    def describe(self) -> str:
+        return f"Run {self.run_id} was cancelled: {self.why or 'no reason given'}."
+
+
+class StepFailed(RunError):
+    """A step raised `error_type` with `message`, and no attempt is left. `details`: what else is known."""
+
+    code = "step_failed"
+    step: str
+    step_id: str
+    error_type: str
+    message: str
+    details: Any
+
+    def __init__(
+        self, *, step: str, step_id: str, error_type: str, message: str, details: object = None
+    ) -> None:
+        self._fill(step=step, step_id=step_id, error_type=error_type, message=message, details=details)
+
+    def describe(self) -> str:
+        return f'Step "{self.step}" ({self.step_id}) failed: {self.error_type}: {self.message}'
+
+
+class StepTimeout(RunError):
+    """An attempt of the step ran for longer than its limit and was stopped."""
+
+    code = "step_timeout"
+    retryable = True
+    step: str
+    step_id: str
+    seconds: float
+
+    def __init__(self, *, step: str, step_id: str, seconds: float) -> None:
+        self._fill(step=step, step_id=step_id, seconds=seconds)
+
+    def describe(self) -> str:
+        return (
+            f'Step "{self.step}" ({self.step_id}) was stopped at its limit of {self.seconds:g} s. '
+            "Raise timeout=, or make the step shorter."
+        )
+
+
+class JoinFailed(RunError):
+    """Fewer members of the join succeeded than it needs. `first` is the first failure, in its wire form."""
+
+    code = "join_failed"
+    join_id: str
+    succeeded: int
+    need: int
+    size: int
+    first: Wire | None
+
+    def __init__(
+        self, *, join_id: str, succeeded: int, need: int, size: int, first: Mapping[str, Any] | None = None
+    ) -> None:
+        self._fill(join_id=join_id, succeeded=succeeded, need=need, size=size, first=first)
+
+    def describe(self) -> str:
+        first = "" if self.first is None else f" The first failure: {from_wire(self.first)}"
+        return f"Join {self.join_id}: {self.succeeded} of {self.size} succeeded, {self.need} needed.{first}"
+
+
+class BudgetExceeded(RunError):
+    """What the run would use is over a limit of its budget. Both numbers are text: no cent is lost."""
+
+    code = "budget_exceeded"
+    limit_name: str
+    limit: str
+    used: str
+
+    def __init__(self, *, limit_name: str, limit: object, used: object) -> None:
+        self._fill(limit_name=limit_name, limit=str(limit), used=str(used))
+
+    def describe(self) -> str:
+        return (
+            f"The budget's {self.limit_name} is reached: {self.used} used or reserved of {self.limit}. "
+            f"Raise Budget({self.limit_name}=...), or do less."
+        )
+
+
+class ReplayMismatch(RunError):
+    """The agent's code asks for something else than the journal holds at this place; nothing was sent."""
+
+    code = "replay_mismatch"
+    run_id: str
+    recorded: str
+    asked: str
+
+    def __init__(self, *, run_id: str, recorded: str, asked: str) -> None:
+        self._fill(run_id=run_id, recorded=recorded, asked=asked)
+
+    def describe(self) -> str:
+        return (
+            f"Run {self.run_id} cannot be replayed: its journal holds {self.recorded}, but the agent asks "
+            f"for {self.asked}. The agent's code has changed, or depends on something outside the run: run "
+            "the old version, give the new one another version=, or move the call outside into run.local or "
+            "a step."
+        )
+
+
+class JournalUnreadable(RunError):
+    """An entry of a journal is broken, or written by a newer version. `entry` is its text, cut."""
+
+    code = "journal_unreadable"
+    entry: str
+    reason: str
+
+    def __init__(self, *, entry: str, reason: str) -> None:
+        self._fill(entry=entry, reason=reason)
+
+    def describe(self) -> str:
+        return (
+            f"A journal entry cannot be read: {self.reason}. The entry: {self.entry}. "
+            "Use the version of agentq that wrote it."
+        )
+
+
+class StaleHolder(OwnershipLost):
+    """Another attempt holds the step. `holder` is empty and `take` 0 where nobody holds it any more."""
+
+    code = "stale_holder"
+    step: str
+    run_id: str
+    holder: str
+    take: int
+    mine: str
+    my_take: int
+
+    def __init__(self, *, step: str, run_id: str, holder: str, take: int, mine: str, my_take: int) -> None:
+        self._fill(step=step, run_id=run_id, holder=holder, take=take, mine=mine, my_take=my_take)
+
+    def describe(self) -> str:
+        if not self.holder:
+            return (
+                f'Step "{self.step}" of run {self.run_id} is no longer held, also not by {self.mine} '
+                f"(take {self.my_take}): it was given back or is done. Stop without writing."
+            )
+        return (
+            f'Step "{self.step}" of run {self.run_id} is held by worker {self.holder} (take {self.take}), '
+            f"not by {self.mine} (take {self.my_take}): another worker owns it. Stop without writing."
+        )
+
+
+class StoreUnavailable(Unavailable):
+    """Redis cannot be reached. `url` must come without its password."""
+
+    code = "store_unavailable"
+    url: str
+    reason: str
+
+    def __init__(self, *, url: str, reason: str) -> None:
+        self._fill(url=url, reason=reason)
+
+    def describe(self) -> str:
+        return f'The store at {self.url} cannot be reached: {self.reason}. "agentq doctor" tells more.'
+
+
+class NoWorkers(Unavailable):
+    """No worker serves these pools."""
+
+    code = "no_workers"
+    pools: list[str]
+
+    def __init__(self, *, pools: Iterable[str]) -> None:
+        self._fill(pools=sorted(pools))
+
+    def describe(self) -> str:
+        start = " ".join(f"--pool {name}" for name in self.pools)
+        return f"No worker serves {listed(self.pools)}. Start one: agentq worker {start}"
+
+
+class BreakerOpen(Unavailable):
+    """The breaker keeps calls away; the first may pass again after `retry_after` seconds."""
+
+    code = "breaker_open"
+    name: str
+    failures: int
+    retry_after: float
+
+    def __init__(self, *, name: str, failures: int, retry_after: float) -> None:
+        self._fill(name=name, failures=failures, retry_after=retry_after)
+
+    def describe(self) -> str:
+        return (
+            f'Breaker "{self.name}" is open after {self.failures} failures. '
+            f"The next call may pass in {self.retry_after:g} s."
+        )
+
+
+class GetTimeout(Unavailable, TimeoutError):
+    """The run has not ended within the time given; it goes on."""
+
+    code = "get_timeout"
+    run_id: str
+    seconds: float
+
+    def __init__(self, *, run_id: str, seconds: float) -> None:
+        self._fill(run_id=run_id, seconds=seconds)
+
+    def describe(self) -> str:
+        return f"Run {self.run_id} has not ended within {self.seconds:g} s. It goes on; ask again later."

@@ -1,0 +1,31 @@
+"""How runs and steps get their ids. It owns the spelling; who asks for one is not its matter."""
+
+from functools import lru_cache
+from typing import Final
+from uuid import UUID, uuid4, uuid5
+
+_FOREIGN_RUNS: Final = UUID("6b0f2f0e-7f0a-5d0b-9d3c-0a6f5b1c9e42")
+"""Namespace for run ids that are no UUIDs: Celery lets a caller choose any text as task id."""
+
+
+def new_run_id() -> str:
+    """A random id: nobody can guess a run's id from its agent, key or time."""
+    return str(uuid4())
+
+
+def step_id(run_id: str, key: str) -> str:
+    """The id of the step that stands under this key in the run: the same in each attempt and replay."""
+    return str(uuid5(_namespace(run_id), key))
+
+
+def step_key(name: str, args_canonical_hash: str, occurrence: int) -> str:
+    """The step's key: its name, the short hash of its canonical arguments, and how often both came before."""
+    return f"{name}/{args_canonical_hash}/{occurrence}"
+
+
+@lru_cache(maxsize=256)
+def _namespace(run_id: str) -> UUID:
+    try:
+        return UUID(run_id)
+    except ValueError:
+        return uuid5(_FOREIGN_RUNS, run_id)

@@ -1,0 +1,227 @@
+"""The entries of a run's journal: what the agent saw (inputs), and what it asked for (asks).
+
+A journal is a list of JSON objects; an entry's place in the list is its index. It owns their spelling; what
+an agent does with them is the runtime's.
+
+| k      | Entry  | Input | Fields                                                                            |
+|--------|--------|-------|-----------------------------------------------------------------------------------|
+| start  | Start  | yes   | version; always the first entry                                                   |
+| result | Result | yes   | id of the ask; s: ok, error, revoked; v: value or error's wire form; ref: 1 |
+| joined | Joined | yes   | id of the ask whose members have all arrived                                      |
+| signal | Signal | yes   | n: name; v: payload; i: the signal's id                                           |
+| answer | Answer | yes   | id of the ask; v: the answer                                                      |
+| tick   | Tick   | yes   | nothing but the time                                                              |
+| cancel | Cancel | yes   | why                                                                               |
+| ask    | Ask    | no    | id, key, kind, name, after; n, q and schema by kind                               |
+
+Every input has `t`, the server's time in ms, which the script that appends it puts there.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Literal, cast, get_args
+
+from agentq.core.codec import dumps, loads
+from agentq.core.error_base import Wire
+from agentq.core.errors import JournalUnreadable
+
+AskKind = Literal["call", "map", "local", "ask", "spawn", "emit", "undo"]
+ResultStatus = Literal["ok", "error", "revoked"]
+
+_SHOWN_CHARACTERS: Final = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Input:
+    """Something that the agent sees. `t` is server time in ms; None until a script has appended it."""
+
+    k: ClassVar[str]
+    t: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Start(Input):
+    """The run began, with this version of the agent; None where the agent has none."""
+
+    k: ClassVar[str] = "start"
+    version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result(Input):
+    """A step, a child run or a local call ended. `id` is the ask's.
+
+    `value` is the result if `status` is ok, else the error's wire form, or None where nothing is known. With
+    `large` the value stands in the step's own record, and `value` is None.
+    """
+
+    k: ClassVar[str] = "result"
+    id: str
+    status: ResultStatus
+    value: Any = None
+    large: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Joined(Input):
+    """The join of the ask `id` was released; its members' outcomes stand in the store."""
+
+    k: ClassVar[str] = "joined"
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Signal(Input):
+    """A message from outside. `id` is the signal's own: the same id is appended once."""
+
+    k: ClassVar[str] = "signal"
+    name: str
+    id: str
+    payload: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Input):
+    """A person answered the ask `id`."""
+
+    k: ClassVar[str] = "answer"
+    id: str
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Tick(Input):
+    """A timer of the run is due."""
+
+    k: ClassVar[str] = "tick"
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel(Input):
+    """Somebody cancelled the run."""
+
+    k: ClassVar[str] = "cancel"
+    why: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Something that the agent asked for, under its key.
+
+    `after` is the number of inputs that the agent had seen when it asked. `members` is the size of a map;
+    `question` and `answer_schema` (JSON schema) belong to a question to a person.
+    """
+
+    k: ClassVar[str] = "ask"
+    id: str
+    key: str
+    kind: AskKind
+    name: str
+    after: int
+    members: int | None = None
+    question: str | None = None
+    answer_schema: dict[str, Any] | None = None
+
+
+Entry = Start | Result | Joined | Signal | Answer | Tick | Cancel | Ask
+
+
+def ok(ask_id: str, value: Any) -> Result:
+    """The input that a step, child or local call succeeded with this JSON-able value."""
+    return Result(id=ask_id, status="ok", value=value)
+
+
+def failed(ask_id: str, error: Wire) -> Result:
+    """The input that a step, child or local call failed with this error."""
+    return Result(id=ask_id, status="error", value=error)
+
+
+def encode(entry: Entry) -> str:
+    """The entry as one line of compact JSON; fields that say nothing are left out."""
+    return dumps({"k": entry.k, **_fields(entry)})
+
+
+def decode(line: bytes | str) -> Entry:
+    """The entry that the line holds.
+
+    Fields that this version does not know are left out. Raises JournalUnreadable for what is no JSON object,
+    has an unknown `k`, or lacks a field.
+    """
+    try:
+        raw = loads(line)
+        return _entry(raw)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        text = line if isinstance(line, str) else line.decode("utf-8", "replace")
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise JournalUnreadable(entry=text[:_SHOWN_CHARACTERS], reason=reason) from error
+
+
+def _fields(entry: Entry) -> dict[str, Any]:
+    if isinstance(entry, Ask):
+        asked = {"id": entry.id, "key": entry.key, "kind": entry.kind, "name": entry.name}
+        named = {"n": entry.members, "q": entry.question, "schema": entry.answer_schema}
+        present = {name: value for name, value in named.items() if value is not None}
+        return asked | {"after": entry.after} | present
+    time = {} if entry.t is None else {"t": entry.t}
+    match entry:
+        case Start(version=version):
+            return time | {"version": version}
+        case Result(id=ask_id, status=status, large=True):
+            return time | {"id": ask_id, "s": status, "ref": 1}
+        case Result(id=ask_id, status=status, value=value):
+            return time | {"id": ask_id, "s": status, "v": value}
+        case Joined(id=ask_id):
+            return time | {"id": ask_id}
+        case Signal(name=name, id=signal_id, payload=payload):
+            return time | {"n": name, "v": payload, "i": signal_id}
+        case Answer(id=ask_id, value=value):
+            return time | {"id": ask_id, "v": value}
+        case Cancel(why=why):
+            return time | {"why": why}
+        case _:
+            return time
+
+
+def _entry(raw: dict[str, Any]) -> Entry:
+    time = raw.get("t")
+    match raw["k"]:
+        case "start":
+            return Start(t=time, version=raw.get("version"))
+        case "result":
+            return _result(raw, time)
+        case "joined":
+            return Joined(t=time, id=raw["id"])
+        case "signal":
+            return Signal(t=time, name=raw["n"], id=raw["i"], payload=raw["v"])
+        case "answer":
+            return Answer(t=time, id=raw["id"], value=raw["v"])
+        case "tick":
+            return Tick(t=time)
+        case "cancel":
+            return Cancel(t=time, why=raw.get("why"))
+        case "ask":
+            return _ask(raw)
+        case other:
+            raise ValueError(f'its kind "{other}" is unknown')
+
+
+def _result(raw: dict[str, Any], time: int | None) -> Result:
+    status = raw["s"]
+    if status not in get_args(ResultStatus):
+        raise ValueError(f'its status "{status}" is unknown')
+    large = bool(raw.get("ref"))
+    return Result(t=time, id=raw["id"], status=status, value=None if large else raw.get("v"), large=large)
+
+
+def _ask(raw: dict[str, Any]) -> Ask:
+    if raw["kind"] not in get_args(AskKind):
+        raise ValueError(f'its kind "{raw["kind"]}" of ask is unknown')
+    return Ask(
+        id=raw["id"],
+        key=raw["key"],
+        kind=cast(AskKind, raw["kind"]),
+        name=raw["name"],
+        after=raw["after"],
+        members=raw.get("n"),
+        question=raw.get("q"),
+        answer_schema=raw.get("schema"),
+    )
