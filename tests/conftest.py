@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -96,38 +97,57 @@ def clean_server(module_server: PrivateServer, request: pytest.FixtureRequest) -
 
 
 @pytest.fixture
-def start_worker(tmp_path: Path) -> Iterator[Callable[..., WorkerProcess]]:
-    """Start workers as ``WorkerProcess`` does and return them when they serve; all end with the test."""
+def make_worker(tmp_path: Path) -> Iterator[Callable[..., WorkerProcess]]:
+    """Make workers as ``WorkerProcess`` does, not yet started; all end with the test."""
     yield from _worker_factory(tmp_path)
 
 
 @pytest.fixture(scope="module")
-def start_module_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., WorkerProcess]]:
+def make_module_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., WorkerProcess]]:
     """The same for workers that a module's tests share."""
     yield from _worker_factory(tmp_path_factory.mktemp("workers"))
 
 
 @pytest.fixture(scope="session")
-def start_session_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., WorkerProcess]]:
+def make_session_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., WorkerProcess]]:
     """The same for workers that all tests share."""
     yield from _worker_factory(tmp_path_factory.mktemp("workers"))
 
 
-def _worker_factory(folder: Path) -> Iterator[Callable[..., WorkerProcess]]:
-    started: list[WorkerProcess] = []
+@pytest.fixture
+def start_worker(make_worker: Callable[..., WorkerProcess]) -> Callable[..., WorkerProcess]:
+    """Start workers as ``WorkerProcess`` does and return them when they serve; all end with the test."""
+    return lambda app, **options: make_worker(app, **options).launch()
 
-    def start(app: str, **options: Any) -> WorkerProcess:
-        worker = WorkerProcess(app, folder=folder, **options)
-        started.append(worker)
-        return worker.launch()
+
+@pytest.fixture(scope="module")
+def start_module_worker(make_module_worker: Callable[..., WorkerProcess]) -> Callable[..., WorkerProcess]:
+    """The same for workers that a module's tests share."""
+    return lambda app, **options: make_module_worker(app, **options).launch()
+
+
+@pytest.fixture(scope="session")
+def start_session_worker(make_session_worker: Callable[..., WorkerProcess]) -> Callable[..., WorkerProcess]:
+    """The same for workers that all tests share."""
+    return lambda app, **options: make_session_worker(app, **options).launch()
+
+
+def _worker_factory(folder: Path) -> Iterator[Callable[..., WorkerProcess]]:
+    made: list[WorkerProcess] = []
+
+    def make(app: str, **options: Any) -> WorkerProcess:
+        made.append(WorkerProcess(app, folder=folder, **options))
+        return made[-1]
 
     try:
-        yield start
+        yield make
     finally:
-        # A failing test ends with live runs: their workers are not asked to finish them.
-        for worker in started:
+        # All are asked at once; after a failed test, runs that still go on are not worth a wait.
+        for worker in made:
             if worker.running:
                 worker.resume()
+                worker.send(signal.SIGTERM)
+        for worker in made:
             worker.terminate(timeout=5)
 
 

@@ -1,4 +1,4 @@
-"""The field on which workers are killed."""
+"""The fields on which workers are killed."""
 
 from __future__ import annotations
 
@@ -8,16 +8,34 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.field import Field
+from tests.kit.field import Field, Fleet
+from tests.kit.leaks import check_leaks
 from tests.kit.server import PrivateServer
 from tests.kit.worker import WorkerProcess
 
 
+@pytest.fixture(scope="module")
+def fleet(module_server: PrivateServer, make_module_worker: Callable[..., WorkerProcess]) -> Iterator[Fleet]:
+    """Workers that a module's tests share: what one test killed, the next one tops up."""
+    fleet = Fleet(module_server, make_module_worker)
+    yield fleet
+    fleet.flows.app.close()
+
+
 @pytest.fixture
-def field(
-    server: PrivateServer, start_worker: Callable[..., WorkerProcess], tmp_path: Path, rng: random.Random
+def field(fleet: Fleet, tmp_path: Path, rng: random.Random) -> Iterator[Field]:
+    """Two workers that serve."""
+    fleet.flows.app.set_current()
+    fleet.ensure(2)
+    yield Field(fleet, folder=tmp_path, rng=rng)
+    check_leaks(fleet.server.client, timeout=30)
+
+
+@pytest.fixture
+def empty_field(
+    server: PrivateServer, make_worker: Callable[..., WorkerProcess], tmp_path: Path, rng: random.Random
 ) -> Iterator[Field]:
-    """A server, the flows' app and no worker yet."""
-    field = Field(server=server, start=start_worker, folder=tmp_path, rng=rng)
-    yield field
-    field.app.close()
+    """A server of this test alone, and no worker yet."""
+    fleet = Fleet(server, make_worker)
+    yield Field(fleet, folder=tmp_path, rng=rng)
+    fleet.flows.app.close()

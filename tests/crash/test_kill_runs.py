@@ -17,7 +17,6 @@ TIMEOUT = 120.0
 
 
 def test_a_chain_of_steps_survives(field: Field) -> None:
-    field.start_workers(2)
     length = 8
     undisturbed = field.flows.chain_of.start(str(field.path("calm")), length, 0.0)
     assert undisturbed.get(timeout=TIMEOUT) == length
@@ -35,7 +34,6 @@ def test_a_chain_of_steps_survives(field: Field) -> None:
 
 
 def test_a_canvas_chain_survives(field: Field) -> None:
-    field.start_workers(2)
     started, slow = field.path("started"), field.flows.slow
     rest = [slow.s(str(started), 0.3) for _ in range(5)]
     result = chain(slow.s(0, str(started), 0.3), *rest).apply_async()
@@ -46,7 +44,6 @@ def test_a_canvas_chain_survives(field: Field) -> None:
 
 
 def test_a_canvas_chord_survives(field: Field) -> None:
-    field.start_workers(2)
     started, slow, total = field.path("started"), field.flows.slow, field.flows.total
     result = chord([slow.s(n, str(started), 0.1) for n in range(30)], total.s()).apply_async()
     for seen in (5, 15):
@@ -56,7 +53,6 @@ def test_a_canvas_chord_survives(field: Field) -> None:
 
 
 def test_a_map_of_200_survives(field: Field) -> None:
-    field.start_workers(2)
     size = 200
     undisturbed = field.flows.slow_fan.start(str(field.path("calm")), size, 0.0)
     assert undisturbed.get(timeout=TIMEOUT) == list(range(1, size + 1))
@@ -71,7 +67,6 @@ def test_a_map_of_200_survives(field: Field) -> None:
 
 
 def test_a_loop_of_local_calls_survives(field: Field) -> None:
-    field.start_workers(2)
     length = 60
     started = field.path("started")
     handle = field.flows.local_loop.start(str(started), length, 0.05)
@@ -85,7 +80,6 @@ def test_a_loop_of_local_calls_survives(field: Field) -> None:
 
 
 def test_signals_survive(field: Field) -> None:
-    field.start_workers(2)
     count = 30
     handle = field.flows.collect.start(count)
     for number in range(count):
@@ -95,94 +89,94 @@ def test_signals_survive(field: Field) -> None:
     assert handle.get(timeout=TIMEOUT) == list(range(count))
 
 
-def test_an_early_signal_is_kept_without_any_worker(field: Field) -> None:
-    handle = field.flows.collect.start(2)
+def test_an_early_signal_is_kept_without_any_worker(empty_field: Field) -> None:
+    handle = empty_field.flows.collect.start(2)
     handle.signal("number", 1)
     handle.signal("number", 2)
-    field.start_workers(1)
+    empty_field.start_workers(1)
     assert handle.get(timeout=TIMEOUT) == [1, 2]
 
 
-def test_a_question_survives(field: Field) -> None:
-    field.start_workers(1)
-    handle = field.flows.approve.start(600.0)
-    ask = wait_until(lambda: field.app.asks.list(run_id=handle.id), description="the question is asked")[0]
+def test_a_question_survives(empty_field: Field) -> None:
+    empty_field.start_workers(1)
+    handle = empty_field.flows.approve.start(600.0)
+    ask = wait_until(
+        lambda: empty_field.app.asks.list(run_id=handle.id), description="the question is asked"
+    )[0]
     wait_until(lambda: handle.status() == "parked", description="the run is parked")
-    field.kill_one()
-    assert field.app.asks.answer(ask.ask_id, True)
-    field.start_workers(1)
+    empty_field.kill_one()
+    assert empty_field.app.asks.answer(ask.ask_id, True)
+    empty_field.start_workers(1)
     assert handle.get(timeout=TIMEOUT) is True
 
 
 def test_children_survive(field: Field) -> None:
-    field.start_workers(2)
     handle = field.flows.parent.start(6)
     field.replace_one()
     assert handle.get(timeout=TIMEOUT) == [n * (n - 1) for n in range(6)]
 
 
-def test_a_sleep_survives(field: Field) -> None:
-    field.start_workers(1)
-    handle = field.flows.nap.start(2.0)
+def test_a_sleep_survives(empty_field: Field) -> None:
+    empty_field.start_workers(1)
+    handle = empty_field.flows.nap.start(2.0)
     wait_until(lambda: handle.status() == "parked", description="the run is parked")
-    field.kill_one()
-    field.start_workers(1)
+    empty_field.kill_one()
+    empty_field.start_workers(1)
     assert handle.get(timeout=TIMEOUT) >= 2.0
 
 
-def test_a_killed_child_process_loses_nothing(field: Field) -> None:
-    (worker,) = field.start_workers(1)
-    started = field.path("started")
-    handle = field.flows.chain_of.start(str(started), 6, 0.3)
+def test_a_killed_child_process_loses_nothing(empty_field: Field) -> None:
+    (worker,) = empty_field.start_workers(1)
+    started = empty_field.path("started")
+    handle = empty_field.flows.chain_of.start(str(started), 6, 0.3)
     wait_for_lines(started, 2)
     for pid in worker.children():
         os.kill(pid, signal.SIGKILL)
     assert handle.get(timeout=TIMEOUT) == 6
 
 
-def test_a_killed_main_process_loses_nothing(field: Field) -> None:
-    field.start_workers(2)
-    started = field.path("started")
-    handle = field.flows.chain_of.start(str(started), 6, 0.3)
+def test_a_killed_main_process_loses_nothing(empty_field: Field) -> None:
+    first, _ = empty_field.start_workers(2)
+    started = empty_field.path("started")
+    handle = empty_field.flows.chain_of.start(str(started), 6, 0.3)
     wait_for_lines(started, 2)
-    field.workers.pop(0).kill_main()
+    first.kill_main()
     assert handle.get(timeout=TIMEOUT) == 6
 
 
 @pytest.mark.parametrize("pool", ["threads", "solo"])
-def test_other_pools_survive_too(field: Field, pool: str) -> None:
-    field.start_workers(2, pool=pool, concurrency=2 if pool == "threads" else 1)
-    started = field.path("started")
-    handle = field.flows.chain_of.start(str(started), 6, 0.2)
+def test_other_pools_survive_too(empty_field: Field, pool: str) -> None:
+    empty_field.start_workers(2, pool=pool, concurrency=2 if pool == "threads" else 1)
+    started = empty_field.path("started")
+    handle = empty_field.flows.chain_of.start(str(started), 6, 0.2)
     wait_for_lines(started, 2)
-    field.kill_one()
+    empty_field.kill_one()
     assert handle.get(timeout=TIMEOUT) == 6
 
 
-def test_a_stopped_worker_wakes_as_a_zombie_and_changes_nothing(field: Field) -> None:
+def test_a_stopped_worker_wakes_as_a_zombie_and_changes_nothing(empty_field: Field) -> None:
     """A machine stands still longer than its lease: its successor commits, its own late commit fails."""
-    (zombie,) = field.start_workers(1)
-    started, gate = field.path("started"), field.path("gate")
-    result = field.flows.gated.delay(str(gate), str(started), 7)
+    (zombie,) = empty_field.start_workers(1)
+    started, gate = empty_field.path("started"), empty_field.path("gate")
+    result = empty_field.flows.gated.delay(str(gate), str(started), 7)
     wait_for_lines(started, 1)
     zombie.pause()
-    field.start_workers(1)
+    empty_field.start_workers(1)
     wait_for_lines(started, 2)
     gate.touch()
     assert result.get(timeout=TIMEOUT) == 70
-    before = field.server.client.get(f"celery-task-meta-{result.id}")
+    before = empty_field.server.client.get(f"celery-task-meta-{result.id}")
     zombie.resume()
-    follow_up = [field.flows.double.delay(n) for n in range(4)]
+    follow_up = [empty_field.flows.double.delay(n) for n in range(4)]
     assert [r.get(timeout=TIMEOUT) for r in follow_up] == [0, 2, 4, 6]
-    assert field.server.client.get(f"celery-task-meta-{result.id}") == before
+    assert empty_field.server.client.get(f"celery-task-meta-{result.id}") == before
 
 
-def test_a_warm_stop_hands_back_and_loses_nothing(field: Field) -> None:
-    first, _ = field.start_workers(2)
-    started = field.path("started")
-    handle = field.flows.slow_fan.start(str(started), 40, 0.1)
+def test_a_warm_stop_hands_back_and_loses_nothing(empty_field: Field) -> None:
+    first, _ = empty_field.start_workers(2)
+    started = empty_field.path("started")
+    handle = empty_field.flows.slow_fan.start(str(started), 40, 0.1)
     wait_for_lines(started, 5)
     first.terminate()
-    field.workers.remove(first)
     assert handle.get(timeout=TIMEOUT) == list(range(1, 41))
     assert len(lines(started)) == 40, "a warm stop interrupts nothing"

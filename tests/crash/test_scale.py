@@ -26,15 +26,19 @@ def held_messages(field: Field) -> int:
     return sum(int(client.hlen(key)) for key in client.scan_iter(match="*:held:*"))
 
 
+def process_ids(field: Field) -> list[int]:
+    """Return the ids of all processes of the fleet."""
+    return [pid for worker in field.fleet.workers for pid in (worker.pid, *worker.children())]
+
+
 def threads(pids: list[int]) -> int:
     """Return how many threads the processes have together."""
     return sum(psutil.Process(pid).num_threads() for pid in pids)
 
 
 def test_a_hundred_parked_runs_hold_nothing(field: Field) -> None:
-    (worker,) = field.start_workers(1)
     assert field.flows.fan.start(3).get(timeout=TIMEOUT) == 6
-    processes = [worker.pid, *worker.children()]
+    processes = process_ids(field)
     before = threads(processes)
 
     handles = [field.flows.waiting.start() for _ in range(100)]
@@ -44,7 +48,7 @@ def test_a_hundred_parked_runs_hold_nothing(field: Field) -> None:
         timeout=TIMEOUT,
     )
     assert held_messages(field) == 0
-    assert [worker.pid, *worker.children()] == processes
+    assert process_ids(field) == processes
     assert threads(processes) <= before
     assert field.flows.double.delay(4).get(timeout=TIMEOUT) == 8
 
@@ -54,7 +58,6 @@ def test_a_hundred_parked_runs_hold_nothing(field: Field) -> None:
 
 
 def test_a_thousand_local_calls_grow_the_journal_linearly(field: Field) -> None:
-    field.start_workers(1)
     sizes: list[int] = []
     for length in (500, 1000):
         handle = field.flows.local_loop.start(str(field.path("started")), length, 0.0)
@@ -64,13 +67,11 @@ def test_a_thousand_local_calls_grow_the_journal_linearly(field: Field) -> None:
 
 
 def test_a_map_over_five_thousand(field: Field) -> None:
-    field.start_workers(1)
     handle = field.flows.fan.start(5000)
     assert handle.get(timeout=TIMEOUT) == sum(2 * n for n in range(5000))
 
 
 def test_ten_thousand_signals_through_continue_as_new(field: Field) -> None:
-    field.start_workers(1)
     count, chunk = 10_000, 500
     handle = field.flows.tally.start(0, 0, count, chunk)
     largest = 0
@@ -96,7 +97,6 @@ def _drained(field: Field, handle: Any, *, at_most: int) -> int:
 @pytest.mark.long
 def test_parked_runs_do_not_slow_a_step(field: Field) -> None:
     """Median latency of an empty step: with 100 parked runs at most 1.2 times that of an idle system."""
-    field.start_workers(1)
 
     def median() -> float:
         took = []

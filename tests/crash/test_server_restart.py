@@ -10,7 +10,6 @@ TIMEOUT = 120.0
 
 def test_a_run_goes_on_after_the_server_restarts(field: Field) -> None:
     field.server.client.config_set("appendfsync", "always")
-    field.start_workers(2)
     started = field.path("started")
     handle = field.flows.slow_fan.start(str(started), 40, 0.1)
     wait_for_lines(started, 10)
@@ -20,7 +19,6 @@ def test_a_run_goes_on_after_the_server_restarts(field: Field) -> None:
 
 def test_parked_runs_outlive_the_server(field: Field) -> None:
     field.server.client.config_set("appendfsync", "always")
-    field.start_workers(1)
     handles = [field.flows.collect.start(1) for _ in range(5)]
     field.server.restart()
     for number, handle in enumerate(handles):

@@ -1,4 +1,4 @@
-"""A place for runs that are disturbed: a server of one test, the flows' app, workers that come and go."""
+"""A place for runs that are disturbed: a server, the flows' app, and workers that come and go."""
 
 from __future__ import annotations
 
@@ -16,36 +16,66 @@ from tests.kit.worker import WorkerProcess
 FLOWS = "tests.projects.flows"
 
 
-class Field:
-    """Starts runs of the flows' agents and kills the workers under them."""
+class Fleet:
+    """Workers that serve the flows on one server; killed ones are topped up."""
 
-    def __init__(
-        self, *, server: PrivateServer, start: Callable[..., WorkerProcess], folder: Path, rng: random.Random
-    ) -> None:
+    def __init__(self, server: PrivateServer, make: Callable[..., WorkerProcess]) -> None:
         self.server = server
-        self.folder = folder
-        self.rng = rng
         self.flows: ModuleType = load_module(FLOWS, url=server.celery_url)
-        self.app: Any = self.flows.app
         self.workers: list[WorkerProcess] = []
-        self._start = start
+        self._make = make
 
-    def start_workers(self, count: int = 1, **options: Any) -> list[WorkerProcess]:
-        """Start plain workers of two children each."""
-        new = [self._start(FLOWS, url=self.server.celery_url, **options) for _ in range(count)]
-        self.workers += new
-        return new
+    def start(self, **options: Any) -> WorkerProcess:
+        """Start one plain worker of two children without waiting for it."""
+        worker = self._make(FLOWS, url=self.server.celery_url, **options)
+        worker.start()
+        self.workers.append(worker)
+        return worker
 
-    def kill_one(self) -> None:
-        """SIGKILL the tree of one live worker, chosen at random."""
-        victim = self.rng.choice([worker for worker in self.workers if worker.running])
+    def ensure(self, count: int) -> None:
+        """Return when at least ``count`` workers serve."""
+        self.workers = [worker for worker in self.workers if worker.running]
+        while len(self.workers) < count:
+            self.start()
+        for worker in self.workers:
+            worker.wait_ready()
+
+    def kill(self, rng: random.Random) -> None:
+        """SIGKILL the tree of one worker, chosen at random among those that serve."""
+        serving = [worker for worker in self.workers if worker.ready_line in worker.log()]
+        victim = rng.choice(serving)
         victim.kill_tree()
         self.workers.remove(victim)
 
+
+class Field:
+    """One test's view of a fleet: its own folder for effects, its own random choices."""
+
+    def __init__(self, fleet: Fleet, *, folder: Path, rng: random.Random) -> None:
+        self.fleet = fleet
+        self.server = fleet.server
+        self.flows: Any = fleet.flows
+        self.app: Any = fleet.flows.app
+        self.folder = folder
+        self.rng = rng
+
+    def start_workers(self, count: int = 1, **options: Any) -> list[WorkerProcess]:
+        """Start more workers and return them when they serve."""
+        new = [self.fleet.start(**options) for _ in range(count)]
+        for worker in new:
+            worker.wait_ready()
+        return new
+
+    def kill_one(self) -> None:
+        """SIGKILL the tree of one worker."""
+        self.fleet.kill(self.rng)
+
     def replace_one(self) -> None:
-        """SIGKILL the tree of one live worker and start another in its place."""
-        self.kill_one()
-        self.start_workers(1)
+        """SIGKILL the tree of one worker; another starts in its place while the rest go on."""
+        if len(self.fleet.workers) > 1:
+            self.fleet.ensure(2)
+        self.fleet.kill(self.rng)
+        self.fleet.start()
 
     def path(self, name: str) -> Path:
         """Return a path in the test's own folder."""

@@ -143,7 +143,9 @@ class ManagedProcess:
         psutil.wait_procs(tree, timeout=10)
 
     def terminate(self, *, timeout: float = 30.0) -> None:
-        """Ask the program to end (SIGTERM) and wait; its tree is killed if it does not."""
+        """Ask the program to end (SIGTERM) and wait; its tree is killed if it does not. Again: the same."""
+        if self._process is None:
+            return
         if self.running:
             self.send(signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):
