@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +48,7 @@ class Shop:
 
     def states(self) -> dict[int, str]:
         """Return the state of each order in the database."""
-        import sqlite3
-
-        with sqlite3.connect(self.env["SHOP_DATABASE"]) as database:
+        with closing(sqlite3.connect(self.env["SHOP_DATABASE"])) as database:
             return dict(database.execute("select id, state from orders_order"))
 
 

@@ -37,7 +37,7 @@ def test_plain_messages_are_not_left_in_custody(library: Library) -> None:
     assert library.app.tasks["plain.add"].delay(1, 2).get(timeout=TIMEOUT) == 3
 
     def held() -> list[bytes]:
-        return [key for key in library.server.client.scan_iter(match="*:held:*")]
+        return list(library.server.client.scan_iter(match="*:held:*"))
 
     wait_until(lambda: not held(), description="the worker holds nothing after its last acknowledgement")
 

@@ -17,12 +17,10 @@ from tests.kit.worker import WorkerProcess
 
 
 @pytest.fixture(scope="module")
-def serving(
-    module_server: PrivateServer, start_module_worker: Callable[..., WorkerProcess]
-) -> Iterator[PrivateServer]:
+def serving(module_server: PrivateServer, start_module_worker: Callable[..., WorkerProcess]) -> PrivateServer:
     """A server whose worker has announced the flows' agents."""
     start_module_worker("tests.projects.flows", url=module_server.celery_url)
-    yield module_server
+    return module_server
 
 
 @pytest.fixture

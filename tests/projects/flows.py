@@ -151,9 +151,9 @@ async def tally(run: Run, total_so_far: int, seen: int, until: int, chunk: int) 
     for _ in range(min(chunk, until - seen)):
         total_so_far += await run.wait_for("number", int)
         seen += 1
-    if seen >= until:
-        return total_so_far
-    run.continue_as_new(total_so_far, seen, until, chunk)
+    if seen < until:
+        run.continue_as_new(total_so_far, seen, until, chunk)
+    return total_so_far
 
 
 @app.agent(version="1")
