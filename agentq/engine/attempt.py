@@ -1,0 +1,302 @@
+"""One try of a step in a worker: run the function, catch what Celery would send, commit it all at once."""
+
+from __future__ import annotations
+
+import inspect
+import traceback as tracebacks
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from celery import states
+from celery.exceptions import Ignore, Reject, Retry
+from celery.utils.log import get_logger
+
+from agentq.core.codec import dumps, to_jsonable
+from agentq.core.errors import RunCancelled, StaleHolder
+from agentq.core.models import Usage
+from agentq.engine import capture, joins, outcome, realloop
+from agentq.engine.binding import Binding, TurnEnd
+from agentq.engine.capture import Capture
+from agentq.engine.messages import HEADER, HOLDER_HEADER
+from agentq.engine.outcome import COMMITTED
+from agentq.engine.this_step import current_attempt
+from agentq.store import Store
+from agentq.store.refs import Holder
+
+if TYPE_CHECKING:
+    from agentq.engine.task import Step
+
+logger = get_logger(__name__)
+
+CAUGHT = "agentq_caught"
+"""Set on a request by ``Step.retry`` and ``Step.replace``: the messages that they would have sent."""
+
+
+class Again(Exception):
+    """Raised by middleware: the attempt failed with ``error``, and the step is to run again after ``delay``."""
+
+    def __init__(self, error: BaseException, delay: timedelta, *, counted: bool = True) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.delay = delay
+        self.counted = counted
+
+
+CONTROL = (Again, Retry, Ignore, Reject)
+"""What is no failure: middleware lets these pass."""
+
+
+class Attempt:
+    """One try of a step.
+
+    Attributes:
+        holder: names the attempt at the store.
+        request: Celery's request.
+        parent: run id of the agent that asked for the step; None in canvas.
+        number: which try this is, 1 for the first.
+        spent: what the function said that it used.
+    """
+
+    def __init__(self, task: Step[..., Any], binding: Binding, holder: Holder, request: Any) -> None:
+        self.task = task
+        self.binding = binding
+        self.store: Store = binding.store
+        self.holder = holder
+        self.request = request
+        self.ours: dict[str, Any] = getattr(request, HEADER, None) or {}
+        self.parent: str | None = self.ours.get("pr")
+        self.number = int(self.ours.get("n", 1))
+        self.spent: list[Usage] = []
+        self.onward = Capture()
+        self._arguments: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
+
+    def run(self, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        """Run and commit; return the encoded value. Raises what Celery's tracer shall see, after the commit."""
+        # Celery's tracer would publish these before it stores the result; they go out with the commit instead.
+        chain, callbacks = self.request.chain, self.request.callbacks
+        self.request.chain = self.request.callbacks = None
+        token = current_attempt.set(self)
+        try:
+            return self._run(args, kwargs, chain, callbacks)
+        except StaleHolder as stale:
+            # Another attempt owns the step: nothing of this one may show.
+            logger.warning("attempt dropped: %s", stale)
+            setattr(self.request, COMMITTED, True)
+            raise Ignore(str(stale)) from stale
+        finally:
+            current_attempt.reset(token)
+
+    def _run(self, args: list[Any], kwargs: dict[str, Any], chain: Any, callbacks: Any) -> Any:
+        wire = getattr(self.request, HOLDER_HEADER, None) or {}
+        if wire.get("cancelled"):
+            self.fail(RunCancelled(run_id=self.parent or self.holder.root), status=states.REVOKED)
+            raise Ignore("its run was cancelled")
+        try:
+            end = self._value(args, kwargs)
+        except Again as again:
+            self._again(again)
+        except Retry:
+            self._onward(mode="again", chain=chain, callbacks=callbacks)
+            raise
+        except Ignore:
+            if getattr(self.request, CAUGHT, None) is not None:
+                self._onward(mode="replaced", chain=None, callbacks=None)
+            else:
+                self.succeed(None, Capture(), states_ignored=True)
+            raise
+        except Reject as reject:
+            if reject.requeue:
+                self.store.requeue(self.holder.worker, self.holder.take)
+                setattr(self.request, COMMITTED, True)
+            else:
+                self.request.chain = chain
+                self.fail(reject)
+            raise
+        except Exception as error:
+            self.request.chain = chain
+            self.fail(error)
+            raise
+        if end.kind in ("parked", "restarted"):
+            setattr(self.request, COMMITTED, True)
+            raise Ignore(f"the run has {end.kind}")
+        if end.error is not None:
+            self.request.chain = chain
+            status = states.REVOKED if end.kind == "cancelled" else states.FAILURE
+            self.fail(end.error, status=status, end=end)
+            raise end.error
+        return self._finish(end, chain, callbacks)
+
+    def _value(self, args: list[Any], kwargs: dict[str, Any]) -> TurnEnd:
+        if self.task.is_agent:
+            if self.binding.run_turn is None:
+                raise RuntimeError("no runtime was assembled for agents")
+            self._arguments = (tuple(args), kwargs)
+            return self.binding.run_turn(self)
+        resolved = joins.resolve(self.task.app, self.store, args)
+        typed_args, typed_kwargs = self._arguments = self.task.schema.decode(resolved, kwargs)
+
+        def call() -> Any:
+            return self.task.schema.encode_result(self.invoke(typed_args, typed_kwargs))
+
+        for middleware in reversed(self.binding.middleware):
+            call = _wrapped(middleware, self, call)
+        return TurnEnd("value", value=call())
+
+    def invoke(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call the step's function once, in place; an ``async def`` one on the process's event loop."""
+        return in_place(self.task.run(*args, **kwargs), self.soft_limit)
+
+    @property
+    def soft_limit(self) -> timedelta | None:
+        """After which time the attempt is to stop: the message's limit, else the task's."""
+        limits = self.request.timelimit
+        seconds = limits[1] if limits and limits[1] else self.task.soft_time_limit
+        return timedelta(seconds=float(seconds)) if seconds else None
+
+    @property
+    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The attempt's arguments: a step's typed, an agent's as they came in the message."""
+        return self._arguments
+
+    def call_other(self, other: Any) -> Any:
+        """Call another function or step in place, with this step's arguments; return its encoded value."""
+        args, kwargs = self._arguments
+        function = getattr(other, "run", other)
+        value = in_place(function(*args, **kwargs), self.soft_limit)
+        schema = getattr(other, "schema", None)
+        return schema.encode_result(value) if schema is not None else to_jsonable(value)
+
+    @staticmethod
+    def name_of(other: Any) -> str:
+        """Return the name of a function or step, for the history."""
+        return str(getattr(other, "name", None) or getattr(other, "__qualname__", other))
+
+    def note(self, kind: str, **fields: Any) -> None:
+        """Put a line about this attempt into the run's history."""
+        event = {"e": kind, "r": self.parent or self.holder.id, "s": self.holder.id, "n": self.task.name, **fields}
+        self.store.emit(self.holder, [dumps(event)])
+
+    def _finish(self, end: TurnEnd, chain: Any, callbacks: Any) -> Any:
+        value = end.value
+        with capture.capturing() as caught:
+            self._dispatch(value, chain, callbacks)
+            if not self._ignores_result():
+                self.task.backend.mark_as_done(self.request.id, value, self.request, True)
+            elif self.request.chord:
+                self.task.backend.on_chord_part_return(self.request, states.SUCCESS, value)
+        caught.merge(self.onward)
+        self.succeed(value, caught, end=end)
+        return value
+
+    def _ignores_result(self) -> bool:
+        """Whether nobody reads the result: not asked for by an agent or a join, and ignored as Celery says."""
+        if self.ours.get("ak") is not None or self.ours.get("jn") is not None:
+            return False
+        asked = self.request.__dict__.get("ignore_result")
+        return bool(self.task.ignore_result if asked is None else asked)
+
+    def _dispatch(self, value: Any, chain: Any, callbacks: Any) -> None:
+        """Send callbacks, then the chain's next task, as Celery's tracer would; the open capture catches them."""
+        from celery.canvas import maybe_signature
+
+        app = self.task.app
+        common = {"parent_id": self.request.id, "root_id": self.request.root_id or self.request.id}
+        for callback in callbacks or []:
+            maybe_signature(callback, app=app).apply_async((value,), **common)
+        if chain:
+            maybe_signature(chain[-1], app=app).apply_async((value,), chain=chain[:-1], **common)
+
+    def succeed(
+        self, value: Any, caught: Capture, *, end: TurnEnd | None = None, states_ignored: bool = False
+    ) -> None:
+        """Commit a success."""
+        outcome.commit_success(
+            self.store,
+            self.holder,
+            caught,
+            self.request,
+            value,
+            usage=self._usage(end),
+            closes=end.closes if end is not None else (),
+            cancels=end.cancels if end is not None else (),
+        )
+        setattr(self.request, COMMITTED, True)
+
+    def fail(self, error: BaseException, *, status: str = states.FAILURE, end: TurnEnd | None = None) -> None:
+        """Commit a failure with what it means for chain, joins and errbacks."""
+        trace = "".join(tracebacks.format_exception(error))
+        with capture.capturing() as caught:
+            if status == states.REVOKED:
+                self.task.backend.mark_as_revoked(self.request.id, str(error), self.request, True)
+            else:
+                self.task.backend.mark_as_failure(self.request.id, error, trace, self.request, True, True)
+        self.request.chain = None
+        outcome.commit_failure(
+            self.store,
+            self.holder,
+            caught,
+            self.request,
+            error,
+            status=status,
+            usage=self._usage(end),
+            closes=end.closes if end is not None else (),
+            cancels=end.cancels if end is not None else (),
+        )
+        setattr(self.request, COMMITTED, True)
+
+    def _again(self, again: Again) -> None:
+        """Commit the step's next generation, due after the delay; raises Celery's Retry for its events."""
+        with capture.capturing() as caught:
+            ours = {**self.ours, "n": self.number + (1 if again.counted else 0)}
+            signature = self.task.signature_from_request(
+                self.request,
+                self.request.args,
+                self.request.kwargs,
+                countdown=max(again.delay.total_seconds(), 0.0),
+                retries=self.request.retries + 1,
+                headers={HEADER: ours},
+            )
+            signature.apply_async()
+        setattr(self.request, CAUGHT, caught)
+        self._onward(mode="again", chain=None, callbacks=None, error=again.error)
+        raise Retry(exc=again.error, when=again.delay.total_seconds()) from again.error
+
+    def _onward(self, *, mode: str, chain: Any, callbacks: Any, error: BaseException | None = None) -> None:
+        """Commit what ``retry`` or ``replace`` would have sent: this step's next generation first, if it is there."""
+        caught: Capture = getattr(self.request, CAUGHT, None) or Capture()
+        own = [offer for offer in caught.offers if offer.id == self.holder.id]
+        others = [offer for offer in caught.offers if offer.id != self.holder.id]
+        outcome.keep_trying(
+            lambda: self.store.commit(
+                self.holder,
+                mode="again" if own else "replaced",
+                status=states.RETRY,
+                results=caught.results,
+                joins=caught.joins,
+                offers=[*own, *others],
+                arrivals=caught.arrivals,
+                error=f"{type(error).__name__}: {error}"[:500] if error is not None else None,
+                usage=self._usage(None),
+                name=self.task.name,
+            )
+        )
+        setattr(self.request, COMMITTED, True)
+
+    def _usage(self, end: TurnEnd | None) -> dict[str, int]:
+        usage: dict[str, int] = dict(end.usage) if end is not None else {}
+        for spent in self.spent:
+            usage["tokens"] = usage.get("tokens", 0) + spent.tokens_in + spent.tokens_out
+            usage["tokens_in"] = usage.get("tokens_in", 0) + spent.tokens_in
+            usage["tokens_out"] = usage.get("tokens_out", 0) + spent.tokens_out
+            usage["usd_micro"] = usage.get("usd_micro", 0) + int(spent.usd * 1_000_000)
+        return usage
+
+
+def in_place(value: Any, limit: timedelta | None = None) -> Any:
+    """Return what a function returned; a coroutine is run to its end on the process's event loop."""
+    return realloop.run(value, limit) if inspect.iscoroutine(value) else value
+
+
+def _wrapped(middleware: Any, attempt: Attempt, call: Callable[[], Any]) -> Callable[[], Any]:
+    return lambda: middleware(attempt, call)

@@ -1,0 +1,190 @@
+"""Celery's Redis result backend, in which a step's outcome is written only by its commit.
+
+The values of chords meet in the store's joins, not in counters of the backend.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from celery import states
+from celery.backends.redis import RedisBackend
+from celery.exceptions import WorkerLostError
+from celery.result import GroupResult
+from celery.utils.log import get_logger
+
+from agentq.core.errors import StaleHolder
+from agentq.engine import capture
+from agentq.engine.binding import find_binding
+from agentq.engine.joins import body_offer, leaves
+from agentq.engine.outcome import COMMITTED, commit_failure, commit_revoked, holder_of
+from agentq.store.refs import Arrival, Join
+
+logger = get_logger(__name__)
+
+class Backend(RedisBackend):
+    """Where ``AsyncResult`` looks."""
+
+    def _store_result(
+        self,
+        task_id: str,
+        result: Any,
+        state: str,
+        traceback: str | None = None,
+        request: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        caught = capture.active()
+        holder = holder_of(request)
+        if caught is None and holder is None:
+            return super()._store_result(task_id, result, state, traceback=traceback, request=request, **kwargs)
+        if caught is None and getattr(request, COMMITTED, False):
+            return result
+        meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
+        meta["task_id"] = task_id
+        if caught is not None:
+            caught.results.append((task_id, self.encode(meta)))
+        else:
+            binding = find_binding(self.app)
+            if binding is not None and holder is not None:
+                binding.store.progress(holder, self.encode(meta))
+        return result
+
+    def _get_task_meta_for(self, task_id: str) -> Any:
+        meta = super()._get_task_meta_for(task_id)
+        if meta["status"] == states.PENDING:
+            binding = find_binding(self.app)
+            if binding is not None and binding.store.is_begun(task_id):
+                return {"status": states.STARTED, "result": None, "task_id": task_id}
+        return meta
+
+    def mark_as_done(
+        self, task_id: str, result: Any, request: Any = None, store_result: bool = True, state: str = states.SUCCESS
+    ) -> None:
+        """Store a success, unless the attempt has committed it already."""
+        if not getattr(request, COMMITTED, False):
+            super().mark_as_done(task_id, result, request, store_result, state)
+
+    def mark_as_failure(
+        self,
+        task_id: str,
+        exc: BaseException,
+        traceback: str | None = None,
+        request: Any = None,
+        store_result: bool = True,
+        call_errbacks: bool = True,
+        state: str = states.FAILURE,
+    ) -> None:
+        """Store a failure; a step's is committed, with its joins, chain and errbacks.
+
+        Celery calls this from the worker's main process for time limits and lost children.
+        """
+        if getattr(request, COMMITTED, False):
+            return
+
+        def mark() -> None:
+            super(Backend, self).mark_as_failure(
+                task_id, exc, traceback, request, store_result, call_errbacks, state
+            )
+
+        holder = holder_of(request)
+        if holder is None or capture.active() is not None:
+            mark()
+            return
+        binding = find_binding(self.app)
+        if binding is None:
+            return
+        with unless_stale():
+            if isinstance(exc, WorkerLostError):
+                binding.store.requeue(holder.worker, holder.take)
+                return
+            with capture.capturing() as caught:
+                mark()
+            commit_failure(binding.store, holder, caught, request, exc)
+
+    def mark_as_retry(
+        self,
+        task_id: str,
+        exc: BaseException,
+        traceback: str | None = None,
+        request: Any = None,
+        store_result: bool = True,
+        state: str = states.RETRY,
+    ) -> Any:
+        """Store that a task is tried again, unless the attempt has committed it already."""
+        if getattr(request, COMMITTED, False):
+            return None
+        return super().mark_as_retry(task_id, exc, traceback, request, store_result, state)
+
+    def mark_as_revoked(
+        self,
+        task_id: str,
+        reason: str = "",
+        request: Any = None,
+        store_result: bool = True,
+        state: str = states.REVOKED,
+    ) -> None:
+        """Store a revocation; a step's is committed, so that its joins move."""
+        if getattr(request, COMMITTED, False):
+            return
+        holder = holder_of(request)
+        if holder is None or capture.active() is not None:
+            super().mark_as_revoked(task_id, reason, request, store_result, state)
+            return
+        binding = find_binding(self.app)
+        if binding is None:
+            return
+        with unless_stale():
+            with capture.capturing() as caught:
+                super().mark_as_revoked(task_id, reason, request, store_result, state)
+            commit_revoked(binding.store, holder, caught, request, reason)
+
+    def set_chord_size(self, group_id: str, chord_size: int) -> None:
+        """Do nothing: the join knows its size from its making."""
+
+    def apply_chord(self, header_result_args: Any, body: Any, **kwargs: Any) -> None:
+        """Open the chord's join, before any part of it can return."""
+        binding = find_binding(self.app)
+        if binding is None:
+            super().apply_chord(header_result_args, body, **kwargs)
+            return
+        group_id, results = header_result_args
+        header = GroupResult(group_id, list(results), app=self.app)
+        members = list(leaves(header))
+        offer = body_offer(self.app, body, group_id)
+        # The join has a tree of its own under the group's id, which every part knows.
+        join = Join(root=group_id, id=group_id, size=len(members), body=offer, members=json.dumps(header.as_tuple()))
+        caught = capture.active()
+        if caught is not None:
+            caught.joins.append(join)
+        else:
+            binding.store.offer([], [join])
+
+    def on_chord_part_return(self, request: Any, state: str, result: Any, **kwargs: Any) -> None:
+        """Let the part arrive at its join."""
+        binding = find_binding(self.app)
+        if binding is None:
+            super().on_chord_part_return(request, state, result, **kwargs)
+            return
+        if not request.group or not request.id:
+            return
+        arrival = Arrival(
+            root=request.group, id=request.group, index=f"t:{request.id}", succeeded=state == states.SUCCESS
+        )
+        caught = capture.active()
+        if caught is not None:
+            caught.arrivals.append(arrival)
+        else:
+            binding.store.arrive([arrival])
+
+
+@contextmanager
+def unless_stale() -> Iterator[None]:
+    """Swallow a lost ownership: the main process speaks of an attempt that another owns now, or that has committed."""
+    try:
+        yield
+    except StaleHolder as stale:
+        logger.info("not written: %s", stale)

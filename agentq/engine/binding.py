@@ -1,0 +1,101 @@
+"""What a Celery app gets with agentq: the store, the pools, the middleware. One binding per app, kept beside it.
+
+Assembly makes bindings; tasks, backend and transport look theirs up. Nothing is set on the app's class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakKeyDictionary
+
+from agentq.core.errors import UsageError
+from agentq.core.pools import PoolSpec
+from agentq.store import Store
+
+if TYPE_CHECKING:
+    from agentq.engine.attempt import Attempt
+
+
+class Middleware(Protocol):
+    """Wraps a step's attempt: ``call`` runs the rest of the chain and returns the step's value."""
+
+    def __call__(self, attempt: Attempt, call: Callable[[], Any]) -> Any:
+        """Return the step's value; may raise ``outcome.Again`` to have the step run again later."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TurnEnd:
+    """How a turn of an agent ended.
+
+    Attributes:
+        kind: ``parked`` and ``restarted`` have written already; ``value``, ``error`` and ``cancelled`` are to be
+            committed.
+        value: the agent's return value, not encoded.
+        error: what the agent raised.
+        closes, cancels: open asks and running children that end with it.
+        usage: what was spent in place and not yet recorded.
+    """
+
+    kind: str
+    value: Any = None
+    error: BaseException | None = None
+    closes: tuple[str, ...] = ()
+    cancels: tuple[str, ...] = ()
+    usage: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Binding:
+    """agentq's part of one Celery app.
+
+    Attributes:
+        open_store: makes the store; called once, at the first use.
+        pools: declared pools by name.
+        default_pool: pool of what names none.
+        middleware: outermost first.
+        run_turn: runs one turn of an agent; set by assembly, since the engine must not know the runtime.
+        step_limit_s, step_grace_s, turn_limit_s: default limits in seconds.
+    """
+
+    open_store: Callable[[], Store]
+    pools: Mapping[str, PoolSpec] = field(default_factory=dict)
+    default_pool: str = "default"
+    middleware: list[Middleware] = field(default_factory=list)
+    run_turn: Callable[[Attempt], TurnEnd] | None = None
+    step_limit_s: float = 600.0
+    step_grace_s: float = 30.0
+    turn_limit_s: float = 60.0
+    _store: Store | None = None
+
+    @property
+    def store(self) -> Store:
+        """The store of this app; opened at the first use."""
+        if self._store is None:
+            self._store = self.open_store()
+        return self._store
+
+
+_bindings: WeakKeyDictionary[Any, Binding] = WeakKeyDictionary()
+
+
+def bind(app: Any, binding: Binding) -> None:
+    """Make ``binding`` the one of ``app``; a second call replaces the first."""
+    _bindings[app] = binding
+
+
+def binding_of(app: Any) -> Binding:
+    """Return the binding of ``app``; raises UsageError when agentq was not installed in it."""
+    found = find_binding(app)
+    if found is None:
+        name = getattr(app, "main", None)
+        raise UsageError(f"agentq is not installed in the Celery app {name!r}: call agentq.install(app), or use AgentQ.")
+    return found
+
+
+def find_binding(app: Any) -> Binding | None:
+    """Return the binding of ``app``, None when agentq was not installed in it."""
+    current = getattr(app, "_get_current_object", None)
+    return _bindings.get(current() if current is not None else app)

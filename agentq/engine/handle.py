@@ -1,0 +1,217 @@
+"""A handle of a run: its state, its history, its result; signals and cancels it. Holds nothing but ids."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Generator, Iterator
+from typing import Any, Generic, TypeVar
+
+from celery import states
+
+from agentq.core.codec import dumps
+from agentq.core.errors import (
+    AgentqError,
+    GetTimeout,
+    RunCancelled,
+    RunFailed,
+    RunNotFound,
+    StepFailed,
+    UsageError,
+    from_wire,
+)
+from agentq.core.models import Event, RunStatus, RunSummary, StepSummary, Usage
+from agentq.core.schema import CallSchema
+from agentq.engine.history import steps_of, usage_of
+from agentq.store import Store
+
+R = TypeVar("R")
+
+_POLL_S = 1.0
+"""Longest silence between two looks at the history: what pub/sub drops shows up after it."""
+
+
+class Handle(Generic[R]):
+    """One run of an agent.
+
+    ``handle.get(timeout=…)`` in plain code, ``await handle`` in asyncio.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        run_id: str,
+        *,
+        schema: CallSchema | None = None,
+        agent: str = "",
+        root: str | None = None,
+    ) -> None:
+        self.store = store
+        self.id = run_id
+        self.agent = agent
+        self._schema = schema
+        self._root = root
+
+    def __repr__(self) -> str:
+        return f"<Handle of run {self.id} of agent {self.agent!r}>"
+
+    @property
+    def root(self) -> str:
+        """The root run's id: its own, but for a sub-agent's run. Raises RunNotFound."""
+        if self._root is None:
+            self._root = self.store.root_of(self.id)
+            if self._root is None:
+                raise RunNotFound(run_id=self.id)
+        return self._root
+
+    def summary(self) -> RunSummary:
+        """Return what a listing says of the run; raises RunNotFound when it is not known (any more)."""
+        found = self.store.run(self.id)
+        if found is None:
+            raise RunNotFound(run_id=self.id)
+        return found
+
+    def status(self) -> RunStatus:
+        """Return the run's status; raises RunNotFound when it is not known (any more)."""
+        return self.summary().status
+
+    def get(self, timeout: float | None = None) -> R:
+        """Block until the run has ended and return its result.
+
+        Args:
+            timeout: seconds; None waits for ever.
+
+        Raises:
+            RunFailed: the agent raised; the error names what.
+            RunCancelled: the run was cancelled.
+            RunNotFound: no such run is known; it does not wait for one.
+            GetTimeout: the run goes on; a later ``get`` finds it.
+        """
+        _ = self.root
+        meta = self.store.wait_outcome(self.id, timeout)
+        if meta is None:
+            raise GetTimeout(run_id=self.id, seconds=timeout or 0.0)
+        return self._result(meta)
+
+    async def aget(self, timeout: float | None = None) -> R:
+        """Wait for the result without blocking the event loop; as ``get`` otherwise."""
+        await asyncio.to_thread(lambda: self.root)
+        meta = await self.store.await_outcome(self.id, timeout)
+        if meta is None:
+            raise GetTimeout(run_id=self.id, seconds=timeout or 0.0)
+        return self._result(meta)
+
+    def __await__(self) -> Generator[Any, None, R]:
+        return self.aget().__await__()
+
+    def _result(self, meta: dict[str, Any]) -> R:
+        if meta["status"] == states.SUCCESS:
+            value = meta.get("result")
+            decoded: R = self._schema.decode_result(value) if self._schema is not None else value
+            return decoded
+        record = self.store.record(self.root, self.id)
+        agent = self.agent or record.get("nm", "")
+        if meta["status"] == states.REVOKED:
+            raise RunCancelled(run_id=self.id)
+        error = failure_of(meta, record, agent, self.id)
+        raise RunFailed(run_id=self.id, agent=agent, error=str(error)) from error
+
+    def events(self, *, after: int = 0, follow: bool = True) -> EventStream:
+        """Return the run's history behind offset ``after``; 0 is the beginning.
+
+        Iterate it with ``for`` or ``async for``. With ``follow`` it goes on until the run has ended; without, it ends
+        at the last line that is there. Resume with ``after=event.offset``.
+        """
+        return EventStream(self, after=after, follow=follow)
+
+    def steps(self) -> list[StepSummary]:
+        """Return the run's steps in the order in which they were asked for; members of a fan-out one by one."""
+        return steps_of(self.store, self.root, self.id)
+
+    def usage(self) -> Usage:
+        """Return what the run and all below it have used so far."""
+        return usage_of(self.store, self.root)
+
+    def signal(self, name: str, payload: Any = None, *, id: str | None = None) -> bool:
+        """Send a signal; kept until the agent waits for it. False when this ``id`` was sent before.
+
+        Raises RunNotFound, or UsageError when the run has ended.
+        """
+        reply = self.store.signal(self.root, self.id, name, dumps(payload), signal_id=id)
+        if reply == "unknown":
+            raise RunNotFound(run_id=self.id)
+        if reply == "ended":
+            raise UsageError(f"Run {self.id} has ended: it takes no signal {name!r}.")
+        return reply == "new"
+
+    async def asignal(self, name: str, payload: Any = None, *, id: str | None = None) -> bool:
+        """Send a signal without blocking the event loop; as ``signal`` otherwise."""
+        return await asyncio.to_thread(lambda: self.signal(name, payload, id=id))
+
+    def cancel(self, why: str = "cancelled by its owner") -> bool:
+        """Ask the run to stop: it sees CancelledError, its sub-agents too. False when it had ended or was asked before.
+
+        Raises RunNotFound.
+        """
+        reply = self.store.cancel(self.root, self.id, why)
+        if reply == "unknown":
+            raise RunNotFound(run_id=self.id)
+        return reply == "new"
+
+
+class EventStream:
+    """A run's history, to be iterated with ``for`` or ``async for``; each iteration begins at the given offset."""
+
+    def __init__(self, handle: Handle[Any], *, after: int, follow: bool) -> None:
+        self._handle = handle
+        self._after = after
+        self._follow = follow
+
+    def __iter__(self) -> Iterator[Event]:
+        store, root, after = self._handle.store, self._handle.root, self._after
+        waits = store.wait_events(root, _POLL_S)
+        try:
+            for _ in waits:
+                ended = not self._follow or self._ended()
+                while lines := store.events(root, after=after):
+                    after = lines[-1].offset
+                    yield from lines
+                if ended:
+                    return
+        finally:
+            waits.close()
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        store, after = self._handle.store, self._after
+        root = await asyncio.to_thread(lambda: self._handle.root)
+        wait = 0.02
+        while True:
+            ended = not self._follow or await asyncio.to_thread(self._ended)
+            lines = await asyncio.to_thread(lambda start=after: store.events(root, after=start))  # type: ignore[misc]
+            for event in lines:
+                after = event.offset
+                wait = 0.02
+                yield event
+            if lines:
+                continue
+            if ended:
+                return
+            await asyncio.sleep(wait)
+            wait = min(wait * 1.5, 0.25)
+
+    def _ended(self) -> bool:
+        record = self._handle.store.record(self._handle.root, self._handle.id)
+        return not record or record.get("s") == "d"
+
+
+def failure_of(meta: dict[str, Any], record: dict[str, str], step: str, step_id: str) -> AgentqError:
+    """Return the error that a failed step's meta tells of."""
+    result = meta.get("result")
+    if isinstance(result, dict) and isinstance(result.get("agentq"), dict):
+        return from_wire(result["agentq"])
+    if isinstance(result, dict) and "exc_type" in result:
+        message = result.get("exc_message")
+        text = " ".join(str(part) for part in message) if isinstance(message, list) else str(message)
+        return StepFailed(step=step, step_id=step_id, error_type=str(result["exc_type"]), message=text)
+    return StepFailed(step=step, step_id=step_id, error_type="Error", message=record.get("e", str(result)))
+
+

@@ -1,0 +1,97 @@
+"""What happened in a run, step by step, from its log and its records."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import Any
+
+from agentq.core.ids import step_id as id_under
+from agentq.core.models import StepSummary, Usage
+from agentq.store import Store
+from agentq.store.reading import moment, status_of
+
+_CHUNK = 1000
+
+
+def steps_of(store: Store, root: str, run_id: str) -> list[StepSummary]:
+    """Return the steps of an agent's run, or of a canvas run, in the order in which they were asked for."""
+    entries = [json.loads(line) for line in store.read_log(root, run_id)]
+    if not entries:
+        ids = [member for member in store.member_ids(root)]
+        return _recorded(store, root, [(step_id, None) for step_id in ids])
+    outcomes = {entry["id"]: entry for entry in entries if entry["k"] == "result"}
+    found: list[StepSummary] = []
+    waiting: list[tuple[str, dict[str, Any] | None]] = []
+    for entry in entries:
+        if entry["k"] != "ask":
+            continue
+        kind = entry["kind"]
+        if kind == "local":
+            found.extend(_recorded(store, root, waiting))
+            waiting = []
+            found.append(_local(entry, outcomes.get(entry["id"])))
+        elif kind == "map":
+            waiting.extend((id_under(entry["id"], str(index)), entry) for index in range(int(entry["n"])))
+        elif kind in ("call", "spawn", "undo", "canvas"):
+            waiting.append((entry["id"], entry))
+    found.extend(_recorded(store, root, waiting))
+    return found
+
+
+def _recorded(
+    store: Store, root: str, asked: list[tuple[str, dict[str, Any] | None]]
+) -> list[StepSummary]:
+    found = []
+    for at in range(0, len(asked), _CHUNK):
+        chunk = asked[at : at + _CHUNK]
+        for (step_id, ask), record in zip(chunk, store.records(root, [name for name, _ in chunk]), strict=True):
+            if record:
+                found.append(_summary(step_id, ask, record))
+    return found
+
+
+def _summary(step_id: str, ask: dict[str, Any] | None, record: dict[str, str]) -> StepSummary:
+    card = json.loads(record["cd"]) if "cd" in record else {}
+    return StepSummary(
+        step_id=step_id,
+        name=record.get("nm") or (ask or {}).get("name", ""),
+        status=status_of(record),
+        attempts=int(record.get("a", 0)),
+        queue=record.get("q"),
+        worker=record.get("wl"),
+        queued_at=moment(record.get("c")),
+        started_at=moment(record.get("b")),
+        finished_at=moment(record.get("f")),
+        error=record.get("e"),
+        why=card.get("why"),
+    )
+
+
+def _local(ask: dict[str, Any], outcome: dict[str, Any] | None) -> StepSummary:
+    finished = moment(str(outcome["t"])) if outcome is not None else None
+    failed = outcome is not None and outcome["s"] != "ok"
+    return StepSummary(
+        step_id=ask["id"],
+        name=ask["name"],
+        status="running" if outcome is None else "failed" if failed else "succeeded",
+        attempts=1,
+        queue=None,
+        worker=None,
+        queued_at=None,
+        started_at=None,
+        finished_at=finished,
+        error=str(outcome["v"]) if outcome is not None and failed else None,
+        why="in place",
+    )
+
+
+def usage_of(store: Store, root: str) -> Usage:
+    """Return what a tree has used so far."""
+    counters = store.tree(root)
+    return Usage(
+        tokens_in=counters.get("n_tokens_in", 0),
+        tokens_out=counters.get("n_tokens_out", 0),
+        usd=Decimal(counters.get("n_usd_micro", 0)) / 1_000_000,
+        model=None,
+    )

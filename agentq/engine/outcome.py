@@ -1,0 +1,132 @@
+"""Writes a step's outcome: what was caught, what the parent's log is told, in one commit."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from celery import states
+from celery.utils.log import get_logger
+
+from agentq.core.codec import dumps
+from agentq.core.errors import AgentqError, StepFailed, StoreUnavailable
+from agentq.engine.capture import Capture
+from agentq.engine.messages import HEADER, HOLDER_HEADER
+from agentq.store import Store
+from agentq.store.refs import Holder
+
+logger = get_logger(__name__)
+
+COMMITTED: Final = "agentq_committed"
+"""Set on a request whose outcome is written: what Celery says of it afterwards is not written again."""
+
+INLINE_LIMIT: Final = 64 * 1024
+"""Bytes of a result that still stand in the parent's log itself; larger ones are read from the step's result."""
+
+_RETRY_CAP_S: Final = 5.0
+
+
+def holder_of(request: Any) -> Holder | None:
+    """Return the attempt that a request is; None for a plain task and outside a worker."""
+    wire = getattr(request, HOLDER_HEADER, None) if request is not None else None
+    if not wire or "id" not in wire:
+        return None
+    return Holder.from_wire(wire)
+
+
+def error_to_wire(error: BaseException, *, step: str, step_id: str) -> dict[str, Any]:
+    """Return an error as ``{code, fields}``; one that is not agentq's becomes StepFailed with its type and text."""
+    if isinstance(error, AgentqError):
+        return error.to_wire()
+    failed = StepFailed(step=step, step_id=step_id, error_type=type(error).__name__, message=str(error))
+    return failed.to_wire()
+
+
+def keep_trying(write: Callable[[], None]) -> None:
+    """Call ``write`` until the server answers.
+
+    The result was paid for; while the server is away nobody else can take the step, and afterwards the holder check
+    says whether it is still ours.
+    """
+    wait = 0.1
+    while True:
+        try:
+            write()
+            return
+        except StoreUnavailable as away:
+            logger.warning("commit waits for the server: %s", away)
+            time.sleep(wait * random.uniform(0.5, 1.5))
+            wait = min(wait * 2, _RETRY_CAP_S)
+
+
+def commit_success(
+    store: Store, holder: Holder, caught: Capture, request: Any, value: Any, *, usage: dict[str, int] | None = None,
+    closes: tuple[str, ...] = (), cancels: tuple[str, ...] = (),
+) -> None:
+    """Commit a success; ``value`` is JSON-able. Raises StaleHolder when another attempt owns the step."""
+    keep_trying(
+        lambda: store.commit(
+            holder,
+            mode="done",
+            status=states.SUCCESS,
+            results=caught.results,
+            joins=caught.joins,
+            offers=caught.offers,
+            arrivals=caught.arrivals,
+            entry=_entry(request, holder, "ok", value),
+            usage=usage,
+            closes=closes,
+            cancels=cancels,
+            name=request.task or "",
+        )
+    )
+
+
+def commit_failure(
+    store: Store, holder: Holder, caught: Capture, request: Any, error: BaseException, *,
+    status: str = states.FAILURE, usage: dict[str, int] | None = None,
+    closes: tuple[str, ...] = (), cancels: tuple[str, ...] = (),
+) -> None:
+    """Commit a failure, or with ``status`` REVOKED a cancelled step."""
+    name = getattr(request, "task", None) or ""
+    wire = error_to_wire(error, step=name, step_id=holder.id)
+    line = f"{type(error).__name__}: {error}"[:500]
+    outcome = "revoked" if status == states.REVOKED else "error"
+    keep_trying(
+        lambda: store.commit(
+            holder,
+            mode="done",
+            status=status,
+            results=caught.results,
+            joins=caught.joins,
+            offers=caught.offers,
+            arrivals=caught.arrivals,
+            entry=_entry(request, holder, outcome, wire),
+            error=line,
+            usage=usage,
+            closes=closes,
+            cancels=cancels,
+            name=name,
+        )
+    )
+
+
+def commit_revoked(store: Store, holder: Holder, caught: Capture, request: Any, reason: str) -> None:
+    """Commit that a step was revoked, so that its joins and its parent go on."""
+    name = getattr(request, "task", None) or holder.id
+    error = StepFailed(step=name, step_id=holder.id, error_type="Revoked", message=reason or "revoked")
+    commit_failure(store, holder, caught, request, error, status=states.REVOKED)
+
+
+def _entry(request: Any, holder: Holder, outcome: str, value: Any) -> str | None:
+    """Return what the parent's log is told of a step; None when no agent asked for it."""
+    ours = getattr(request, HEADER, None) or {}
+    ask = ours.get("ak")
+    if ask is None:
+        return None
+    text = dumps(value)
+    if len(text) <= INLINE_LIMIT or outcome != "ok":
+        return dumps({"k": "result", "id": ask, "s": outcome})[:-1] + f',"v":{text}}}'
+    return dumps({"k": "result", "id": ask, "s": outcome, "ref": 1})

@@ -1,0 +1,53 @@
+"""Where a call goes: its queue and its lane, by the rules of ``core.pools``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from agentq.core.lanes import PRIORITIES
+from agentq.core.pools import decide_route
+from agentq.engine.binding import binding_of
+from agentq.engine.options import CallOptions
+from agentq.engine.this_step import current_attempt
+
+if TYPE_CHECKING:
+    from agentq.engine.task import Step
+
+
+def route_of(task: Step[..., Any], call: CallOptions, options: dict[str, Any]) -> tuple[str, str]:
+    """Return the queue of a call and, in a few words, why it is that one.
+
+    Raises NoPoolFor when no declared pool has what the call needs, UnknownPool for a pool that is not declared while
+    others are.
+    """
+    binding = binding_of(task.app)
+    declared = task.agentq
+    route = decide_route(
+        binding.pools,
+        step=task.name,
+        call_queue=options.get("queue") if options.get("queue") is not None else call.queue,
+        call_pool=call.pool,
+        call_needs=call.needs,
+        step_queue=declared.queue,
+        step_pool=declared.pool,
+        step_needs=declared.needs,
+        default_pool=binding.default_pool,
+    )
+    return route.queue, route.why
+
+
+def priority_of(task: Step[..., Any], call: CallOptions, options: dict[str, Any]) -> int:
+    """Return the lane number of a call: its own, the one it inherits from its run, the step's, or normal."""
+    explicit = options.get("priority")
+    if explicit is not None:
+        return PRIORITIES[explicit] if isinstance(explicit, str) else int(explicit)
+    if call.priority is not None:
+        return PRIORITIES[call.priority]
+    attempt = current_attempt.get()
+    if attempt is not None:
+        inherited = (attempt.request.delivery_info or {}).get("priority")
+        if inherited is not None:
+            return int(inherited)
+    if task.agentq.priority is not None:
+        return PRIORITIES[task.agentq.priority]
+    return PRIORITIES["normal"]

@@ -1,0 +1,294 @@
+"""Steps and agents as Celery tasks: ordinary to call, typed, and with an outcome that is committed once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, ClassVar, Generic, NoReturn, ParamSpec, TypeVar, cast
+
+from celery import Task
+from celery.canvas import Signature, signature
+from celery.exceptions import Ignore, Retry
+
+from agentq.core.codec import canonical, short_hash, to_jsonable
+from agentq.core.errors import UsageError
+from agentq.core.models import Needs, Priority
+from agentq.core.schema import CallSchema
+from agentq.engine import capture
+from agentq.engine.attempt import CAUGHT, Attempt, in_place
+from agentq.engine.binding import binding_of
+from agentq.engine.handle import Handle
+from agentq.engine.messages import HEADER
+from agentq.engine.options import CallOptions, StepOptions
+from agentq.engine.outcome import holder_of
+from agentq.engine.routing import priority_of, route_of
+from agentq.engine.this_step import current_attempt
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Self = TypeVar("Self", bound="Step[..., Any]")
+
+USING = "agentq_using"
+"""Option of a signature: the call options of the copy that it was made from."""
+
+
+class Step(Task, Generic[P, R]):
+    """A step: a Celery task whose outcome is a checkpoint.
+
+    ``delay``, ``apply_async``, ``s``, ``chain``, ``group``, ``chord``, ``replace`` and ``retry`` work as for any task.
+    """
+
+    abstract = True
+    is_agent: ClassVar[bool] = False
+    kind: ClassVar[str] = "step"
+
+    agentq: StepOptions = StepOptions()
+    call: CallOptions = CallOptions()
+
+    typing = False
+    acks_late = True
+    acks_on_failure_or_timeout = True
+    reject_on_worker_lost = True
+
+    @property
+    def schema(self) -> CallSchema:
+        """The parameters and the result, by the function's type hints."""
+        found = self.__dict__.get("_schema")
+        if found is None:
+            found = CallSchema.of(self.function, skip_first=self.is_agent)
+            self.__dict__["_schema"] = found
+        return cast(CallSchema, found)
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """The function as it was written."""
+        return cast("Callable[..., Any]", self.run)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function in place; in a worker, as the attempt that the message is."""
+        request = self.request
+        if request.called_directly:
+            return cast(R, super().__call__(*args, **kwargs))
+        holder = holder_of(request)
+        if holder is None:
+            return cast(R, self._run_eagerly(list(args), dict(kwargs)))
+        attempt = Attempt(self, binding_of(self.app), holder, request)
+        return cast(R, attempt.run(list(args), dict(kwargs)))
+
+    def _run_eagerly(self, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        """Run without a record: ``task_always_eager`` and ``apply``."""
+        typed_args, typed_kwargs = self.schema.decode(args, kwargs)
+        return self.schema.encode_result(in_place(self.run(*typed_args, **typed_kwargs)))
+
+    # -- calling
+
+    def using(
+        self: Self,
+        *,
+        priority: Priority | None = None,
+        key: str | None = None,
+        tenant: str | None = None,
+        needs: Needs | None = None,
+        timeout: timedelta | None = None,
+        pool: str | None = None,
+        queue: str | None = None,
+    ) -> Self:
+        """Return the same step or agent, whose calls have these options; the original stays as it is."""
+        copy = object.__new__(type(self))
+        copy.__dict__.update(self.__dict__)
+        copy.call = self.call.with_(
+            priority=priority, key=key, tenant=tenant, needs=needs, timeout=timeout, pool=pool, queue=queue
+        )
+        return cast(Self, copy)
+
+    def subtask(self, args: Any = None, *starargs: Any, **starkwargs: Any) -> Signature:
+        """Return a signature that carries this copy's call options."""
+        wire = self.call.to_wire()
+        if wire:
+            starkwargs["options"] = {**(starkwargs.get("options") or {}), USING: wire}
+        return signature(self, args, *starargs, app=self.app, **starkwargs)
+
+    def apply_async(
+        self,
+        args: Any = None,
+        kwargs: Any = None,
+        task_id: str | None = None,
+        producer: Any = None,
+        link: Any = None,
+        link_error: Any = None,
+        shadow: str | None = None,
+        **options: Any,
+    ) -> Any:
+        """Check the arguments by their type hints, record the step and queue it.
+
+        Raises InvalidArguments, before anything is sent, naming the parameter and the value.
+        """
+        call = self.call
+        if USING in options:
+            call = CallOptions.from_wire(options.pop(USING))
+        args, kwargs = list(args or ()), dict(kwargs or {})
+        if self.app.conf.task_always_eager:
+            self._refuse_eager()
+        if capture.active() is None:
+            args, kwargs = self.schema.encode(args, kwargs)
+        else:
+            # A step of a chain that goes on: the attempt itself refuses what does not fit, as its own failure.
+            args, kwargs = to_jsonable(args), to_jsonable(kwargs)
+        headers = dict(options.pop("headers", None) or {})
+        ours = self.header_of(call, args, kwargs)
+        ours.update(headers.get(HEADER) or {})
+        options["queue"], why = route_of(self, call, options)
+        options["priority"] = priority_of(self, call, options)
+        if why:
+            ours.setdefault("cd", {})["why"] = why
+        if call.timeout is not None:
+            options.update(limits_of(call.timeout, binding_of(self.app).step_grace_s))
+        options["headers"] = {**headers, HEADER: ours}
+        return super().apply_async(
+            args,
+            kwargs,
+            task_id=task_id,
+            producer=producer,
+            link=link,
+            link_error=link_error,
+            shadow=shadow,
+            **options,
+        )
+
+    def _refuse_eager(self) -> None:
+        """Agents cannot run eagerly; steps can."""
+
+    def header_of(self, call: CallOptions, args: list[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return our header's fields for a call: what the store records of the step."""
+        ours: dict[str, Any] = {"k": "s"}
+        card: dict[str, Any] = {}
+        inherited = current_attempt.get()
+        tenant = call.tenant
+        if tenant is None and inherited is not None:
+            tenant = (inherited.ours.get("cd") or {}).get("tenant")
+        if tenant is not None:
+            card["tenant"] = tenant
+        if card:
+            ours["cd"] = card
+        return ours
+
+    def start_on_commit(self, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Queue the step when Django's current transaction commits; at once where there is none.
+
+        Needs Django. Celery's ``delay_on_commit`` beside it belongs to its own Django task class.
+        """
+        from django.db import transaction
+
+        self.schema.encode(list(args), dict(kwargs))
+        transaction.on_commit(lambda: self.apply_async(args, kwargs))
+
+    # -- what Celery's own ways out would publish is caught for the commit
+
+    def retry(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the step again later, as ``Task.retry`` says; recorded with the commit of this attempt."""
+        if holder_of(self.request) is None:
+            return super().retry(*args, **kwargs)
+        attempt = current_attempt.get()
+        headers = {HEADER: {**attempt.ours, "n": attempt.number + 1}} if attempt is not None else {}
+        with capture.capturing() as caught:
+            try:
+                return super().retry(*args, headers=headers, **kwargs)
+            except Retry:
+                setattr(self.request, CAUGHT, caught)
+                raise
+            finally:
+                setattr(self.request, CAUGHT, caught)
+
+    def replace(self, sig: Signature) -> NoReturn:
+        """Replace this step by ``sig``, which takes over its id; recorded with the commit of this attempt."""
+        if holder_of(self.request) is None:
+            return cast(NoReturn, super().replace(sig))
+        attempt = current_attempt.get()
+        if attempt is not None and not sig.options.get("headers"):
+            kept = {name: attempt.ours[name] for name in ("pr", "ak", "jr", "jn", "ji", "cd") if name in attempt.ours}
+            self._carry(sig, kept)
+        with capture.capturing() as caught:
+            try:
+                super().replace(sig)
+            except Ignore:
+                setattr(self.request, CAUGHT, caught)
+                raise
+        raise Ignore("replaced")
+
+    @staticmethod
+    def _carry(sig: Signature, kept: dict[str, Any]) -> None:
+        """Put this step's place in its run on the signature that takes over: on the last task of a chain."""
+        last = sig
+        while getattr(last, "tasks", None) and last.subtask_type == "chain":
+            last = last.tasks[-1]
+        if last.subtask_type is None:
+            last.options["headers"] = {**(last.options.get("headers") or {}), HEADER: kept}
+
+
+class Agent(Step[P, R]):
+    """An agent: a Celery task whose turns replay a journal. ``start`` gives a handle of the run."""
+
+    abstract = True
+    is_agent: ClassVar[bool] = True
+    kind: ClassVar[str] = "agent"
+    ignore_result = False
+
+    def start(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
+        """Start a run and return its handle; from here on it is in custody.
+
+        With a key that stands, the handle is the earlier run's. Raises InvalidArguments before anything is sent,
+        KeyReused when the key's run had other arguments.
+        """
+        self._refuse_eager()
+        encoded_args, encoded_kwargs = self.schema.encode(list(args), dict(kwargs))
+        binding = binding_of(self.app)
+        with capture.capturing() as caught:
+            self.apply_async(encoded_args, encoded_kwargs)
+        run_id = binding.store.start(caught.offers[0], key=self.call.key)
+        return Handle(binding.store, run_id, schema=self.schema, agent=self.name)
+
+    async def astart(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
+        """Start a run without blocking the event loop; as ``start`` otherwise."""
+        import asyncio
+
+        return await asyncio.to_thread(self.start, *args, **kwargs)
+
+    def start_on_commit(self, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Start a run when Django's current transaction commits; as a step's otherwise."""
+        from django.db import transaction
+
+        self.schema.encode(list(args), dict(kwargs))
+        transaction.on_commit(lambda: self.start(*args, **kwargs))
+
+    def _run_eagerly(self, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        self._refuse_eager(always=True)
+
+    def _refuse_eager(self, *, always: bool = False) -> None:
+        if always or self.app.conf.task_always_eager:
+            raise UsageError(
+                f"Agent {self.name!r} cannot run eagerly: it waits and replays. In tests use agentq.testing: "
+                f"`await run_here({self.name.rsplit('.', 1)[-1]}, …)`; steps may run with task_always_eager."
+            )
+
+    def header_of(self, call: CallOptions, args: list[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return our header's fields for a start: also version, budget and key."""
+        ours = super().header_of(call, args, kwargs)
+        ours["k"] = "a"
+        if self.agentq.version is not None:
+            ours["v"] = self.agentq.version
+        limits = self.agentq.budget.limits() if self.agentq.budget is not None else {}
+        if limits:
+            ours["bu"] = limits
+        if call.key is not None:
+            tenant = call.tenant or ""
+            ours["sd"] = hashlib.sha256("\x00".join([self.name, tenant, call.key]).encode()).hexdigest()
+            ours["ad"] = short_hash(canonical([args, kwargs]))
+            ours.setdefault("cd", {})["key"] = call.key
+        return ours
+
+
+def limits_of(timeout: timedelta, grace_s: float) -> dict[str, float]:
+    """Return Celery's limits for a timeout: soft at its end, hard after the grace."""
+    seconds = timeout.total_seconds()
+    return {"soft_time_limit": seconds, "time_limit": seconds + grace_s}

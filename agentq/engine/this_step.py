@@ -1,0 +1,77 @@
+"""``this_step``: what a step's function may say of itself while it runs; harmless outside a run."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from agentq.core.codec import dumps
+from agentq.core.models import Usage
+
+if TYPE_CHECKING:
+    from agentq.engine.attempt import Attempt
+
+current_attempt: ContextVar[Attempt | None] = ContextVar("agentq_attempt", default=None)
+
+
+class ThisStep:
+    """The step that runs in this context."""
+
+    @property
+    def idempotency_key(self) -> str:
+        """The step's id, the same for every attempt: send it with calls that must not count twice.
+
+        Outside a run it is the empty string.
+        """
+        attempt = current_attempt.get()
+        return f"{attempt.holder.root}:{attempt.holder.id}" if attempt is not None else ""
+
+    @property
+    def run_id(self) -> str | None:
+        """The root run's id; None outside a run."""
+        attempt = current_attempt.get()
+        return attempt.holder.root if attempt is not None else None
+
+    @property
+    def step_id(self) -> str | None:
+        """The step's id; None outside a run."""
+        attempt = current_attempt.get()
+        return attempt.holder.id if attempt is not None else None
+
+    @property
+    def attempt(self) -> int:
+        """Which try this is, 1 for the first; 1 outside a run."""
+        attempt = current_attempt.get()
+        return attempt.number if attempt is not None else 1
+
+    def spend(
+        self,
+        *,
+        tokens_in: int = 0,
+        tokens_out: int = 0,
+        usd: Decimal | float = Decimal(0),
+        model: str | None = None,
+    ) -> None:
+        """Add to what this attempt has used; settled with its commit, added up over the run's tree."""
+        attempt = current_attempt.get()
+        if attempt is not None:
+            used = Usage(tokens_in=tokens_in, tokens_out=tokens_out, usd=Decimal(str(usd)), model=model)
+            attempt.spent.append(used)
+
+    def emit(self, kind: str, /, **fields: Any) -> None:
+        """Put a line into the run's history now, so that a follower sees a partial result."""
+        attempt = current_attempt.get()
+        if attempt is not None:
+            event = {"e": "emit", "r": attempt.parent or attempt.holder.id, "s": attempt.holder.id}
+            attempt.store.emit(attempt.holder, [dumps({**event, "n": kind, "f": fields})])
+
+    def heartbeat(self, note: str | None = None) -> None:
+        """Say that the step makes progress; shown in its history."""
+        if note is None:
+            self.emit("heartbeat")
+        else:
+            self.emit("heartbeat", note=note)
+
+
+this_step = ThisStep()

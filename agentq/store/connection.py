@@ -1,0 +1,81 @@
+"""One server, one prefix: the clients and the scripts that the store's parts call through."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import redis
+
+from agentq.core.errors import StoreUnavailable
+from agentq.store.client import connect
+from agentq.store.keys import Keys
+from agentq.store.runner import ScriptSet
+from agentq.store.wire import redacted
+
+T = TypeVar("T")
+
+RETENTION_MS = 7 * 24 * 3600 * 1000
+"""How long the keys of an ended run stay by default: a week, in which people look at what failed."""
+
+
+class StoreConnection:
+    """Owns the clients; a fork gets new ones, since two processes must not read one socket."""
+
+    def __init__(self, url: str, *, prefix: str = "agentq", retention_ms: int = RETENTION_MS) -> None:
+        self.url = url
+        self.keys = Keys(prefix)
+        self.retention_ms = retention_ms
+        self.scripts = ScriptSet(self.keys, retention_ms=retention_ms)
+        self._client: redis.Redis | None = None
+        self._patient: redis.Redis | None = None
+        self._pid = os.getpid()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({redacted(self.url)!r}, prefix={self.keys.prefix!r})"
+
+    @property
+    def client(self) -> redis.Redis:
+        """The client for ordinary commands."""
+        if self._client is None or self._pid != os.getpid():
+            self._forget_parent()
+            self._client = connect(self.url)
+        return self._client
+
+    @property
+    def patient(self) -> redis.Redis:
+        """The client for commands that wait on the server: it has no socket time-out."""
+        if self._patient is None or self._pid != os.getpid():
+            self._forget_parent()
+            self._patient = connect(self.url, socket_timeout=None)
+        return self._patient
+
+    def _forget_parent(self) -> None:
+        if self._pid != os.getpid():
+            # Not closed: the sockets are shared with the parent, which goes on using them.
+            self._client = self._patient = None
+            self._pid = os.getpid()
+
+    def close(self) -> None:
+        """Close the connections; a later call opens them again."""
+        for client in (self._client, self._patient):
+            if client is not None and self._pid == os.getpid():
+                client.close()
+        self._client = self._patient = None
+
+    def guarded(self, call: Callable[[], T]) -> T:
+        """Return ``call()``; raises StoreUnavailable when the server cannot be reached."""
+        try:
+            return call()
+        except (redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError) as error:
+            raise StoreUnavailable(url=redacted(self.url), reason=str(error) or type(error).__name__) from error
+
+    def run_script(self, name: str, *arguments: Any) -> Any:
+        """Call a script by its name; raises StoreUnavailable when the server cannot be reached."""
+        return self.guarded(lambda: self.scripts.call(self.client, name, *arguments))
+
+    def now_ms(self) -> int:
+        """Return the server's time in ms."""
+        seconds, micros = self.guarded(self.client.time)
+        return int(seconds) * 1000 + int(micros) // 1000

@@ -1,0 +1,132 @@
+"""An agent's log: read, send, park, append; signals, answers, cancels."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from agentq.store.connection import StoreConnection
+from agentq.store.refs import Holder, Join, Offer
+from agentq.store.steps import StepCalls
+from agentq.store.wire import counted, dump, joins_arguments, offers_arguments
+
+AppendReply = Literal["new", "known", "unknown", "ended"]
+_APPENDED: dict[int, AppendReply] = {1: "new", 0: "known", -1: "unknown", -2: "ended"}
+
+
+class LogCalls(StepCalls, StoreConnection):
+    """The scripts that move an agent's run between its turns."""
+
+    def read_log(self, root: str, run: str, start: int = 0) -> list[bytes]:
+        """Return the entries from position ``start`` on."""
+        entries: list[bytes] = self.guarded(lambda: self.client.lrange(self.keys.log(root, run), start, -1))
+        return entries
+
+    def send(
+        self,
+        holder: Holder,
+        *,
+        token: str,
+        seen: int,
+        asks: Sequence[str] = (),
+        joins: Sequence[Join] = (),
+        offers: Sequence[Offer] = (),
+        questions: Sequence[str] = (),
+        results: Sequence[str] = (),
+        events: Sequence[str] = (),
+        tick: bool = False,
+        closes: Sequence[str] = (),
+        cancels: Sequence[str] = (),
+        usage: dict[str, int] | None = None,
+    ) -> list[bytes]:
+        """Record and dispatch what a turn asks for, append what it did in place; return the log from ``seen`` on.
+
+        The same token twice writes once. Raises StaleHolder when another holds the run.
+        """
+        header: dict[str, Any] = {**holder.to_wire(), "token": token, "seen": seen}
+        optional = {"tick": tick, "closes": closes, "cancels": cancels, "usage": usage}
+        header.update({field: value for field, value in optional.items() if value})
+        reply = self.run_script(
+            "send",
+            dump(header),
+            *counted(asks),
+            *joins_arguments(joins),
+            *offers_arguments(offers),
+            *counted(questions),
+            *counted(results),
+            *counted(events),
+        )
+        self.expect_held(reply, holder, "")
+        return list(reply[1:])
+
+    def park(self, holder: Holder, *, seen: int, due_ms: int | None, waits: Sequence[str] = ()) -> bool:
+        """Give the worker back until an input comes; False when the log has grown past ``seen``: go on.
+
+        ``due_ms`` is the server time of the run's next timer; ``waits`` names the signals that wake it.
+        Raises StaleHolder when another holds the run.
+        """
+        due = "" if due_ms is None else due_ms
+        reply = int(
+            self.run_script(
+                "park", holder.root, holder.id, holder.worker, holder.take, seen, due, dump(list(waits))
+            )
+        )
+        if reply < 0:
+            self.expect_held([0, b"", b"", b""], holder, "")
+        return reply == 1
+
+    def wait_log(self, root: str, run: str, timeout: float) -> bool:
+        """Block until something was appended to a log, at most ``timeout`` seconds; False when nothing was.
+
+        True may be late news: read the log to know.
+        """
+        key = self.keys.wake(root, run)
+        return self.guarded(lambda: self.patient.blpop([key], timeout=max(timeout, 0.001))) is not None
+
+    def restart(
+        self,
+        holder: Holder,
+        *,
+        token: str,
+        seen: int,
+        message: str,
+        version: str | None,
+        carry: Sequence[str],
+        cancels: Sequence[str] = (),
+    ) -> None:
+        """Begin the run's next log with the inputs in ``carry`` and those after ``seen``, and queue its next turn.
+
+        Raises StaleHolder when another holds the run.
+        """
+        reply = self.run_script(
+            "restart",
+            holder.root,
+            holder.id,
+            holder.worker,
+            holder.take,
+            token,
+            dump({"seen": seen}),
+            message,
+            version or "",
+            *counted(carry),
+            *counted(cancels),
+        )
+        self.expect_held([int(reply), b"", b"", b""], holder, "")
+
+    def signal(
+        self, root: str, run: str, name: str, payload: str, *, signal_id: str | None = None
+    ) -> AppendReply:
+        """Append a signal (``payload`` is JSON) once per id; the reply says what came of it."""
+        identity = signal_id if signal_id is not None else uuid.uuid4().hex
+        return _APPENDED[int(self.run_script("append", "signal", root, run, name, payload, identity))]
+
+    def cancel(self, root: str, run: str, why: str) -> AppendReply:
+        """Append a cancel to a run; the reply says what came of it."""
+        return _APPENDED[int(self.run_script("append", "cancel", root, run, dump(why)))]
+
+    def answer(self, root: str, ask_id: str, answer: str, *, by: str) -> tuple[AppendReply, str | None]:
+        """Decide an ask with ``answer`` (JSON); return what came of it and the answer that stands."""
+        reply = self.run_script("append", "answer", root, ask_id, answer, by)
+        standing = reply[1].decode() if len(reply) > 1 else None
+        return _APPENDED[int(reply[0])], standing

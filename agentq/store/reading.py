@@ -1,0 +1,328 @@
+"""Reads for handles, consoles and listings: runs, steps, events, asks, outcomes. Writes nothing."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timezone
+from typing import Any, Final
+
+
+import redis
+
+from agentq.core.errors import StoreUnavailable
+from agentq.core.models import AskSummary, Event, RunStatus, RunSummary
+from agentq.store.client import connect_async
+from agentq.store.connection import StoreConnection
+from agentq.store.wire import redacted, text
+
+_STATUS: Final[dict[str, RunStatus]] = {
+    "q": "queued",
+    "h": "running",
+    "p": "parked",
+    "l": "delayed",
+    "r": "running",
+}
+_ENDED: Final[dict[str, RunStatus]] = {"SUCCESS": "succeeded", "FAILURE": "failed", "REVOKED": "cancelled"}
+
+EVENT_CHUNK: Final = 1000
+
+
+def moment(value: bytes | str | None) -> datetime | None:
+    """Return a server time in ms as an aware datetime; None stays None."""
+    if value is None:
+        return None
+    return datetime.fromtimestamp(int(value) / 1000, tz=timezone.utc)
+
+
+class Reads(StoreConnection):
+    """What people and programs look at."""
+
+    # -- outcomes
+
+    def outcomes(self, task_ids: Sequence[str]) -> list[bytes | None]:
+        """Return Celery's meta of each task as JSON; None where there is none (yet, or any more)."""
+        if not task_ids:
+            return []
+        keys = [self.keys.result(task_id) for task_id in task_ids]
+        found: list[bytes | None] = self.guarded(lambda: self.client.mget(keys))
+        return found
+
+    def wait_outcome(self, task_id: str, timeout: float | None) -> dict[str, Any] | None:
+        """Block until a task's final outcome is there, at most ``timeout`` seconds; None when it is not.
+
+        States that are no outcome (RETRY, STARTED, a custom one) are passed over.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        key = self.keys.result(task_id)
+
+        def wait() -> dict[str, Any] | None:
+            with self.client.pubsub(ignore_subscribe_messages=True) as channel:
+                channel.subscribe(key)
+                while True:
+                    meta = self.client.get(key)
+                    found = final(meta)
+                    if found is not None:
+                        return found
+                    left = 1.0 if deadline is None else min(deadline - time.monotonic(), 1.0)
+                    if left <= 0:
+                        return None
+                    channel.get_message(timeout=left)
+
+        return self.guarded(wait)
+
+    async def await_outcome(self, task_id: str, timeout: float | None) -> dict[str, Any] | None:
+        """Wait for a task's outcome without blocking the event loop; as ``wait_outcome`` otherwise."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        key = self.keys.result(task_id)
+        client = connect_async(self.url)
+        try:
+            async with client.pubsub(ignore_subscribe_messages=True) as channel:
+                await channel.subscribe(key)
+                while True:
+                    found = final(await client.get(key))
+                    if found is not None:
+                        return found
+                    left = 1.0 if deadline is None else min(deadline - time.monotonic(), 1.0)
+                    if left <= 0:
+                        return None
+                    await channel.get_message(timeout=left)
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            raise StoreUnavailable(url=redacted(self.url), reason=str(error) or type(error).__name__) from error
+        finally:
+            await client.aclose()
+
+    def join_members(self, root: str, join_id: str) -> str | None:
+        """Return the JSON text that a canvas join keeps of where its results lie; None when the join is gone."""
+        return text(self.guarded(lambda: self.client.hget(self.keys.join(root, join_id), "ids")))
+
+    def is_begun(self, run_id: str) -> bool:
+        """Tell whether a root step has been taken and is not done: what Celery calls STARTED."""
+        state = text(self.guarded(lambda: self.client.hget(self.keys.step(run_id, run_id), "s")))
+        return state in ("h", "p", "r")
+
+    # -- runs
+
+    def record(self, root: str, step_id: str) -> dict[str, str]:
+        """Return a step's record as text; empty when there is none."""
+        found = self.guarded(lambda: self.client.hgetall(self.keys.step(root, step_id)))
+        return {name.decode(): value.decode(errors="replace") for name, value in found.items()}
+
+    def records(self, root: str, step_ids: Sequence[str]) -> list[dict[str, str]]:
+        """Return the records of several steps of a tree, in order; empty ones for what is not there."""
+
+        def read() -> list[dict[str, str]]:
+            with self.client.pipeline(transaction=False) as pipe:
+                for step_id in step_ids:
+                    pipe.hgetall(self.keys.step(root, step_id))
+                return [
+                    {name.decode(): value.decode(errors="replace") for name, value in found.items()}
+                    for found in pipe.execute()
+                ]
+
+        return self.guarded(read) if step_ids else []
+
+    def root_of(self, run_id: str) -> str | None:
+        """Return the root run's id of an agent's run; None when no such run is known."""
+        if self.guarded(lambda: self.client.exists(self.keys.step(run_id, run_id))):
+            return run_id
+        escaped = "".join(f"\\{char}" if char in "*?[]\\" else char for char in run_id)
+
+        def scan() -> str | None:
+            for name, _ in self.client.zscan_iter(self.keys.of("runs"), match=f"*|{escaped}", count=1000):
+                root, _, run = name.decode().partition("|")
+                if run == run_id and self.client.exists(self.keys.step(root, run)):
+                    return root
+            return None
+
+        return self.guarded(scan)
+
+    def run(self, run_id: str) -> RunSummary | None:
+        """Return what a listing says of an agent's run; None when it is not known (any more)."""
+        root = self.root_of(run_id)
+        if root is None:
+            return None
+        return _summary(root, run_id, self.record(root, run_id))
+
+    def runs(
+        self, *, agent: str | None = None, status: str | None = None, limit: int = 50, roots_only: bool = False
+    ) -> list[RunSummary]:
+        """Return agents' runs, newest first; forgets the names of runs whose retention has ended."""
+        found: list[RunSummary] = []
+        at = 0
+        while len(found) < limit:
+            names = [
+                name.decode()
+                for name in self.guarded(
+                    lambda start=at: self.client.zrevrange(self.keys.of("runs"), start, start + 199)  # type: ignore[misc]
+                )
+            ]
+            if not names:
+                break
+            at += len(names)
+            gone = []
+            for name, record in zip(names, self._records_of(names), strict=True):
+                root, _, run = name.partition("|")
+                if not record:
+                    gone.append(name)
+                    continue
+                summary = _summary(root, run, record)
+                wanted = (agent is None or summary.agent == agent) and (status is None or summary.status == status)
+                if wanted and not (roots_only and root != run) and len(found) < limit:
+                    found.append(summary)
+            if gone:
+                self.guarded(lambda names=gone: self.client.zrem(self.keys.of("runs"), *names))  # type: ignore[misc]
+                at -= len(gone)
+        return found
+
+    def _records_of(self, names: Sequence[str]) -> list[dict[str, str]]:
+        def read() -> list[dict[str, str]]:
+            with self.client.pipeline(transaction=False) as pipe:
+                for name in names:
+                    root, _, run = name.partition("|")
+                    pipe.hgetall(self.keys.step(root, run))
+                return [
+                    {name.decode(): value.decode(errors="replace") for name, value in found.items()}
+                    for found in pipe.execute()
+                ]
+
+        return self.guarded(read)
+
+    def tree(self, root: str) -> dict[str, int]:
+        """Return a tree's counters: live steps, limits (``b_``), what was used (``n_``)."""
+        found = self.guarded(lambda: self.client.hgetall(self.keys.tree(root)))
+        return {name.decode(): int(value) for name, value in found.items()}
+
+    def member_ids(self, root: str) -> list[str]:
+        """Return the ids of a tree's steps and agents, in the order of their making."""
+        names = self.guarded(lambda: self.client.lrange(self.keys.members(root), 0, -1))
+        split = [name.decode().partition("|") for name in names]
+        return [member for kind, _, member in split if kind in ("s", "a")]
+
+    # -- history
+
+    def events(self, root: str, *, after: int = 0, limit: int = EVENT_CHUNK) -> list[Event]:
+        """Return the lines of a tree's history behind offset ``after``; offsets count from 1 and never move."""
+
+        def read() -> list[Event]:
+            with self.client.pipeline(transaction=True) as pipe:
+                pipe.hget(self.keys.tree(root), "cut")
+                pipe.llen(self.keys.events(root))
+                cut = int(pipe.execute()[0] or 0)
+                start = max(after - cut, 0)
+                pipe.lrange(self.keys.events(root), start, start + limit - 1)
+                pipe.hget(self.keys.tree(root), "cut")
+                lines, cut_after = pipe.execute()
+            first = start + int(cut_after or 0)
+            return [event_of(first + at, line) for at, line in enumerate(lines, start=1)]
+
+        return self.guarded(read)
+
+    def wait_events(self, root: str, timeout: float) -> Iterator[None]:
+        """Yield whenever a tree's history may have grown, and at least every ``timeout`` seconds."""
+        with self.client.pubsub(ignore_subscribe_messages=True) as channel:
+            self.guarded(lambda: channel.subscribe(self.keys.events(root)))
+            while True:
+                yield
+                if self.guarded(lambda: channel.get_message(timeout=timeout)) is not None:
+                    # What else has come by now is read in the same round.
+                    while self.guarded(lambda: channel.get_message(timeout=0)) is not None:
+                        pass
+
+    # -- questions to people
+
+    def asks(self, *, run_id: str | None = None) -> list[AskSummary]:
+        """Return the open asks, oldest first."""
+
+        def read() -> list[AskSummary]:
+            names = [name.decode() for name in self.client.zrange(self.keys.of("asks"), 0, -1)]
+            found = []
+            for name in names:
+                root, _, ask_id = name.partition("|")
+                ask = self.client.hgetall(self.keys.ask(root, ask_id))
+                if not ask:
+                    self.client.zrem(self.keys.of("asks"), name)
+                    continue
+                summary = self._ask(root, ask_id, ask)
+                if run_id is None or run_id in (summary.run_id, root):
+                    found.append(summary)
+            return found
+
+        return self.guarded(read)
+
+    def ask(self, ask_id: str) -> tuple[str, AskSummary] | None:
+        """Return the root run's id and the state of an open ask; None when no such ask is open."""
+        for name in self.guarded(lambda: self.client.zrange(self.keys.of("asks"), 0, -1)):
+            root, _, found = name.decode().partition("|")
+            if found == ask_id:
+                ask = self.guarded(lambda: self.client.hgetall(self.keys.ask(root, found)))
+                return (root, self._ask(root, ask_id, ask)) if ask else None
+        return None
+
+    def _ask(self, root: str, ask_id: str, ask: dict[bytes, bytes]) -> AskSummary:
+        card = json.loads(ask[b"card"])
+        agent = text(self.client.hget(self.keys.step(root, card["run"]), "nm")) or ""
+        answer = ask.get(b"answer")
+        return AskSummary(
+            ask_id=ask_id,
+            run_id=card["run"],
+            agent=agent,
+            question=card["q"],
+            answer_schema=card.get("schema") or {},
+            asked_at=moment(ask[b"c"]) or datetime.now(timezone.utc),
+            state=text(ask[b"s"]) or "open",
+            answer=json.loads(answer) if answer is not None else None,
+        )
+
+
+def final(meta: bytes | None) -> dict[str, Any] | None:
+    """Return Celery's meta if it is an outcome."""
+    if meta is None:
+        return None
+    decoded: dict[str, Any] = json.loads(meta)
+    return decoded if decoded.get("status") in _ENDED else None
+
+
+def event_of(offset: int, line: bytes) -> Event:
+    """Return one line of history."""
+    fields: dict[str, Any] = json.loads(line)
+    at = datetime.fromtimestamp(fields.pop("t") / 1000, tz=timezone.utc)
+    return Event(
+        offset=offset,
+        at=at,
+        kind=fields.pop("e"),
+        run_id=fields.pop("r", ""),
+        step_id=fields.pop("s", None),
+        name=fields.pop("n", None),
+        worker=fields.pop("w", None),
+        fields=fields,
+    )
+
+
+def status_of(record: dict[str, str]) -> RunStatus:
+    """Return the status that a record stands for."""
+    state = record.get("s", "q")
+    if state == "d":
+        return _ENDED.get(record.get("o", ""), "succeeded")
+    return _STATUS[state]
+
+
+def _summary(root: str, run_id: str, record: dict[str, str]) -> RunSummary:
+    card = json.loads(record["cd"]) if "cd" in record else {}
+    started = moment(record.get("c")) or datetime.fromtimestamp(0, tz=timezone.utc)
+    return RunSummary(
+        run_id=run_id,
+        agent=record.get("nm", ""),
+        status=status_of(record),
+        started_at=started,
+        finished_at=moment(record.get("f")),
+        tenant=card.get("tenant"),
+        priority=card.get("priority"),
+        version=record.get("v"),
+        parent_id=record.get("pr"),
+        key=card.get("key"),
+    )
+
+
+__all__ = ["EVENT_CHUNK", "Reads", "event_of", "final", "moment", "status_of"]

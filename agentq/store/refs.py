@@ -1,0 +1,162 @@
+"""Values that name steps and carry messages between the engine and the store; no Redis here."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from agentq.core.errors import InvalidArguments
+
+_ID = re.compile(r"[A-Za-z0-9_.:\-]{1,200}\Z")
+
+
+def checked_id(value: str, *, what: str = "task_id") -> str:
+    """Return ``value`` if it may stand in a key; raises InvalidArguments for anything else.
+
+    Celery lets callers choose a task's id, so it is user text.
+    """
+    if not _ID.match(value):
+        raise InvalidArguments(
+            step="apply_async", parameter=what, value=value, reason="an id is 1 to 200 of A-Z a-z 0-9 _ . : -"
+        )
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """The one attempt that may commit a step: (worker, take number) on its record."""
+
+    root: str
+    id: str
+    worker: str
+    take: int
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return the form that travels in a request's headers."""
+        return {"root": self.root, "id": self.id, "worker": self.worker, "take": self.take}
+
+    @classmethod
+    def from_wire(cls, wire: dict[str, Any]) -> Holder:
+        """Rebuild a holder from a request's headers; other fields are ignored."""
+        return cls(root=wire["root"], id=wire["id"], worker=wire["worker"], take=int(wire["take"]))
+
+
+StepKind = Literal["step", "agent", "plain"]
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A step to record and queue.
+
+    Attributes:
+        message: kombu's virtual message as JSON text, without the leading ``agentq`` key.
+        kind: a ``plain`` message is a Celery task's that keeps Celery's semantics: queued, without a record.
+        lane: priority number of the lane, 0 highest.
+        due_ms: server time from which the step may be taken; None for now.
+        parent: run id of the agent that asked for it; its log hears of the outcome under ``ask``.
+        join: (root, join id) at which the outcome arrives, at place ``index``.
+        start_digest, args_digest: keyed start; the same key with other arguments is refused.
+        budget: limits of the tree, only for a root agent: ``steps``, ``tokens``, ``usd_micro``, ``wall_ms``.
+        card: what listings show beside the name (tenant, key, priority, why).
+    """
+
+    root: str
+    id: str
+    queue: str
+    lane: int
+    name: str
+    message: str
+    kind: StepKind = "step"
+    generation: int = 1
+    due_ms: int | None = None
+    parent: str | None = None
+    ask: str | None = None
+    join: tuple[str, str] | None = None
+    index: int | None = None
+    version: str | None = None
+    start_digest: str | None = None
+    args_digest: str | None = None
+    budget: dict[str, int] | None = None
+    card: dict[str, Any] = field(default_factory=dict)
+
+    def header(self) -> dict[str, Any]:
+        """Return the fields that the scripts read, short names, without what is None."""
+        fields: dict[str, Any] = {
+            "root": checked_id(self.root, what="root_id"),
+            "id": checked_id(self.id),
+            "q": self.queue,
+            "l": self.lane,
+            "nm": self.name,
+            "k": {"step": "s", "agent": "a", "plain": "p"}[self.kind],
+            "g": self.generation,
+            "due": self.due_ms,
+            "pr": self.parent,
+            "ak": self.ask,
+            "jr": self.join[0] if self.join is not None else None,
+            "jn": self.join[1] if self.join is not None else None,
+            "ji": self.index,
+            "v": self.version,
+            "sd": self.start_digest,
+            "ad": self.args_digest,
+            "bu": self.budget,
+            "cd": self.card or None,
+        }
+        return {name: value for name, value in fields.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """A meeting point of ``size`` branches.
+
+    It releases once: when all have arrived, or at ``need`` successes. Then it appends one entry to the log of the
+    agent ``parent``, or offers ``body``. ``members`` is JSON text that tells the body where the results lie.
+    """
+
+    root: str
+    id: str
+    size: int
+    need: int | None = None
+    parent: str | None = None
+    body: Offer | None = None
+    members: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A branch that reached its join, at its place: a number in a fan-out, a task id in canvas."""
+
+    root: str
+    id: str
+    index: int | str
+    succeeded: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A message that a take moved into the worker's custody."""
+
+    take: int
+    queue: str
+    cancelled: bool
+    message: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TakeReply:
+    """What a take gave; ``refused`` when the worker was marked dead and must stop."""
+
+    refused: bool
+    taken: tuple[Taken, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OfferReply:
+    """The outcome of one offer.
+
+    ``state`` is ``new``, ``known`` (recorded before, nothing was sent) or ``reused`` (a keyed start with other
+    arguments); ``run_id`` is the run that stands under the key.
+    """
+
+    state: Literal["new", "known", "reused"]
+    run_id: str

@@ -1,0 +1,68 @@
+"""Loads the Lua scripts and calls them by hash; must not know what they do.
+
+A script's text is the key builders that ``keys.py`` renders, a few constants, the shared parts named on its
+``include`` line, and its own file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from importlib import resources
+from typing import Any, Final
+
+import redis
+
+from agentq.store.keys import Keys
+
+_INCLUDE = re.compile(r"^-- include:(.*)$", re.MULTILINE)
+_SCRIPTS = resources.files("agentq.store.scripts")
+
+EVENT_LIMIT: Final = 100_000
+"""Lines of history kept for a tree: at 150 bytes a line some 15 MB, which a fan-out of 30,000 fills."""
+
+
+class ScriptSet:
+    """All scripts under one key prefix and retention, ready to be called on any client of the server."""
+
+    def __init__(self, keys: Keys, *, retention_ms: int, event_limit: int = EVENT_LIMIT) -> None:
+        head = f"local RETENTION_MS = {retention_ms}\nlocal EVENT_LIMIT = {event_limit}\n" + keys.lua()
+        self.texts: dict[str, str] = {}
+        self.hashes: dict[str, str] = {}
+        for source in _SCRIPTS.iterdir():
+            if not source.name.endswith(".lua"):
+                continue
+            name = source.name.removesuffix(".lua")
+            body = source.read_text(encoding="utf-8")
+            parts = [_SCRIPTS.joinpath("lib", f"{part}.lua").read_text(encoding="utf-8") for part in included(body)]
+            text = head + "\n".join([*parts, body])
+            self.texts[name] = text
+            self.hashes[name] = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+    def load(self, client: redis.Redis) -> None:
+        """Put every script into the server's cache; a restarted server has forgotten them."""
+        with client.pipeline(transaction=False) as pipe:
+            for text in self.texts.values():
+                pipe.script_load(text)
+            pipe.execute()
+
+    def command(self, name: str, *arguments: Any) -> tuple[Any, ...]:
+        """Return the command that calls a script, for connections that the caller reads by himself."""
+        return ("EVALSHA", self.hashes[name], 0, *arguments)
+
+    def call(self, client: redis.Redis, name: str, *arguments: Any) -> Any:
+        """Call a script; loads all of them and repeats when the server does not know it.
+
+        Safe to repeat after NOSCRIPT: nothing of the script has run.
+        """
+        try:
+            return client.evalsha(self.hashes[name], 0, *arguments)
+        except redis.exceptions.NoScriptError:
+            self.load(client)
+            return client.evalsha(self.hashes[name], 0, *arguments)
+
+
+def included(body: str) -> list[str]:
+    """Return the names on a script's ``include`` line, in order."""
+    found = _INCLUDE.search(body)
+    return found.group(1).split() if found is not None else []

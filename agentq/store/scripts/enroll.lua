@@ -1,0 +1,11 @@
+-- enroll: a worker's id becomes alive, once per process start.
+-- include: common
+-- ARGV: worker, lease in ms, then field, value… of its card (label, queues, concurrency, pid, …)
+-- Reply: 1, or 0 when the id was marked dead before: it is never enrolled again
+if redis.call('EXISTS', K.dead(ARGV[1])) == 1 then return 0 end
+local now = now_ms()
+local card = K.worker(ARGV[1])
+redis.call('HSET', card, 'since', ms_text(now), unpack(ARGV, 3))
+redis.call('PEXPIRE', card, math.max(tonumber(ARGV[2]) * 20, 3600000))
+redis.call('ZADD', K.workers(), now + tonumber(ARGV[2]), ARGV[1])
+return 1

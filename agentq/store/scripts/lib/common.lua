@@ -1,0 +1,77 @@
+-- Shared by all scripts: time, messages, lanes, history. Keys come from the table K that keys.py renders;
+-- RETENTION_MS and EVENT_LIMIT are set by the runner.
+
+-- The server's clock in ms: the only clock that deadlines and journals know.
+local function now_ms()
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+
+-- cjson writes large integers as floats (1.79e+12); times are put into JSON as text.
+local function ms_text(ms)
+  return string.format('%.0f', ms)
+end
+
+-- A JSON object's text with the server's time put in front of its other fields.
+local function stamped(entry, now)
+  if entry == '{}' then return '{"t":' .. ms_text(now) .. '}' end
+  return '{"t":' .. ms_text(now) .. ',' .. string.sub(entry, 2)
+end
+
+-- A durable message begins with its own name, so that it is found without decoding the rest.
+local function message_of(root, id, generation, rest)
+  return '{"agentq":"' .. root .. '|' .. id .. '|' .. generation .. '",' .. string.sub(rest, 2)
+end
+
+local function name_of(message)
+  return string.match(message, '^{"agentq":"([^"|]*)|([^"|]*)|(%d+)",')
+end
+
+-- The message without its name: what message_of takes.
+local function rest_of(message)
+  local _, last = string.find(message, '^{"agentq":"[^"]*",')
+  if last == nil then return message end
+  return '{' .. string.sub(message, last + 1)
+end
+
+local function ring(queue)
+  local bell = K.bell(queue)
+  redis.call('LPUSH', bell, 1)
+  redis.call('LTRIM', bell, 0, 31)
+end
+
+-- One line of a tree's history; fields is the text of a JSON object. Kept to the last EVENT_LIMIT lines.
+local function note(root, fields, now)
+  local key = K.events(root)
+  local line = stamped(fields, now)
+  local length = redis.call('RPUSH', key, line)
+  if length > EVENT_LIMIT then
+    local cut = math.floor(EVENT_LIMIT / 10)
+    redis.call('LTRIM', key, cut, -1)
+    redis.call('HINCRBY', K.tree(root), 'cut', cut)
+  end
+  redis.call('PUBLISH', key, line)
+end
+
+-- History of a step that belongs to an agent's run; canvas alone keeps none.
+local function note_step(root, rec, id, kind, now, more)
+  local f = redis.call('HMGET', rec, 'pr', 'nm', 'k', 'wl', 'a')
+  if not f[1] and f[3] ~= 'a' then return end
+  local event = { e = kind, r = f[1] or id, s = id, n = f[2] }
+  if f[4] then event.w = f[4] end
+  if f[5] then event.a = tonumber(f[5]) end
+  if more then for name, value in pairs(more) do event[name] = value end end
+  note(root, cjson.encode(event), now)
+end
+
+-- Into its lane, or into the timers when it is not due yet. The record says which, and keeps the message meanwhile.
+local function place(root, id, rec, queue, lane, generation, rest, due, now, front)
+  if due and due > now then
+    redis.call('HSET', rec, 's', 'l', 'm', rest)
+    redis.call('ZADD', K.due(), due, root .. '|' .. id .. '|' .. generation)
+    return
+  end
+  redis.call('HSET', rec, 's', 'q')
+  redis.call(front and 'RPUSH' or 'LPUSH', K.lane(queue, lane), message_of(root, id, generation, rest))
+  ring(queue)
+end

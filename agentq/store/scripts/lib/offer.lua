@@ -1,0 +1,88 @@
+-- Recording a step, and the log and wake of the agent that asked for it.
+
+-- Puts a parked agent back on its queue, or rings the bell of its running turn. Woken twice, it is queued once:
+-- only a parked record moves.
+local function wake(root, run, now)
+  local rec = K.step(root, run)
+  local f = redis.call('HMGET', rec, 's', 'g', 'q', 'l', 'm')
+  if f[1] == 'p' then
+    redis.call('ZREM', K.due(), root .. '|' .. run .. '|' .. f[2])
+    redis.call('HDEL', rec, 'm', 'sw')
+    place(root, run, rec, f[3], f[4], f[2], f[5], nil, now)
+    note_step(root, rec, run, 'woken', now)
+  elseif f[1] == 'h' then
+    local bell = K.wake(root, run)
+    redis.call('LPUSH', bell, 1)
+    redis.call('LTRIM', bell, 0, 0)
+    redis.call('PEXPIRE', bell, 60000)
+  end
+end
+
+-- Appends an input (text of a JSON object without its time) to a run's log and wakes the run.
+local function tell(root, run, entry, now)
+  if redis.call('HGET', K.step(root, run), 's') == 'd' then return end
+  redis.call('RPUSH', K.log(root, run), stamped(entry, now))
+  wake(root, run, now)
+end
+
+-- Which limit of the tree one more step would exceed; nil when none. The reply is the name, the limit, the use.
+local function exceeded(root, now)
+  local f = redis.call('HMGET', K.tree(root), 'b_steps', 'n_steps', 'b_tokens', 'n_tokens', 'b_usd_micro',
+    'n_usd_micro', 'b_wall_ms', 'born')
+  local function number(i) return tonumber(f[i] or 0) end
+  if f[1] and number(2) + 1 > number(1) then return 'steps', f[1], f[2] or '0' end
+  if f[3] and number(4) >= number(3) then return 'tokens', f[3], f[4] or '0' end
+  if f[5] and number(6) >= number(5) then return 'usd_micro', f[5], f[6] or '0' end
+  if f[7] and now - number(8) >= number(7) then return 'wall_ms', f[7], ms_text(now - number(8)) end
+  return nil
+end
+
+-- Records a step if it is absent and puts it in its lane. Returns 1 for a new one, 0 for a known one.
+-- A plain message, a Celery task's, goes to its lane without a record.
+-- A record that was replaced takes its successor's message under the next generation.
+local function offer_one(o, rest, now)
+  if o.k == 'p' then
+    redis.call('LPUSH', K.lane(o.q, o.l), rest)
+    ring(o.q)
+    return 1
+  end
+  local rec = K.step(o.root, o.id)
+  local f = redis.call('HMGET', rec, 's', 'g')
+  if f[1] == 'r' then
+    local generation = tonumber(f[2]) + 1
+    redis.call('HSET', rec, 'g', generation, 'q', o.q, 'l', o.l)
+    place(o.root, o.id, rec, o.q, o.l, generation, rest, o.due, now)
+    return 1
+  end
+  if f[1] then return 0 end
+  local fields = { 'g', o.g, 'q', o.q, 'l', o.l, 'nm', o.nm, 'k', o.k, 'c', ms_text(now) }
+  for _, name in ipairs({ 'pr', 'ak', 'jr', 'jn', 'ji', 'v', 'sd' }) do
+    if o[name] ~= nil then
+      fields[#fields + 1] = name
+      fields[#fields + 1] = o[name]
+    end
+  end
+  if o.cd then
+    fields[#fields + 1] = 'cd'
+    fields[#fields + 1] = cjson.encode(o.cd)
+  end
+  redis.call('HSET', rec, unpack(fields))
+  enter_tree(o.root)
+  enlist(o.root, o.k, o.id)
+  local tree = K.tree(o.root)
+  redis.call('HINCRBY', tree, 'n_steps', o.id == o.root and 0 or 1)
+  if o.id == o.root then
+    redis.call('HSET', tree, 'born', ms_text(now))
+    if o.bu then
+      for name, limit in pairs(o.bu) do redis.call('HSET', tree, 'b_' .. name, string.format('%.0f', limit)) end
+    end
+  end
+  if o.k == 'a' then
+    local start = { k = 'start', version = o.v }
+    redis.call('RPUSH', K.log(o.root, o.id), stamped(cjson.encode(start), now))
+    redis.call('ZADD', K.runs(), now, o.root .. '|' .. o.id)
+  end
+  place(o.root, o.id, rec, o.q, o.l, o.g, rest, o.due, now)
+  note_step(o.root, rec, o.id, 'queued', now, { q = o.q })
+  return 1
+end

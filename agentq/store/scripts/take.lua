@@ -1,0 +1,88 @@
+-- take: moves up to n messages from lanes into a worker's custody. Taking is the claim.
+-- include: common tree offer
+-- ARGV: worker, token, slots, label, low share (every N-th take begins with the lowest lane; 0 never), queues…
+-- Reply: {0} the worker is marked dead; else {1, (take, queue, cancelled 0|1, message)…}
+-- Keeps: only a queued record of the message's generation is taken (the rule); no instant exists at which a step is
+--   in no list (1); a dead worker takes nothing (3); the same token gets the same reply.
+local worker, token, slots, label, low = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
+if redis.call('EXISTS', K.dead(worker)) == 1 then return { 0 } end
+local now = now_ms()
+local held, card = K.held(worker), K.worker(worker)
+
+-- A consumer that keeps no lease (a plain kombu one) is given up after an hour without a take, as in stock kombu.
+if not redis.call('ZSCORE', K.workers(), worker) then
+  redis.call('ZADD', K.workers(), now + 3600000, worker)
+  redis.call('PEXPIRE', card, 7200000)
+end
+
+local out = { 1 }
+local function give(take, queue, cancelled, message)
+  out[#out + 1] = take
+  out[#out + 1] = queue
+  out[#out + 1] = cancelled
+  out[#out + 1] = message
+end
+
+local function is_cancelled(root, id, parent)
+  local key = K.cancelled(root)
+  if redis.call('EXISTS', key) == 0 then return 0 end
+  return redis.call('SISMEMBER', key, parent or id)
+end
+
+local c = redis.call('HMGET', card, 'token', 'first', 'last')
+if c[1] == token then
+  for take = tonumber(c[2]), tonumber(c[3]) do
+    local entry = redis.call('HGET', held, take)
+    if entry then
+      local queue, _, message = string.match(entry, '^([^\n]*)\n([^\n]*)\n(.*)$')
+      local root, id = name_of(message)
+      local cancelled = 0
+      if root then
+        local f = redis.call('HMGET', K.step(root, id), 'pr', 'k')
+        if f[2] ~= 'a' then cancelled = is_cancelled(root, id, f[1]) end
+      end
+      give(take, queue, cancelled, message)
+    end
+  end
+  return out
+end
+
+local lanes = { 0, 3, 6, 9 }
+local turn = redis.call('HINCRBY', card, 'takes', 1)
+if low > 0 and turn % low == 0 then lanes = { 9, 6, 3, 0 } end
+local first = tonumber(redis.call('HGET', card, 'last') or 0) + 1
+local last = first - 1
+
+for _, lane in ipairs(lanes) do
+  for i = 6, #ARGV do
+    local queue = ARGV[i]
+    local key = K.lane(queue, lane)
+    while slots > 0 do
+      local message = redis.call('RPOP', key)
+      if not message then break end
+      local root, id, generation = name_of(message)
+      local taken, cancelled = true, 0
+      if root then
+        local rec = K.step(root, id)
+        local f = redis.call('HMGET', rec, 's', 'g', 'pr', 'k')
+        taken = f[1] == 'q' and f[2] == generation
+        if taken then
+          redis.call('HSET', rec, 's', 'h', 'w', worker, 't', last + 1, 'wl', label, 'b', ms_text(now))
+          redis.call('HINCRBY', rec, 'a', 1)
+          if f[4] ~= 'a' then cancelled = is_cancelled(root, id, f[3]) end
+          note_step(root, rec, id, 'started', now)
+        end
+      end
+      if taken then
+        last = last + 1
+        slots = slots - 1
+        redis.call('HSET', held, last, queue .. '\n' .. lane .. '\n' .. message)
+        give(last, queue, cancelled, message)
+      end
+    end
+    if slots <= 0 then break end
+  end
+  if slots <= 0 then break end
+end
+redis.call('HSET', card, 'token', token, 'first', first, 'last', last)
+return out

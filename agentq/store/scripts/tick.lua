@@ -1,0 +1,62 @@
+-- tick: what time brings: workers whose lease has run out, timers, retention. Any worker may call it, any number.
+-- include: common tree offer release
+-- ARGV: lease in ms, chunk
+-- Reply: {workers marked dead, entries released, timers fired, trees retired}
+-- Keeps: a dead worker's work moves within the lease (8); after a gap of more than 1 s in the ticks nobody is marked
+--   dead for a full lease, so an outage or a jump of the clock never makes survivors rob each other (3, 8).
+local lease, chunk = tonumber(ARGV[1]), tonumber(ARGV[2])
+local now = now_ms()
+local dead, released, fired, retired = 0, 0, 0, 0
+
+local f = redis.call('HMGET', K.ticks(), 'at', 'grace')
+local at, grace = tonumber(f[1]), tonumber(f[2] or 0)
+if not at or now - at > 1000 or now < at then grace = now + lease end
+redis.call('HSET', K.ticks(), 'at', ms_text(now), 'grace', ms_text(grace))
+
+if now >= grace then
+  for _, worker in ipairs(redis.call('ZRANGEBYSCORE', K.workers(), '-inf', now, 'LIMIT', 0, 20)) do
+    redis.call('ZREM', K.workers(), worker)
+    redis.call('SET', K.dead(worker), 1, 'PX', RETENTION_MS)
+    redis.call('ZADD', K.reaping(), now, worker)
+    dead = dead + 1
+  end
+end
+
+for _, worker in ipairs(redis.call('ZRANGE', K.reaping(), 0, 9)) do
+  local takes = redis.call('HKEYS', K.held(worker))
+  table.sort(takes, function(a, b) return tonumber(a) > tonumber(b) end)
+  for i = 1, math.min(chunk, #takes) do
+    released = released + give_back(worker, takes[i], true, now)
+  end
+  if #takes <= chunk then
+    redis.call('ZREM', K.reaping(), worker)
+    redis.call('DEL', K.worker(worker))
+  end
+end
+
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', K.due(), '-inf', now, 'LIMIT', 0, chunk)) do
+  redis.call('ZREM', K.due(), name)
+  local root, id, generation = string.match(name, '^([^|]*)|([^|]*)|(%d+)$')
+  local rec = K.step(root, id)
+  local r = redis.call('HMGET', rec, 's', 'g', 'q', 'l', 'm')
+  if r[2] == generation and r[1] == 'l' then
+    redis.call('HDEL', rec, 'm')
+    place(root, id, rec, r[3], r[4], generation, r[5], nil, now)
+    fired = fired + 1
+  elseif r[2] == generation and r[1] == 'p' then
+    tell(root, id, '{"k":"tick"}', now)
+    fired = fired + 1
+  end
+end
+
+local trees = redis.call('ZRANGE', K.retiring(), 0, 0, 'WITHSCORES')
+if trees[1] then
+  local following = retire_chunk(trees[1], tonumber(trees[2]), chunk)
+  if following then
+    redis.call('ZADD', K.retiring(), following, trees[1])
+  else
+    redis.call('ZREM', K.retiring(), trees[1])
+    retired = 1
+  end
+end
+return { dead, released, fired, retired }

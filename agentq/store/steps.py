@@ -1,0 +1,158 @@
+"""Offer, take, commit and give back: the life of a step's record."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import redis
+
+from agentq.core.errors import KeyReused, StaleHolder
+from agentq.store.connection import StoreConnection
+from agentq.store.refs import Arrival, Holder, Join, Offer, OfferReply, TakeReply
+from agentq.store.wire import arrivals_arguments, dump, joins_arguments, offers_arguments, parse_take
+
+_STATES: dict[int, Literal["new", "known", "reused"]] = {1: "new", 0: "known", 2: "reused"}
+
+CommitMode = Literal["done", "again", "replaced"]
+
+
+class StepCalls(StoreConnection):
+    """The scripts that move one step."""
+
+    def offer(self, offers: Sequence[Offer], joins: Sequence[Join] = ()) -> list[OfferReply]:
+        """Record and queue steps that are not recorded yet; a repeat sends nothing."""
+        arguments = [*joins_arguments(joins), *offers_arguments(offers)]
+        replies = self.run_script("offer", *arguments)
+        return [OfferReply(state=_STATES[int(reply[0])], run_id=reply[1].decode()) for reply in replies]
+
+    def start(self, offer: Offer, *, key: str | None) -> str:
+        """Record and queue a run; return the id of the run that stands.
+
+        With a key that was used before, that is the earlier run. Raises KeyReused if its arguments were others.
+        """
+        reply = self.offer([offer])[0]
+        if reply.state == "reused":
+            raise KeyReused(key=key or "", run_id=reply.run_id)
+        return reply.run_id
+
+    def take_command(
+        self, worker: str, token: str, *, slots: int, label: str, queues: Sequence[str], low_share: int = 8
+    ) -> tuple[Any, ...]:
+        """Return the command that takes up to ``slots`` messages, for a connection that the caller reads.
+
+        ``low_share``: every N-th take begins with the lowest lane; 0 never. Keep ``token`` until a reply is
+        processed: the same token gets the same reply.
+        """
+        return self.scripts.command("take", worker, token, slots, label, low_share, *queues)
+
+    def parse_take(self, reply: Sequence[Any]) -> TakeReply:
+        """Return what the take script answered."""
+        return parse_take(reply)
+
+    def take(
+        self, worker: str, token: str, *, slots: int, label: str, queues: Sequence[str], low_share: int = 8
+    ) -> TakeReply:
+        """Take in one call; as ``take_command`` otherwise."""
+        return parse_take(self.run_script("take", worker, token, slots, label, low_share, *queues))
+
+    def load_scripts(self, client: redis.Redis | None = None) -> None:
+        """Put every script into the server's cache."""
+        self.guarded(lambda: self.scripts.load(client if client is not None else self.client))
+
+    def ring(self, queue: str, lane: int, message: str | bytes) -> None:
+        """Queue a plain message, one without a record, and wake a worker for it."""
+        self.run_script("ring", queue, lane, message)
+
+    def commit(
+        self,
+        holder: Holder,
+        *,
+        mode: CommitMode,
+        status: str,
+        results: Sequence[tuple[str, str]] = (),
+        joins: Sequence[Join] = (),
+        offers: Sequence[Offer] = (),
+        arrivals: Iterable[Arrival] = (),
+        entry: str | None = None,
+        error: str | None = None,
+        usage: dict[str, int] | None = None,
+        closes: Sequence[str] = (),
+        cancels: Sequence[str] = (),
+        name: str = "",
+    ) -> None:
+        """Make an attempt's outcome the step's, with all that follows from it.
+
+        Args:
+            holder: the attempt.
+            mode: ``done``; ``again``: the first offer is the step's own next generation (a retry); ``replaced``:
+                another message will carry the step's id on.
+            status: Celery's state.
+            results: (task id, Celery's meta as JSON) to store and publish.
+            joins, offers, arrivals: what goes on from here.
+            entry: what the parent's log is told, JSON without time.
+            error: one line for listings.
+            usage: what was spent: ``tokens``, ``usd_micro``.
+            closes: ids of open asks of an agent that ends.
+            cancels: ids of child runs that are cancelled with it.
+            name: the step's name, for the error.
+
+        Raises:
+            StaleHolder: another attempt holds the step, or it is done; nothing was written.
+        """
+        header: dict[str, Any] = {
+            **holder.to_wire(),
+            "token": f"{holder.worker}|{holder.take}|{mode}",
+            "mode": mode,
+            "status": status,
+        }
+        optional = {"entry": entry, "error": error, "usage": usage, "closes": closes, "cancels": cancels}
+        header.update({field: value for field, value in optional.items() if value})
+        arguments: list[Any] = [dump(header), len(results)]
+        for task_id, meta in results:
+            arguments.extend((task_id, meta))
+        arguments.extend(joins_arguments(joins))
+        arguments.extend(offers_arguments(offers))
+        arguments.extend(arrivals_arguments(arrivals))
+        self.expect_held(self.run_script("commit", *arguments), holder, name)
+
+    def expect_held(self, reply: Sequence[Any], holder: Holder, name: str) -> None:
+        """Return if the script accepted the holder; raises StaleHolder with what it found otherwise."""
+        if int(reply[0]) == 1:
+            return
+        worker, take = reply[2].decode(), reply[3].decode()
+        raise StaleHolder(
+            step=name or holder.id,
+            run_id=holder.root,
+            holder=worker,
+            take=int(take) if take else 0,
+            mine=holder.worker,
+            my_take=holder.take,
+        )
+
+    def arrive(self, arrivals: Sequence[Arrival]) -> None:
+        """Tell joins of branches that end outside a commit: plain Celery tasks."""
+        self.run_script("arrive", *arrivals_arguments(arrivals)[1:])
+
+    def progress(self, holder: Holder, meta: str) -> bool:
+        """Store a state that is not an outcome (Celery's meta as JSON); False when another holds the step."""
+        return int(self.run_script("progress", holder.root, holder.id, holder.worker, holder.take, meta)) == 1
+
+    def drop(self, worker: str, take: int) -> None:
+        """End the custody of a plain message: it is acknowledged."""
+        self.run_script("settle", worker, take, "drop")
+
+    def requeue(self, worker: str, take: int) -> None:
+        """Hand a message back to the front of its lane; it does not count as a start."""
+        self.run_script("settle", worker, take, "requeue")
+
+    def emit(self, holder: Holder, events: Sequence[str]) -> bool:
+        """Append lines to the run's history; False when another holds the step."""
+        arguments = (holder.root, holder.id, holder.worker, holder.take, *events)
+        return int(self.run_script("emit", *arguments)) == 1
+
+    @staticmethod
+    def new_token() -> str:
+        """Return a token for one take."""
+        return uuid.uuid4().hex

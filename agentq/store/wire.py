@@ -1,0 +1,90 @@
+"""How values become script arguments and back; no Redis here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from agentq.store.refs import Arrival, Join, Offer, Taken, TakeReply
+
+
+def dump(value: Any) -> str:
+    """Return compact JSON text."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def redacted(url: str) -> str:
+    """Return ``url`` without its password, for messages and ``repr``."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    host = parts.hostname or ""
+    port = f":{parts.port}" if parts.port is not None else ""
+    user = parts.username or ""
+    return parts._replace(netloc=f"{user}:***@{host}{port}").geturl()
+
+
+def offers_arguments(offers: Sequence[Offer]) -> list[Any]:
+    """Return the number of offers, then header and message of each."""
+    arguments: list[Any] = [len(offers)]
+    for offer in offers:
+        arguments.append(dump(offer.header()))
+        arguments.append(offer.message)
+    return arguments
+
+
+def joins_arguments(joins: Sequence[Join]) -> list[Any]:
+    """Return the number of joins, then header and body message of each (empty where there is no body)."""
+    arguments: list[Any] = [len(joins)]
+    for join in joins:
+        header: dict[str, Any] = {"root": join.root, "id": join.id, "size": join.size}
+        if join.need is not None:
+            header["need"] = join.need
+        if join.parent is not None:
+            header["pr"] = join.parent
+        if join.members is not None:
+            header["ids"] = join.members
+        if join.body is not None:
+            header["body"] = join.body.header()
+        arguments.append(dump(header))
+        arguments.append(join.body.message if join.body is not None else "")
+    return arguments
+
+
+def arrivals_arguments(arrivals: Iterable[Arrival]) -> list[Any]:
+    """Return the number of arrivals, then their four fields each."""
+    listed = list(arrivals)
+    arguments: list[Any] = [len(listed)]
+    for arrival in listed:
+        arguments.extend((arrival.root, arrival.id, arrival.index, int(arrival.succeeded)))
+    return arguments
+
+
+def counted(values: Sequence[str]) -> list[Any]:
+    """Return the number of values, then the values."""
+    return [len(values), *values]
+
+
+def parse_take(reply: Sequence[Any]) -> TakeReply:
+    """Return what the take script answered."""
+    if int(reply[0]) == 0:
+        return TakeReply(refused=True)
+    taken = [
+        Taken(
+            take=int(reply[at]),
+            queue=reply[at + 1].decode(),
+            cancelled=int(reply[at + 2]) == 1,
+            message=reply[at + 3],
+        )
+        for at in range(1, len(reply), 4)
+    ]
+    return TakeReply(refused=False, taken=tuple(taken))
+
+
+def text(value: Any) -> str | None:
+    """Return a field of a record as text; None stays None."""
+    if value is None:
+        return None
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,138 @@
+"""Workers: their leases, what time brings, and the agents that they announce."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from agentq.core.lanes import PRIORITIES
+from agentq.store.connection import StoreConnection
+from agentq.store.wire import dump, text
+
+
+@dataclass(frozen=True, slots=True)
+class TickReply:
+    """What one tick did."""
+
+    dead: int
+    released: int
+    due: int
+    retired: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerCard:
+    """A living worker; ``held`` counts the messages in its custody, ``lease_ms`` what is left of its lease."""
+
+    id: str
+    label: str
+    queues: tuple[str, ...]
+    concurrency: int
+    held: int
+    lease_ms: int
+    details: dict[str, Any]
+
+
+class WorkerCalls(StoreConnection):
+    """The scripts of leases and timers, and the registry."""
+
+    def enroll(
+        self,
+        worker: str,
+        *,
+        label: str,
+        queues: tuple[str, ...],
+        concurrency: int,
+        lease_ms: int,
+        details: dict[str, Any] | None = None,
+    ) -> bool:
+        """Make a worker's id alive for one lease; False when the id was given up before."""
+        card = {
+            "label": label,
+            "queues": dump(list(queues)),
+            "slots": concurrency,
+            "details": dump(details or {}),
+        }
+        flat = [part for pair in card.items() for part in pair]
+        return int(self.run_script("enroll", worker, lease_ms, *flat)) == 1
+
+    def renew(self, worker: str, lease_ms: int, *, queues: tuple[str, ...] | None = None) -> bool:
+        """Extend the lease; False when the worker was marked dead and must stop what it runs."""
+        more = () if queues is None else ("queues", dump(list(queues)))
+        return int(self.run_script("renew", worker, lease_ms, *more)) == 1
+
+    def leave(self, worker: str, *, counted: bool = False, chunk: int = 200) -> int:
+        """Hand back all that a worker holds and take it off the list; return how many went back.
+
+        ``counted``: the attempts died (a keeper speaks for a dead worker); else they do not count as starts.
+        """
+        total = 0
+        while True:
+            released = int(self.run_script("leave", worker, chunk, "0" if counted else "1"))
+            total += released
+            if released < chunk:
+                return total
+
+    def tick(self, lease_ms: int, *, chunk: int = 200) -> TickReply:
+        """Do what time brings: dead workers, timers, retention."""
+        dead, released, due, retired = self.run_script("tick", lease_ms, chunk)
+        return TickReply(dead=int(dead), released=int(released), due=int(due), retired=int(retired))
+
+    def workers(self) -> list[WorkerCard]:
+        """Return the workers whose lease stands, by label."""
+        now = self.now_ms()
+
+        def read() -> list[WorkerCard]:
+            alive = [
+                (name.decode(), int(deadline))
+                for name, deadline in self.client.zrangebyscore(self.keys.of("workers"), now, "+inf", withscores=True)
+            ]
+            with self.client.pipeline(transaction=False) as pipe:
+                for worker, _ in alive:
+                    pipe.hgetall(self.keys.worker(worker))
+                    pipe.hlen(self.keys.held(worker))
+                replies = pipe.execute()
+            cards = []
+            for at, (worker, deadline) in enumerate(alive):
+                card, held = replies[2 * at], replies[2 * at + 1]
+                if b"label" in card:
+                    cards.append(_card(worker, card, held, deadline - now))
+            return sorted(cards, key=lambda card: card.label)
+
+        return self.guarded(read)
+
+    def announce(self, worker: str, agents: dict[str, dict[str, Any]]) -> None:
+        """Publish what a worker serves: per agent or step name its schema, version and queue."""
+        if not agents:
+            return
+        fields = {name: dump({**announcement, "worker": worker}) for name, announcement in agents.items()}
+        self.guarded(lambda: self.client.hset(self.keys.of("agents"), mapping=fields))
+
+    def announced(self) -> dict[str, dict[str, Any]]:
+        """Return what workers have announced, by name; also of workers that are gone."""
+        found = self.guarded(lambda: self.client.hgetall(self.keys.of("agents")))
+        return {name.decode(): json.loads(value) for name, value in found.items()}
+
+    def waiting(self, queue: str) -> dict[str, int]:
+        """Return how many messages wait in each lane of a queue, by the lane's name."""
+
+        def read() -> dict[str, int]:
+            with self.client.pipeline(transaction=False) as pipe:
+                for number in PRIORITIES.values():
+                    pipe.llen(self.keys.lane(queue, number))
+                return dict(zip(PRIORITIES, pipe.execute(), strict=True))
+
+        return self.guarded(read)
+
+
+def _card(worker: str, card: dict[bytes, bytes], held: int, lease_ms: int) -> WorkerCard:
+    return WorkerCard(
+        id=worker,
+        label=text(card.get(b"label")) or worker,
+        queues=tuple(json.loads(card.get(b"queues", b"[]"))),
+        concurrency=int(card.get(b"slots", b"1")),
+        held=held,
+        lease_ms=lease_ms,
+        details=json.loads(card.get(b"details", b"{}")),
+    )
