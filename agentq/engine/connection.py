@@ -1,0 +1,77 @@
+"""Brings an app's broker connections to the fused transport, whatever spelling its Redis URL has.
+
+kombu chooses the transport by the URL alone for ``redis+socket://``, whatever ``broker_transport`` says, and
+shows a chosen one as the URL's scheme, which Flower does not know. So the choice is made in the connection's
+class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from kombu.connection import Connection as KombuConnection
+from kombu.connection import ConnectionPool, PooledConnection
+from kombu.utils.collections import HashedSeq
+
+from agentq.engine.transport import Transport
+from agentq.store import Store
+
+
+class Fused:
+    """Part of a kombu connection: reaches Redis through ``Transport``; other brokers stay kombu's."""
+
+    open_store: ClassVar[Callable[[], Store]]
+    transport_cls: Any
+
+    @property
+    def store(self) -> Store:
+        """The app's store."""
+        return type(self).open_store()
+
+    def get_transport_cls(self) -> Any:
+        """Return the class of the transport."""
+        if self.transport_cls in ("redis", "rediss"):
+            return Transport
+        return super().get_transport_cls()  # type: ignore[misc]  # a kombu Connection comes next
+
+    def __eqhash__(self) -> Any:
+        """Keep kombu's process-wide pools apart: a stock connection to the same server is another one."""
+        return HashedSeq(*super().__eqhash__(), id(type(self).open_store))  # type: ignore[misc]
+
+
+class FusedPool(ConnectionPool):
+    """A pool whose connections are of the same kind as the one that it was made for."""
+
+    def new(self) -> Any:
+        """Return a connection that has not connected yet."""
+        opener = type(self.connection).open_store
+        return _fused(PooledConnection, opener)(self, **dict(self.connection._info(resolve=False)))
+
+
+class Connection(Fused, KombuConnection):
+    """A kombu connection of an app; see ``fuse``."""
+
+    def Pool(self, limit: int | None = None, **kwargs: Any) -> FusedPool:  # kombu's name
+        """Return a pool of connections like this one."""
+        return FusedPool(self, limit, **kwargs)
+
+
+def fuse(app: Any, open_store: Callable[[], Store]) -> None:
+    """Have all of ``app``'s broker connections take and offer through its store.
+
+    The broker and the store must be one server. Call it before the app publishes; a second call replaces the
+    first.
+    """
+    app.amqp.Connection = _fused(Connection, open_store)
+
+
+_classes: dict[tuple[type, Callable[[], Store]], type] = {}
+
+
+def _fused(base: type, open_store: Callable[[], Store]) -> Any:
+    key = (base, open_store)
+    if key not in _classes:
+        bases = (base,) if issubclass(base, Fused) else (Fused, base)
+        _classes[key] = type(base.__name__, bases, {"open_store": staticmethod(open_store)})
+    return _classes[key]

@@ -1,0 +1,299 @@
+"""How a channel gets hold of messages and lets go of them: the poll cycle, delivery, and acknowledgement.
+
+A cycle is: take what fits into the free slots; when nothing was there, wait on the queues' bells for at most
+a second, then take again. Both commands travel on the poll connection, whose replies the event loop reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from queue import Empty
+from typing import Any, Literal
+
+from kombu.transport import redis as kombu_redis
+from kombu.transport import virtual
+from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import loads
+
+from agentq.core.errors import Unavailable
+from agentq.engine.messages import HEADER, HOLDER_HEADER, lane_of
+from agentq.engine.slots import try_settle
+from agentq.store.refs import Holder, Offer, Taken, TakeReply
+
+# Through kombu: only the store imports redis.
+NoScriptError = kombu_redis.exceptions.NoScriptError  # type: ignore[attr-defined]
+
+UNSERVED_DELAY_MS = 5_000
+"""How long a step waits again that came to a worker without its task: long enough for a rolling deploy to
+cost nothing, short enough that the step starts soon after a worker with the task has come."""
+
+
+class QoS(kombu_redis.QoS):
+    """Acknowledgement by take number; nothing is kept in ``unacked``, and nothing restored from memory."""
+
+    restore_at_shutdown = False
+
+    def unacknowledged(self) -> int:
+        """Return how many delivered messages are not acknowledged."""
+        return len(self._delivered) - len(self._dirty)
+
+    def takes(self) -> list[int]:
+        """Return the take numbers of the delivered messages that are not acknowledged."""
+        return [int(tag) for tag in list(self._delivered) if tag not in self._dirty and tag.isdigit()]
+
+    def within_prefetch(self) -> bool:
+        """Tell whether the prefetch limit leaves room, whatever the slots say."""
+        return bool(virtual.QoS.can_consume(self))
+
+    def can_consume(self) -> bool:
+        """Tell whether the channel may read: a reply under way always, else within limit and slots."""
+        channel = self.channel
+        if channel._in_poll:
+            return True
+        return self.within_prefetch() and bool(channel.wants())
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """Note a delivered message; the store has it in custody already."""
+        virtual.QoS.append(self, message, delivery_tag)
+
+    def ack(self, delivery_tag: str) -> None:
+        """End the custody of a plain message; a step's custody ends with its commit."""
+        if delivery_tag.isdigit():
+            self._settle(delivery_tag, requeue=False)
+        virtual.QoS.ack(self, delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Let go of a message; with ``requeue`` it goes back to the front of its lane."""
+        if delivery_tag.isdigit():
+            self._settle(delivery_tag, requeue=requeue)
+        virtual.QoS.ack(self, delivery_tag)
+
+    def restore_unacked(self, client: Any = None) -> None:
+        """Hand back all that is not acknowledged."""
+        for take in self.takes():
+            self.reject(str(take), requeue=True)
+
+    def _settle(self, delivery_tag: str, *, requeue: bool) -> None:
+        message = self._delivered.get(delivery_tag)
+        taker, take = self.channel.taker, int(delivery_tag)
+        if requeue:
+            try_settle(taker, take, "requeue")
+        elif message is not None and HOLDER_HEADER in (message.headers or {}):
+            taker.forget(take)
+        else:
+            try_settle(taker, take, "drop")
+
+
+class Reader:
+    """The poll cycle of one channel."""
+
+    def __init__(self, channel: Any) -> None:
+        self.channel = channel
+        self.stage: Literal["take", "wait"] = "wait"
+
+    def start(self) -> None:
+        """Send the next command on the poll connection."""
+        channel = self.channel
+        kept, unkept = channel.queues_by_custody()
+        credit = channel.credit() if kept else 0
+        if credit > 0 and self._may_take():
+            self._send_take(kept, credit)
+        elif unkept or credit > 0:
+            self._send_wait(kept if credit > 0 else [], unkept)
+
+    def read(self) -> bool:
+        """Read the reply that has arrived; True when something was delivered, else raises Empty."""
+        return self._read_take() if self.stage == "take" else self._read_wait()
+
+    def close(self) -> None:
+        """Finish what is under way when the channel closes.
+
+        A take's messages are in custody and have no handler any more, so they go back. A bell that rings into
+        the void is heard by the others within a second.
+        """
+        channel = self.channel
+        if not channel._in_poll:
+            return
+        if self.stage == "take":
+            try:
+                reply = self._receive_take()
+            except (*channel.connection_errors, channel.ResponseError):
+                return  # The token stays: the worker's next channel asks for the same reply again.
+            finally:
+                channel._in_poll = None
+            channel.taker.abandon(taken.take for taken in reply.taken)
+        elif not channel._unkept:
+            channel._in_poll = None
+
+    def _may_take(self) -> bool:
+        taker = self.channel.taker
+        if not taker.begin(self.channel):
+            return False
+        self.channel.stored(taker.reconcile)
+        return True
+
+    def _send_take(self, queues: list[str], credit: int) -> None:
+        channel = self.channel
+        taker = channel.taker
+        self.stage = "take"
+        channel.begin_poll(
+            *channel.store.take_command(
+                taker.id,
+                taker.token(),
+                slots=credit,
+                label=taker.label,
+                queues=queues,
+                low_share=channel.low_share,
+            )
+        )
+
+    def _send_wait(self, kept: list[str], unkept: list[str]) -> None:
+        channel = self.channel
+        keys = [channel.store.keys.bell(queue) for queue in kept]
+        keys += [channel._q_for_pri(queue, step) for step in channel.priority_steps for queue in unkept]
+        self.stage = "wait"
+        channel.begin_poll("BRPOP", *keys, channel.brpop_timeout or 0)
+
+    def _receive(self, command: str) -> Any:
+        channel = self.channel
+        connection = channel.client.connection
+        try:
+            return channel.client.parse_response(connection, command)
+        except channel.connection_errors:
+            # The next cycle connects anew, and asks for a lost take's reply by its token.
+            connection.disconnect()
+            raise
+
+    def _receive_take(self) -> TakeReply:
+        channel = self.channel
+        reply: TakeReply = channel.store.parse_take(self._receive("EVALSHA"))
+        channel.taker.answered()
+        return reply
+
+    def _read_take(self) -> bool:
+        channel = self.channel
+        kept, unkept = channel.queues_by_custody()
+        try:
+            reply = self._receive_take()
+        except NoScriptError:
+            # A restarted server has forgotten the scripts; nothing of the take has run.
+            channel.end_poll()
+            channel.stored(channel.store.load_scripts)
+            raise Empty() from None
+        except channel.ResponseError as error:
+            channel.end_poll()
+            kombu_redis.warning("agentq: the server refused a take, trying again in a second: %s", error)
+            self._send_wait(kept, unkept)
+            raise Empty() from None
+        except BaseException:
+            channel._in_poll = None
+            raise
+        channel.end_poll()
+        if reply.refused:
+            channel.taker.refuse()
+            raise Empty()
+        if not reply.taken:
+            if kept or unkept:
+                self._send_wait(kept, unkept)
+            raise Empty()
+        return self._deliver(reply)
+
+    def _deliver(self, reply: TakeReply) -> bool:
+        channel = self.channel
+        failure: Exception | None = None
+        for taken in reply.taken:
+            channel._queue_cycle.rotate(taken.queue)
+            handler = channel.connection._callbacks.get(taken.queue)
+            try:
+                if handler is None:
+                    # The consumer was cancelled while the reply was under way.
+                    try_settle(channel.taker, taken.take, "requeue")
+                else:
+                    hand_over(channel, taken, handler)
+            except Exception as error:
+                # The rest of the reply is in custody too: it must reach its handlers whatever became of this
+                # one.
+                failure = error
+                kombu_redis.crit(
+                    "agentq: a message of queue %r was not accepted: %r", taken.queue, error, exc_info=True
+                )
+                channel.taker.abandon([taken.take])
+                virtual.QoS.ack(channel.qos, str(taken.take))
+        if failure is not None:
+            raise failure
+        return True
+
+    def _read_wait(self) -> bool:
+        channel = self.channel
+        try:
+            found = self._receive("BRPOP")
+        finally:
+            channel.end_poll()
+        if not found:
+            raise Empty()
+        name, item = bytes_to_str(found[0]), found[1]
+        queue = name.rsplit(channel.sep, 1)[0]
+        if queue not in channel._unkept.values():
+            # A bell. Take at once: without an event loop, the next cycle may be a caller's time-out away.
+            if not channel._closing:
+                self.start()
+            raise Empty()
+        channel._queue_cycle.rotate(queue)
+        channel.connection._deliver(loads(bytes_to_str(item)), queue)
+        return True
+
+
+def hand_over(channel: Any, taken: Taken, handler: Callable[[Any], Any]) -> None:
+    """Give a taken message to its handler, with its attempt in the headers.
+
+    A message that is none is dropped with its text in the log, since no handler can look at it. A step whose
+    task
+    this process lacks goes back and waits a little: another worker may have it.
+    """
+    taker = channel.taker
+    try:
+        payload = loads(bytes_to_str(taken.message))
+        named = payload.pop(HEADER, None)
+        headers = payload.setdefault("headers", {})
+        properties = payload["properties"]
+        properties["delivery_tag"] = str(taken.take)
+        properties.setdefault("delivery_info", {"exchange": "", "routing_key": taken.queue})
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        kombu_redis.crit(
+            "agentq: dropped what is no message from queue %r: %r\n%r", taken.queue, error, taken.message
+        )
+        try_settle(taker, taken.take, "drop")
+        return
+    if named is not None:
+        root, step, generation = named.split("|")
+        holder = Holder(root=root, id=step, worker=taker.id, take=taken.take)
+        if not taker.serves(headers.get("task", "")):
+            _put_off(channel, taken, holder, payload)
+            return
+        headers[HOLDER_HEADER] = {
+            **holder.to_wire(),
+            "generation": int(generation),
+            "cancelled": taken.cancelled,
+        }
+    handler(payload)
+
+
+def _put_off(channel: Any, taken: Taken, holder: Holder, payload: dict[str, Any]) -> None:
+    name = payload["headers"].get("task", "")
+    kombu_redis.warning("agentq: no task %r here, step %s waits for a worker that has it", name, holder.id)
+    store = channel.store
+    again = Offer(
+        root=holder.root,
+        id=holder.id,
+        queue=taken.queue,
+        lane=lane_of(payload["properties"].get("priority")),
+        name=name,
+        message="{" + bytes_to_str(taken.message).split(",", 1)[1],
+        due_ms=store.now_ms() + UNSERVED_DELAY_MS,
+    )
+    try:
+        store.commit(
+            holder, mode="again", status="RETRY", offers=[again], error=f"no worker here serves {name!r}"
+        )
+    except Unavailable as error:
+        raise ConnectionError(str(error)) from error

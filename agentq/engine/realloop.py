@@ -1,0 +1,169 @@
+"""One real event loop per process, in a thread, for steps that are ``async def``.
+
+Steps of many threads share it, so that the connections that a library binds to a loop live on from step to
+step. Made at the first use, since a forked child inherits no threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import Future
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any, Final, TypeVar
+
+from celery import signals
+
+T = TypeVar("T")
+
+CLEANUP: Final = timedelta(seconds=5)
+"""What a cancelled coroutine gets to clean up; after that it is left behind and its caller goes on."""
+
+
+class Overdue(TimeoutError):
+    """The coroutine ran longer than allowed and was cancelled; not raised for a TimeoutError of its own."""
+
+
+class Ended(Exception):
+    """Carries SystemExit and KeyboardInterrupt out of the loop, which either would end for every step."""
+
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+class RealLoop:
+    """An event loop in a daemon thread of its own."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self._serve, name="agentq-loop", daemon=True)
+        self.thread.start()
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        try:
+            self.loop.run_forever()
+        finally:
+            self.loop.close()
+
+    def run(self, coroutine: Coroutine[Any, Any, T], timeout: timedelta | None) -> T:
+        """Return the coroutine's result; blocks the caller's thread."""
+        if threading.current_thread() is self.thread:
+            coroutine.close()
+            raise RuntimeError(
+                "A coroutine of agentq's event loop waits for that loop: await the other coroutine instead."
+            )
+        ended = threading.Event()
+        # call_soon_threadsafe, in there, copies this thread's context: the caller's variables come along.
+        future = asyncio.run_coroutine_threadsafe(_within(coroutine, timeout, ended), self.loop)
+        try:
+            return future.result()
+        except Ended as ended_by:
+            raise ended_by.cause from None
+        except BaseException:
+            # Also a soft time limit, which a signal raises here while the coroutine runs on: it must end
+            # first.
+            self._cancel(future, ended)
+            raise
+
+    def _cancel(self, future: Future[Any], ended: threading.Event) -> None:
+        if future.cancel():
+            ended.wait(CLEANUP.total_seconds())
+
+    def close(self) -> None:
+        """Cancel what runs, let it clean up, and end the thread."""
+        if self.loop.is_closed():
+            return
+        with suppress(RuntimeError, TimeoutError):
+            asyncio.run_coroutine_threadsafe(_wind_up(), self.loop).result(CLEANUP.total_seconds())
+        with suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join(CLEANUP.total_seconds())
+
+
+async def _within(coroutine: Coroutine[Any, Any, T], limit: timedelta | None, ended: threading.Event) -> T:
+    seconds = limit.total_seconds() if limit is not None else None
+    task = asyncio.ensure_future(_contained(coroutine))
+    try:
+        done, _ = await asyncio.wait({task}, timeout=seconds)
+        if done:
+            return task.result()
+        task.cancel()
+        # Not awaited without a limit: a coroutine may swallow its cancellation.
+        await asyncio.wait({task}, timeout=CLEANUP.total_seconds())
+        raise Overdue(f"cancelled after {seconds} s")
+    except asyncio.CancelledError:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=CLEANUP.total_seconds())
+        raise
+    finally:
+        ended.set()
+
+
+async def _contained(coroutine: Coroutine[Any, Any, T]) -> T:
+    try:
+        return await coroutine
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise Ended(error) from None
+
+
+async def _wind_up() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    await asyncio.get_running_loop().shutdown_asyncgens()
+    await asyncio.get_running_loop().shutdown_default_executor()
+
+
+_lock = threading.Lock()
+_current: RealLoop | None = None
+
+
+def run(coroutine: Coroutine[Any, Any, T], timeout: timedelta | None = None) -> T:
+    """Run ``coroutine`` on this process's event loop and return its result.
+
+    Blocks the caller's thread; context variables are the caller's. Raises Overdue when it took longer than
+    ``timeout`` (None: no limit) and was cancelled, else what the coroutine raised.
+    """
+    return _loop().run(coroutine, timeout)
+
+
+def close() -> None:
+    """End this process's event loop, if there is one; a later ``run`` makes another."""
+    global _current
+    with _lock:
+        found, _current = _current, None
+    if found is not None:
+        found.close()
+
+
+def _loop() -> RealLoop:
+    global _current
+    with _lock:
+        if _current is None:
+            _current = RealLoop()
+        return _current
+
+
+def _forget() -> None:
+    global _current, _lock
+    # The thread stayed in the parent, and the lock may have been held there at the moment of the fork.
+    _lock = threading.Lock()
+    _current = None
+
+
+def _on_process_shutdown(**_kwargs: Any) -> None:
+    close()
+
+
+os.register_at_fork(after_in_child=_forget)
+atexit.register(close)
+# A pool's children end without running atexit.
+signals.worker_process_shutdown.connect(_on_process_shutdown)

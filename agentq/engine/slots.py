@@ -1,0 +1,194 @@
+"""What this process may still take: one ``Taker`` per worker, set by the boot step, read by the transport.
+
+Owns the worker's id, the token of the take in flight and what has to be handed back. Must not know Celery's
+worker: the boot step passes in functions that look at its pool and its requests.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+from agentq.core.errors import Unavailable
+from agentq.store import Store
+
+Settlement = Literal["drop", "requeue"]
+
+
+def _nothing() -> Iterable[int]:
+    return ()
+
+
+def _anything(_name: str) -> bool:
+    return True
+
+
+class Taker:
+    """One worker id of this process: what it holds and how much more it may take.
+
+    Only the consuming thread takes and settles, except ``refuse``, which any thread may call.
+
+    Args:
+        store: where takes are recorded.
+        label: name for people, such as the Celery node's.
+        free: how many slots are idle now; None leaves the limit to the channel's prefetch count.
+        running: take numbers of the attempts that run now.
+        serves: whether this process has a task of that name.
+        on_refused: called once when the store says that this id was marked dead.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        label: str,
+        free: Callable[[], int] | None = None,
+        running: Callable[[], Iterable[int]] = _nothing,
+        serves: Callable[[str], bool] = _anything,
+        on_refused: Callable[[], None] | None = None,
+    ) -> None:
+        # Fresh per process start: a dead id is never enrolled again, and a restarted worker is another
+        # worker.
+        self.id = uuid.uuid4().hex
+        self.pid = os.getpid()
+        self.store = store
+        self.label = label
+        self.serves = serves
+        self.refused = False
+        self.closed = False
+        self.used = False
+        self._free = free
+        self._running = running
+        self._on_refused = on_refused
+        self._token: str | None = None
+        self._orphans: set[int] = set()
+        self._unsettled: dict[int, Settlement] = {}
+        self._in_flight: weakref.ref[Any] | None = None
+
+    def __repr__(self) -> str:
+        return f"Taker({self.label!r}, id={self.id!r}, refused={self.refused})"
+
+    def credit(self, *, prefetch: int, unacknowledged: int) -> int:
+        """Return how many messages may be taken now.
+
+        ``prefetch`` is the channel's limit of unacknowledged messages, 0 for none; a consumer that is no
+        worker and has no limit takes one at a time.
+        """
+        if self.refused or self.closed:
+            return 0
+        allowed = prefetch - unacknowledged if prefetch else None
+        if self._free is not None:
+            free = self._free()
+            return max(0, free if allowed is None else min(free, allowed))
+        return 1 if allowed is None else max(0, allowed)
+
+    def token(self) -> str:
+        """Return the token of the next take: the last one until its reply was read.
+
+        A reply that was lost with its connection is so asked for again instead of a second batch.
+        """
+        self.used = True
+        if self._token is None:
+            self._token = self.store.new_token()
+        return self._token
+
+    def answered(self) -> None:
+        """Have the next take be a new one: the last reply was read, its messages are being delivered."""
+        self._token = None
+
+    def begin(self, channel: Any) -> bool:
+        """Reserve the take for ``channel``; False while another channel's take is under way.
+
+        The store keeps one reply per worker: two takes at once would lose the first one's to a cut
+        connection.
+        """
+        other = self._in_flight() if self._in_flight is not None else None
+        if other is not None and other is not channel and other.is_taking():
+            return False
+        self._in_flight = weakref.ref(channel)
+        return True
+
+    def refuse(self) -> None:
+        """Stop taking for good: another worker owns what this one held."""
+        if self.refused:
+            return
+        self.refused = True
+        if self._on_refused is not None:
+            self._on_refused()
+
+    def settle(self, take: int, how: Settlement) -> None:
+        """End the custody of a plain message, or hand any message back.
+
+        Raises Unavailable without the server; the wish is kept then and repeated before the next take.
+        """
+        self._orphans.discard(take)
+        self._unsettled[take] = how
+        if how == "drop":
+            self.store.drop(self.id, take)
+        else:
+            self.store.requeue(self.id, take)
+        self._unsettled.pop(take, None)
+
+    def forget(self, take: int) -> None:
+        """Take back a wish to hand ``take`` back: its attempt has come to its end."""
+        self._orphans.discard(take)
+
+    def abandon(self, takes: Iterable[int]) -> None:
+        """Note what a closed channel had delivered and not seen acknowledged.
+
+        Celery drops from memory what had not started when a connection is lost; nothing else would give it
+        back.
+        """
+        self._orphans.update(takes)
+
+    def reconcile(self) -> None:
+        """Hand back what was dropped from memory, and settle what could not be settled before."""
+        if self._orphans:
+            orphans, self._orphans = self._orphans, set()
+            for take in orphans.difference(self._running()):
+                self._unsettled.setdefault(take, "requeue")
+        for take, how in list(self._unsettled.items()):
+            self.settle(take, how)
+
+    def leave(self) -> int:
+        """Hand back all that is held and take nothing more; return how many messages went back."""
+        self.closed = True
+        return self.store.leave(self.id)
+
+
+_current: Taker | None = None
+
+
+def publish(taker: Taker) -> None:
+    """Make ``taker`` the one of this process, for every channel that it opens."""
+    global _current
+    _current = taker
+
+
+def withdraw(taker: Taker) -> None:
+    """Undo ``publish``; nothing happens when another taker stands there."""
+    global _current
+    if _current is taker:
+        _current = None
+
+
+def current() -> Taker | None:
+    """Return this process's taker; None in a process that is no worker, also in a worker's child.
+
+    A forked child inherits the variable; were it to take under its parent's id, the two would share one
+    token.
+    """
+    if _current is None or _current.pid != os.getpid():
+        return None
+    return _current
+
+
+def try_settle(taker: Taker, take: int, how: Settlement) -> None:
+    """Settle, as a kombu channel wants it: a server that is away is a ConnectionError."""
+    try:
+        taker.settle(take, how)
+    except Unavailable as error:
+        raise ConnectionError(str(error)) from error
