@@ -7,13 +7,16 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, ClassVar, Final, Self
 
-from agentq.core.codec import dumps, to_jsonable
+from agentq.core.codec import to_jsonable
 
 Wire = dict[str, Any]
 """An error on the wire: `code`, and `fields` that JSON can hold."""
 
 _SHOWN_CHARACTERS: Final = 200
 """A value in a message is cut here: enough to recognise it, too little to fill a terminal or a log line."""
+
+ABSENT: Final = object()
+"""Stands for no value where None would be one."""
 
 
 class AgentqError(Exception):
@@ -106,20 +109,15 @@ class Unavailable(AgentqError):
     retryable = True
 
 
-def shown(value: object) -> str:
-    """How a value stands in a message: its repr, cut to 200 characters."""
-    text = repr(value)
-    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}… ({len(text)} characters)"
-
-
-def sample(value: object) -> Any:
-    """What an error keeps of a value: itself if JSON holds it and it is short, else its repr, cut."""
+def shown(value: object) -> str | None:
+    """How a value stands in a message: its repr, cut to 200 characters; None for ABSENT."""
+    if value is ABSENT:
+        return None
     try:
-        if len(dumps(value)) <= _SHOWN_CHARACTERS:
-            return value
-    except (TypeError, ValueError):
-        pass
-    return shown(value)
+        text = repr(value)
+    except Exception as error:  # A stranger's __repr__ must not hide the error that is being told.
+        text = f"<{type(value).__qualname__} whose repr fails: {type(error).__name__}>"
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}… ({len(text)} characters)"
 
 
 def near(name: str, known: Iterable[str]) -> str:

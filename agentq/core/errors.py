@@ -102,7 +102,7 @@ class RunNotFound(RunError):
 
     def describe(self) -> str:
         return (
-            f"Run {self.run_id} is not in the store: the id is wrong, it belongs to another server or prefix, "
+            f"Run {self.run_id} is not in the store: the id is wrong, it is of another server or prefix, "
             'or its retention is over. "agentq runs list" shows the runs.'
         )
 

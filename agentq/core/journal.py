@@ -3,16 +3,16 @@
 A journal is a list of JSON objects; an entry's place in the list is its index. It owns their spelling; what
 an agent does with them is the runtime's.
 
-| k      | Entry  | Input | Fields                                                                            |
-|--------|--------|-------|-----------------------------------------------------------------------------------|
-| start  | Start  | yes   | version; always the first entry                                                   |
+| k      | Entry  | Input | Fields                                                                      |
+|--------|--------|-------|-----------------------------------------------------------------------------|
+| start  | Start  | yes   | version; always the first entry                                             |
 | result | Result | yes   | id of the ask; s: ok, error, revoked; v: value or error's wire form; ref: 1 |
-| joined | Joined | yes   | id of the ask whose members have all arrived                                      |
-| signal | Signal | yes   | n: name; v: payload; i: the signal's id                                           |
-| answer | Answer | yes   | id of the ask; v: the answer                                                      |
-| tick   | Tick   | yes   | nothing but the time                                                              |
-| cancel | Cancel | yes   | why                                                                               |
-| ask    | Ask    | no    | id, key, kind, name, after; n, q and schema by kind                               |
+| joined | Joined | yes   | id of the ask whose members have all arrived                                |
+| signal | Signal | yes   | n: name; v: payload; i: the signal's id                                     |
+| answer | Answer | yes   | id of the ask; v: the answer                                                |
+| tick   | Tick   | yes   | nothing but the time                                                        |
+| cancel | Cancel | yes   | why                                                                         |
+| ask    | Ask    | no    | id, key, kind, name, after; n, q and schema by kind                         |
 
 Every input has `t`, the server's time in ms, which the script that appends it puts there.
 """

@@ -1,25 +1,24 @@
 """The errors that mean: fix the code or the configuration. Import them from `errors`."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
-from agentq.core.error_base import UsageError, listed, near, sample, shown
+from agentq.core.error_base import ABSENT, UsageError, listed, near, shown
 
 
 class InvalidArguments(UsageError):
-    """A call does not fit the step or agent; nothing was sent. A long `value` is cut."""
+    """A call does not fit the step or agent; nothing was sent. `value` is its repr, cut."""
 
     code = "invalid_arguments"
     step: str
     parameter: str
-    value: Any
+    value: str | None
     reason: str
 
-    def __init__(self, *, step: str, parameter: str, value: object = None, reason: str) -> None:
-        self._fill(step=step, parameter=parameter, value=sample(value), reason=reason)
+    def __init__(self, *, step: str, parameter: str, value: object = ABSENT, reason: str) -> None:
+        self._fill(step=step, parameter=parameter, value=shown(value), reason=reason)
 
     def describe(self) -> str:
-        given = "" if self.value is None else f" (given: {shown(self.value)})"
+        given = "" if self.value is None else f" (given: {self.value})"
         return f'Argument "{self.parameter}" of "{self.step}" is wrong: {self.reason}{given}.'
 
 
@@ -28,15 +27,15 @@ class InvalidResult(UsageError):
 
     code = "invalid_result"
     step: str
-    value: Any
+    value: str | None
     reason: str
 
     def __init__(self, *, step: str, value: object, reason: str) -> None:
-        self._fill(step=step, value=sample(value), reason=reason)
+        self._fill(step=step, value=shown(value), reason=reason)
 
     def describe(self) -> str:
         return (
-            f'The result of "{self.step}" is wrong: {self.reason} (returned: {shown(self.value)}). '
+            f'The result of "{self.step}" is wrong: {self.reason} (returned: {self.value}). '
             "Return what the hint says, or correct the hint."
         )
 
@@ -46,16 +45,16 @@ class InvalidSetting(UsageError):
 
     code = "invalid_setting"
     name: str
-    value: Any
+    value: str | None
     reason: str
     source: str | None
 
-    def __init__(self, *, name: str, value: object = None, reason: str, source: str | None = None) -> None:
-        self._fill(name=name, value=sample(value), reason=reason, source=source)
+    def __init__(self, *, name: str, value: object = ABSENT, reason: str, source: str | None = None) -> None:
+        self._fill(name=name, value=shown(value), reason=reason, source=source)
 
     def describe(self) -> str:
         place = f"{self.source}: " if self.source else ""
-        given = "" if self.value is None else f" (given: {shown(self.value)})"
+        given = "" if self.value is None else f" (given: {self.value})"
         return f"{place}Setting {self.name} is wrong: {self.reason}{given}."
 
 

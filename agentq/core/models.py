@@ -1,0 +1,287 @@
+"""What options, events and summaries are made of. Frozen, and an unknown field is refused.
+
+It must not know where a value comes from, or what acts on it.
+"""
+
+from datetime import timedelta
+from decimal import Decimal
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    field_serializer,
+    model_validator,
+)
+
+from agentq.core.lanes import Priority
+from agentq.core.units import Duration
+
+__all__ = [
+    "ENDED",
+    "AskState",
+    "AskSummary",
+    "Breaker",
+    "Budget",
+    "Event",
+    "Model",
+    "Needs",
+    "Priority",
+    "Retry",
+    "RunStatus",
+    "RunSummary",
+    "StepSummary",
+    "Usage",
+]
+
+RunStatus = Literal["queued", "running", "parked", "delayed", "succeeded", "failed", "cancelled"]
+"""How a run or a step stands. Delayed: it waits for its time (a retry, a later start)."""
+
+ENDED: Final[frozenset[RunStatus]] = frozenset({"succeeded", "failed", "cancelled"})
+"""The statuses that nothing leaves."""
+
+AskState = Literal["open", "answered", "closed"]
+"""How a question stands. Closed: its run went on without an answer (a time-out, the run's end)."""
+
+
+def _exact(value: Any) -> Any:
+    """A float as its shortest decimal: `Budget(usd=0.1)` is a tenth, not 0.1000000000000000055."""
+    return Decimal(repr(value)) if isinstance(value, float) else value
+
+
+Usd = Annotated[Decimal, BeforeValidator(_exact), Field(ge=0)]
+
+
+class Model(BaseModel):
+    """The base of all: frozen, unknown fields refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Needs(Model):
+    """What a step needs of its pool. Any further keyword is a tag: `Needs(gpu="a100", os="linux")`."""
+
+    gpu: str | None = None
+    """The kind of GPU; a pool's tag `gpu` must be the same."""
+    vram_gb: float | None = Field(default=None, gt=0)
+    """Least memory of the GPU; a pool's tag `vram_gb` must be at least this."""
+    region: str | None = None
+    """Where the data may go; a pool's tag `region` must be the same."""
+    tags: dict[str, str] = Field(default_factory=dict)
+    """Any other tags, which a pool must have with the same values."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_tags(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        tags = {name: _tag(value) for name, value in given.items() if name not in cls.model_fields}
+        if not tags:
+            return given
+        known = {name: value for name, value in given.items() if name in cls.model_fields}
+        return known | {"tags": {**known.get("tags", {}), **tags}}
+
+    def __init__(
+        self,
+        *,
+        gpu: str | None = None,
+        vram_gb: float | None = None,
+        region: str | None = None,
+        tags: dict[str, str] | None = None,
+        **more: str | float | bool,
+    ) -> None:
+        # Spelled out for editors: what pydantic would derive refuses the further keywords.
+        given: dict[str, Any] = {"gpu": gpu, "vram_gb": vram_gb, "region": region, "tags": tags or {}}
+        super().__init__(**given, **more)
+
+    def as_tags(self) -> dict[str, str]:
+        """Everything that is needed, as a pool's tags would say it."""
+        known = {"gpu": self.gpu, "vram_gb": self.vram_gb, "region": self.region}
+        return {name: _tag(value) for name, value in known.items() if value is not None} | self.tags
+
+
+def _tag(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+class Retry(Model):
+    """How often and when a failed step is tried again: after `wait`, then each time `factor` times longer."""
+
+    attempts: PositiveInt = 3
+    """All attempts, the first one too; 1 never tries again."""
+    wait: Duration = Field(default=timedelta(seconds=1), ge=timedelta(0))
+    """The pause after the first attempt."""
+    factor: float = Field(default=2, ge=1)
+    max_wait: Duration = Field(default=timedelta(seconds=60), ge=timedelta(0))
+    """No pause is longer; jitter included."""
+    jitter: float = Field(default=0.1, ge=0, le=1)
+    """The share by which chance makes a pause shorter or longer, so that a crowd does not return as one."""
+    on: tuple[type[BaseException], ...] = (Exception,)
+    """The errors after which the step is tried again; for any other the first failure is final."""
+
+    @field_serializer("on", when_used="json")
+    def _name_errors(self, on: tuple[type[BaseException], ...]) -> list[str]:
+        return [f"{cls.__module__}.{cls.__qualname__}" for cls in on]
+
+
+class Budget(Model):
+    """Limits over a run and all its sub-agents; None is no limit."""
+
+    usd: Usd | None = None
+    tokens: NonNegativeInt | None = None
+    """Tokens in and out together."""
+    steps: NonNegativeInt | None = None
+    wall: Duration | None = Field(default=None, gt=timedelta(0))
+    """From the run's start to its end, waiting included, on the server's clock."""
+
+    def __init__(
+        self,
+        *,
+        usd: Decimal | float | str | None = None,
+        tokens: int | None = None,
+        steps: int | None = None,
+        wall: timedelta | None = None,
+    ) -> None:
+        given: dict[str, Any] = {"usd": usd, "tokens": tokens, "steps": steps, "wall": wall}
+        super().__init__(**given)
+
+
+class Breaker(Model):
+    """Keeps calls away from what fails: opens after so many failures, and tries again later.
+
+    All steps that name the same breaker share it.
+    """
+
+    name: str = Field(min_length=1)
+    failures: PositiveInt = 5
+    window: Duration = Field(default=timedelta(seconds=30), gt=timedelta(0))
+    reset_after: Duration = Field(default=timedelta(seconds=30), gt=timedelta(0))
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        failures: int = 5,
+        window: timedelta = timedelta(seconds=30),
+        reset_after: timedelta = timedelta(seconds=30),
+    ) -> None:
+        given: dict[str, Any] = {"name": name, "failures": failures, "window": window}
+        given["reset_after"] = reset_after
+        super().__init__(**given)
+
+
+class Usage(Model):
+    """What model calls have used."""
+
+    tokens_in: NonNegativeInt = 0
+    tokens_out: NonNegativeInt = 0
+    usd: Usd = Decimal(0)
+    model: str | None = None
+    """None for a sum over several models, or where none was named."""
+
+    def __init__(
+        self,
+        *,
+        tokens_in: int = 0,
+        tokens_out: int = 0,
+        usd: Decimal | float | str = Decimal(0),
+        model: str | None = None,
+    ) -> None:
+        given: dict[str, Any] = {"tokens_in": tokens_in, "tokens_out": tokens_out, "usd": usd, "model": model}
+        super().__init__(**given)
+
+    def __add__(self, other: "Usage") -> "Usage":
+        """Both together; the model's name stays if both name the same one."""
+        return Usage(
+            tokens_in=self.tokens_in + other.tokens_in,
+            tokens_out=self.tokens_out + other.tokens_out,
+            usd=self.usd + other.usd,
+            model=self.model if self.model == other.model else None,
+        )
+
+
+class Event(Model):
+    """Something that happened in a run."""
+
+    offset: NonNegativeInt
+    """Its place in the run's list of events; `handle.events(after=offset)` goes on behind it."""
+    at: AwareDatetime
+    """Server time."""
+    kind: str
+    run_id: str
+    step_id: str | None = None
+    name: str | None = None
+    """The step's or agent's name."""
+    worker: str | None = None
+    fields: dict[str, Any] = Field(default_factory=dict)
+    """What else the kind tells, JSON-able."""
+
+
+class RunSummary(Model):
+    """A run, as listings show it."""
+
+    run_id: str
+    agent: str
+    """The agent's name; for a canvas the name of its first task."""
+    status: RunStatus
+    started_at: AwareDatetime | None = None
+    """When it was started, not when a worker first took it. Server time, like all times here."""
+    finished_at: AwareDatetime | None = None
+    tenant: str | None = None
+    priority: Priority | None = None
+    """None where it was not recorded."""
+    version: str | None = None
+    parent_id: str | None = None
+    """The run that called or spawned this one; None for the root."""
+    key: str | None = None
+
+
+class StepSummary(Model):
+    """A step, as listings and the timeline show it."""
+
+    step_id: str
+    name: str
+    status: RunStatus
+    attempts: NonNegativeInt = 0
+    """How often it was taken, the running attempt included."""
+    queue: str | None = None
+    """The queue, which has its pool's name; None for a local call."""
+    worker: str | None = None
+    """The worker of the last attempt."""
+    queued_at: AwareDatetime | None = None
+    started_at: AwareDatetime | None = None
+    """Start of the last attempt."""
+    finished_at: AwareDatetime | None = None
+    error: str | None = None
+    """The last attempt's error, also while another attempt is to come."""
+    priority: Priority | None = None
+    """None where it was not recorded."""
+    why: str | None = None
+    """Why it waits, where something else than a free worker is missing."""
+
+
+class AskSummary(Model):
+    """A question to a person."""
+
+    ask_id: str
+    run_id: str
+    agent: str
+    question: str
+    answer_schema: dict[str, Any] = Field(default_factory=dict)
+    """JSON schema of the answer; an empty one allows anything."""
+    asked_at: AwareDatetime
+    state: AskState = "open"
+    answer: Any = None
+    answered_by: str | None = None
+
+    @property
+    def options(self) -> tuple[Any, ...]:
+        """The answers to choose from; empty where the answer is free."""
+        return tuple(self.answer_schema.get("enum", ()))
