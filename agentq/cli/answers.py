@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +18,12 @@ def read_answer(ask: AskSummary, words: str) -> Any:
     Yes and no are understood where a truth is asked for, text is taken as it stands where text is asked
     for, and everything else is read as JSON.
     """
-    schema = answer_schema(ask)
-    kind = schema.get("type")
+    kind = ask.answer_schema.get("type")
     if kind == "boolean":
         if words.strip().lower() not in TRUTHS:
             raise ValueError(f'"{words}" is neither yes nor no')
         return TRUTHS[words.strip().lower()]
-    if kind == "string" or (kind is None and isinstance((schema.get("enum") or [None])[0], str)):
+    if kind == "string" or (kind is None and isinstance(next(iter(ask.options), None), str)):
         return words
     try:
         return json.loads(words)
@@ -33,7 +33,9 @@ def read_answer(ask: AskSummary, words: str) -> Any:
         return words
 
 
-def answer_schema(ask: AskSummary) -> dict[str, Any]:
-    """The JSON schema of the answer, empty when the ask takes anything."""
-    schema = getattr(ask, "answer_schema", None)
-    return schema if isinstance(schema, dict) else {}
+def person() -> str:
+    """Who answers, for the run's history; empty where the system knows no name for the user."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return ""

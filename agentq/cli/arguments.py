@@ -19,22 +19,22 @@ Parameters = Mapping[str, Mapping[str, Any]]
 """By name: `schema` (JSON schema), `required`, `position`; `CallSchema.json_schema`."""
 
 
-def parse_arguments(agent: str, parameters: Parameters, tokens: Sequence[str]) -> dict[str, Any]:
+def parse_arguments(agent: str, parameters: Parameters, words: Sequence[str]) -> dict[str, Any]:
     """The agent's keyword arguments, from `--name value`, `--name=value`, and for truths `--[no-]name`.
 
     A parameter that takes strings gets the text as it stands, any other gets it read as JSON. A list may
     be given as JSON, or item by item with the option repeated.
     """
     given: dict[str, list[str | bool]] = {}
-    rest = list(tokens)
+    rest = list(words)
     while rest:
-        token = rest.pop(0)
-        if not token.startswith("--") or token == "--":
+        word = rest.pop(0)
+        if not word.startswith("--") or word == "--":
             raise CommandRefused(
-                f'Agent "{agent}" takes its arguments by name; "{token}" has none. '
+                f'Agent "{agent}" takes its arguments by name; "{word}" has none. '
                 f"{example(agent, parameters)}"
             )
-        option, equals, text = token[2:].partition("=")
+        option, equals, text = word[2:].partition("=")
         name, truth = _parameter_named(agent, parameters, option)
         if equals:
             given.setdefault(name, []).append(text)
@@ -46,9 +46,9 @@ def parse_arguments(agent: str, parameters: Parameters, tokens: Sequence[str]) -
             raise CommandRefused(f'Option "--{option}" needs a value. {example(agent, parameters)}')
     missing = [name for name, entry in parameters.items() if entry.get("required") and name not in given]
     if missing:
-        words = ", ".join(f'"{name}"' for name in missing)
+        names = ", ".join(f'"{name}"' for name in missing)
         raise CommandRefused(
-            f'Agent "{agent}" needs {words}, which {"was" if len(missing) == 1 else "were"} not given. '
+            f'Agent "{agent}" needs {names}, which {"was" if len(missing) == 1 else "were"} not given. '
             f"{example(agent, parameters)}"
         )
     return {name: _value(agent, parameters, name, texts) for name, texts in given.items()}

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 
 import click
 
-from agentq.cli.answers import read_answer
+from agentq.cli.answers import person, read_answer
+from agentq.cli.commands import ExampleGroup
 from agentq.cli.errors import CommandRefused
 from agentq.cli.output import print_json, say
 from agentq.cli.session import Session, app_command, json_option
 
 
-@click.group()
+@click.group(cls=ExampleGroup)
 def asks() -> None:
     """List and answer the questions that runs ask people.
 
-    \b
     Example:
       agentq asks list
       agentq asks answer ASK yes
@@ -25,20 +26,18 @@ def asks() -> None:
 
 @asks.command("list")
 @click.option("--run", "run_id", metavar="RUN", help="Only the questions of this run.")
-@click.option("--all", "with_answered", is_flag=True, help="Those that have an answer too.")
 @json_option
 @app_command
-def list_asks(session: Session, run_id: str | None, with_answered: bool, as_json: bool) -> int:
+def list_asks(session: Session, run_id: str | None, as_json: bool) -> int:
     """List the questions that wait for a person.
 
-    \b
     Example:
       agentq asks list --run 3f2a81c0
     """
     from agentq.cli.runs import find_run
 
     whole_id = find_run(session.app, run_id).id if run_id else None
-    found = [ask for ask in session.app.asks.list(run_id=whole_id) if with_answered or ask.answer is None]
+    found = session.app.asks.list(run_id=whole_id)
     if as_json:
         print_json(found)
         return 0
@@ -63,7 +62,6 @@ def answer(session: Session, ask_id: str, value: str, as_json: bool) -> int:
 
     An ask's id may be shortened to its first characters while they are unique.
 
-    \b
     Example:
       agentq asks answer 5b1d02aa yes
     """
@@ -79,9 +77,11 @@ def answer(session: Session, ask_id: str, value: str, as_json: bool) -> int:
         read = read_answer(ask, value)
     except ValueError as error:
         raise CommandRefused(f'{error}; the question is "{ask.question}".') from error
-    session.app.asks.answer(ask.ask_id, read)
+    standing = session.app.asks.answer(ask.ask_id, read, by=person())
     if as_json:
-        print_json({"ask_id": ask.ask_id, "run_id": ask.run_id, "answer": read})
+        print_json({"ask_id": ask.ask_id, "run_id": ask.run_id, "answer": standing})
+    elif standing != read:
+        click.echo(f"Somebody was faster: the answer is {json.dumps(standing, ensure_ascii=False)}.")
     else:
         click.echo(f'Answered "{ask.question}" of run {ask.run_id}.')
     return 0

@@ -19,8 +19,8 @@ def agent_rows(app: AgentQ) -> list[dict[str, Any]]:
     return [
         {
             "agent": name,
-            "version": getattr(app.agents[name], "version", None),
-            "pool": app.agents[name].pool,
+            "version": app.agents[name].agentq.version,
+            "pool": app.agents.pool_of(name),
             "parameters": parameters_of(app, name),
         }
         for name in sorted(app.agents)
@@ -29,7 +29,7 @@ def agent_rows(app: AgentQ) -> list[dict[str, Any]]:
 
 def pools_of(app: AgentQ, agent: str) -> list[str]:
     """The pools whose workers the agent may need: its own first, then those of the application's steps."""
-    return list(dict.fromkeys([app.agents[agent].pool, *app.pools]))
+    return list(dict.fromkeys([app.agents.pool_of(agent), *app.pools]))
 
 
 def served_pools(app: AgentQ) -> dict[str, list[str]]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from agentq.cli.commands import ExampleCommand
 from agentq.cli.errors import UNREACHABLE, exit_code_of
 from agentq.cli.findings import (
     Finding,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 MARKS = {"ok": ("ok", "green"), "warn": ("look", "yellow"), "bad": ("bad", "bold red")}
 
 
-@click.command()
+@click.command(cls=ExampleCommand)
 @json_option
 @app_command
 def doctor(session: Session, as_json: bool) -> int:
@@ -35,7 +36,6 @@ def doctor(session: Session, as_json: bool) -> int:
     Ends with 0 when all is well or worth a look only, 1 when something is bad, 3 when the server cannot
     be reached.
 
-    \b
     Example:
       agentq doctor --json
     """

@@ -41,7 +41,7 @@ def show_error(error: BaseException, *, debug: bool) -> None:
         words = f'The server cannot be reached: {error}. "agentq doctor" says what to do.'
     else:
         words = f"{type(error).__name__}: {error}. This is not expected; --debug shows the traceback."
-    print(f"agentq: {words}", file=sys.stderr)
+    sys.stderr.write(f"agentq: {words}\n")
 
 
 def _is_lost_connection(error: BaseException) -> bool:

@@ -16,9 +16,10 @@ import click
 from rich.console import Console
 from rich.live import Live
 
-from agentq.cli.answers import read_answer
-from agentq.console.live import DONE, LiveView, RunMoment, count_by_name
-from agentq.console.words import duration, one_line, short_id
+from agentq.cli.answers import person, read_answer
+from agentq.console.live import LiveView, RunMoment, count_by_name
+from agentq.console.words import duration, one_line, short_id, short_name
+from agentq.core.models import ENDED
 
 if TYPE_CHECKING:
     from agentq.app import AgentQ
@@ -44,8 +45,7 @@ class Follower:
         timeout: timedelta | None = None,
         tend: Callable[[], list[str]] | None = None,
     ) -> None:
-        """`console` is where progress goes, none at all when `None`; `tend` is called at each look and may
-        give notes to show."""
+        """`console` is where progress goes, nowhere when `None`; `tend`, called at each look, gives notes."""
         self._app = app
         self._handle = handle
         self._agent = agent
@@ -58,7 +58,7 @@ class Follower:
         self._asked: set[str] = set()
 
     def follow(self) -> str:
-        """The run's last status; one that is not among `DONE` means that the time is over."""
+        """The run's last status; one that is not among `ENDED` means that the time is over."""
         if self._console is None:
             return self._last(self._moments())
         if not self._console.is_terminal:
@@ -77,7 +77,7 @@ class Follower:
             asked_at = time.monotonic()
             moment = self._look()
             yield moment
-            if moment.status in DONE:
+            if moment.status in ENDED:
                 return
             now = time.monotonic()
             if self._deadline is not None and now >= self._deadline:
@@ -92,7 +92,7 @@ class Follower:
         status = str(self._handle.status())
         if self._tend is not None:
             self._notes.extend(self._tend())
-        waits = status not in DONE and self._console is not None
+        waits = status not in ENDED and self._console is not None
         return RunMoment(
             run_id=self._handle.id,
             agent=self._agent,
@@ -100,9 +100,7 @@ class Follower:
             began=self._began,
             now=datetime.now(UTC),
             steps=self._handle.steps() if self._console is not None else (),
-            asks=[ask for ask in self._app.asks.list(run_id=self._handle.id) if ask.answer is None]
-            if waits
-            else (),
+            asks=self._app.asks.list(run_id=self._handle.id) if waits else (),
             notes=tuple(self._notes[-5:]),
         )
 
@@ -129,7 +127,7 @@ class Follower:
             self._put(ask, console)
 
     def _to_put(self, moment: RunMoment) -> AskSummary | None:
-        if not sys.stdin.isatty() or moment.status in DONE:
+        if not sys.stdin.isatty() or moment.status in ENDED:
             return None
         return next((ask for ask in moment.asks if ask.ask_id not in self._asked), None)
 
@@ -143,7 +141,7 @@ class Follower:
                 value = read_answer(ask, words)
                 break
             console.print("That is not an answer to this question.", style="yellow")
-        self._app.asks.answer(ask.ask_id, value)
+        self._app.asks.answer(ask.ask_id, value, by=person())
 
     def _tell_lines(self, console: Console) -> str:
         status, told_notes = "", 0
@@ -175,7 +173,7 @@ class Follower:
             self._told[count.name] = (count.words(), now)
             on = sorted({step.worker for step in moment.steps if step.name == count.name and step.worker})
             where = f" on {', '.join(one_line(worker) for worker in on[:4])}" if on else ""
-            _line(console, f"{elapsed}  {one_line(count.name)} {count.words()}{where}")
+            _line(console, f"{elapsed}  {short_name(count.name)} {count.words()}{where}")
 
 
 def _line(console: Console, words: str) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from agentq.cli.commands import ExampleCommand
 from agentq.cli.errors import CommandRefused
 
 AGENTS_PY = '''\
@@ -38,14 +39,13 @@ FILES = {"agents.py": AGENTS_PY, "agentq.toml": AGENTQ_TOML}
 GITIGNORE = ".agentq/\n__pycache__/\n"
 
 
-@click.command()
+@click.command(cls=ExampleCommand)
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=Path("."))
 def init(folder: Path) -> int:
     """Write a working project of a few lines into FOLDER (the current one).
 
     Files that exist are never overwritten.
 
-    \b
     Example:
       agentq init shop && cd shop
       agentq run hello --names Ada --names Grace

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from agentq.cli.commands import ExampleCommand, ExampleGroup
 from agentq.cli.output import print_json, say
 from agentq.cli.session import Session, app_command, json_option
 
@@ -14,13 +15,12 @@ if TYPE_CHECKING:
     from agentq.core.pools import PoolSpec
 
 
-@click.command()
+@click.command(cls=ExampleCommand)
 @json_option
 @app_command
 def agents(session: Session, as_json: bool) -> int:
     """List the agents that can be run, with their parameters.
 
-    \b
     Example:
       agentq agents --json
     """
@@ -52,32 +52,28 @@ def _options(parameters: Mapping[str, Mapping[str, Any]]) -> str:
     )
 
 
-@click.command()
+@click.command(cls=ExampleCommand)
 @json_option
 @app_command
 def pools(session: Session, as_json: bool) -> int:
     """List the pools: kind, slots, tags, messages that wait, workers that serve.
 
-    \b
     Example:
       agentq pools
     """
-    from agentq.core.lanes import PRIORITIES
-
     from agentq.cli.catalogue import served_pools
 
     app = session.app
     served = served_pools(app)
     rows = []
     for name, spec in app.pools.items():
-        waiting = app.store.waiting(name)
         rows.append(
             {
                 "pool": name,
                 "kind": spec.kind,
                 "concurrency": spec.concurrency,
                 "tags": tags_of(spec),
-                "waiting": {word: waiting.get(lane, 0) for word, lane in PRIORITIES.items()},
+                "waiting": app.store.waiting(name),
                 "workers": served.get(name, []),
             }
         )
@@ -117,11 +113,10 @@ def _waiting(lanes: Mapping[str, int]) -> str:
     return ", ".join(words) or "0"
 
 
-@click.group()
+@click.group(cls=ExampleGroup)
 def workers() -> None:
     """List the workers that are alive.
 
-    \b
     Example:
       agentq workers list
     """
@@ -133,7 +128,6 @@ def workers() -> None:
 def list_workers(session: Session, as_json: bool) -> int:
     """List the workers that are alive, with their pools and slots.
 
-    \b
     Example:
       agentq workers list --json
     """

@@ -123,8 +123,9 @@ def load_app(source: AppSource) -> Any:
 
 
 def _is_app(value: Any) -> bool:
-    # Asked of the class: on the object itself a lazy attribute would already open a connection.
-    return all(hasattr(type(value), name) for name in ("agents", "runs"))
+    # Asked of the class, by a method of agentq's alone: importing `agentq.app` to compare types would load
+    # Celery also where the module turns out to be missing.
+    return hasattr(type(value), "server_words")
 
 
 def _where(error: BaseException) -> str:

@@ -58,7 +58,7 @@ class OwnWorkers:
         plans = plan_workers(app.pools, lacking, together=True)
         env = child_environment(self._session.source)
         members = [
-            Member(plan.name, worker_argv(plan, self._session.source, log_level="WARNING"), env)
+            Member(plan.name, worker_argv(plan, self._session.celery_spec, log_level="WARNING"), env)
             for plan in plans
         ]
         self._tails = {member.name: deque(maxlen=TAIL_LINES) for member in members}

@@ -139,8 +139,9 @@ class Company:
         self._readers = [thread for thread in self._readers if thread.is_alive()] + [reader]
 
     def _read(self, name: str, stream: IO[bytes]) -> None:
-        for line in stream:
-            self._write_line(name, line.decode("utf-8", errors="replace").rstrip("\r\n"))
+        with stream:
+            for line in stream:
+                self._write_line(name, line.decode("utf-8", errors="replace").rstrip("\r\n"))
 
 
 def ending(code: int) -> str:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import click
 
+from agentq.cli.commands import ExampleGroup
 from agentq.cli.errors import exit_code_of, show_error
 from agentq.cli.session import Session
 
@@ -49,7 +50,7 @@ Exit codes:
   3  the server cannot be reached"""
 
 
-class LazyGroup(click.Group):
+class LazyGroup(ExampleGroup):
     """A group whose commands are imported when they are called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -113,7 +114,6 @@ def _show_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> 
 def root(ctx: click.Context, app: str | None, debug: bool) -> None:
     """Run AI agents durably on Celery.
 
-    \b
     Example:
       agentq run research --question "How is state kept?" --folder docs
     """

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agentq.cli.arguments import describe_parameters, parse_arguments
-from agentq.cli.errors import FAILED
+from agentq.cli.arguments import describe_parameters, example, parse_arguments
+from agentq.cli.commands import ExampleCommand
+from agentq.cli.errors import FAILED, CommandRefused
 from agentq.cli.output import print_json, say
 from agentq.cli.session import Session, app_command, json_option
 
 if TYPE_CHECKING:
     from agentq.cli.own_workers import OwnWorkers
+    from agentq.core.lanes import Priority
 
 NOT_FINISHED = 3
 """Exit code when `--timeout` is over before the run is."""
@@ -22,11 +24,12 @@ INTERRUPTED = 130
 
 
 @click.command(
+    cls=ExampleCommand,
     context_settings={"ignore_unknown_options": True, "help_option_names": []},
-    options_metavar="[OPTIONS] [--NAME VALUE]...",
+    options_metavar="",
 )
-@click.argument("agent", required=False)
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="")
+@click.argument("agent", required=False, metavar="AGENT")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[--NAME VALUE]... [OPTIONS]")
 @json_option
 @click.option("--detach", is_flag=True, help="Print the run's id and return; workers must run elsewhere.")
 @click.option("--no-workers", is_flag=True, help="Start no worker, also when none serves the agent's pools.")
@@ -46,8 +49,10 @@ def run(
     detach: bool,
     no_workers: bool,
     timeout: float | None,
+    key: str | None,
+    priority: Priority | None,
+    tenant: str | None,
     wants_help: bool,
-    **chosen: str | None,
 ) -> int:
     """Run an agent and follow it to its answer.
 
@@ -55,7 +60,6 @@ def run(
     written as JSON. What stands after "--" belongs to the agent even if it looks like one of the options
     below. Workers are started when none serves the agent's pools, and stopped at the end.
 
-    \b
     Example:
       agentq run research --question "How is state kept?" --folder docs
       agentq run research --help
@@ -63,12 +67,15 @@ def run(
     if wants_help or agent is None:
         return _show_help(click.get_current_context(), session, agent)
     from agentq.cli.catalogue import parameters_of
+    from agentq.core.errors import InvalidArguments
 
     app = session.app
-    kwargs = parse_arguments(agent, parameters_of(app, agent), arguments)
-    callable_ = app.agents[agent]
-    options = {name: value for name, value in chosen.items() if value is not None}
-    handle = (callable_.using(**options) if options else callable_).start(**kwargs)
+    parameters = parameters_of(app, agent)
+    kwargs = parse_arguments(agent, parameters, arguments)
+    try:
+        handle = app.agents[agent].using(priority=priority, key=key, tenant=tenant).start(**kwargs)
+    except InvalidArguments as error:
+        raise CommandRefused(f"{error} {example(agent, parameters)}") from error
     if detach:
         return _tell_detached(session, handle, agent, as_json=as_json)
     from agentq.cli.own_workers import OwnWorkers
@@ -112,8 +119,8 @@ def _follow(
     session: Session, handle: Any, agent: str, own: OwnWorkers, *, as_json: bool, timeout: float | None
 ) -> int:
     from agentq.cli.follow import Follower
-    from agentq.console.live import DONE
     from agentq.console.words import open_console
+    from agentq.core.models import ENDED
 
     progress = open_console(sys.stderr)
     follower = Follower(
@@ -132,7 +139,7 @@ def _follow(
             f"agentq runs show {handle.id} --follow"
         )
         return INTERRUPTED
-    if status not in DONE:
+    if status not in ENDED:
         if as_json:
             print_json(run_document(handle, agent, status, result=None, error=None))
         say(

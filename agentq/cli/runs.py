@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from agentq.cli.commands import ExampleGroup
 from agentq.cli.errors import CommandRefused
 from agentq.cli.output import print_json, print_json_line, say
 from agentq.cli.session import Session, app_command, json_option
@@ -23,13 +24,12 @@ SEARCHED_RUNS = 1000
 """How many of the newest runs a shortened id is looked for in."""
 
 
-@click.group()
+@click.group(cls=ExampleGroup)
 def runs() -> None:
     """List, show, follow, cancel and signal runs.
 
     A run's id may be shortened to its first characters while they are unique.
 
-    \b
     Example:
       agentq runs list --status running
       agentq runs show 3f2a81c0
@@ -68,7 +68,6 @@ def _summary(app: AgentQ, handle: Any) -> Any:
 def list_runs(session: Session, agent: str | None, status: str | None, limit: int, as_json: bool) -> int:
     """List the newest runs.
 
-    \b
     Example:
       agentq runs list --agent research --status failed --limit 5
     """
@@ -95,21 +94,20 @@ def list_runs(session: Session, agent: str | None, status: str | None, limit: in
 def show(session: Session, run_id: str, follow: bool, as_json: bool) -> int:
     """Show a run: its steps, its answer if it has one, and its timeline.
 
-    \b
     Example:
       agentq runs show 3f2a81c0 --follow
     """
     from agentq.cli.run import run_document, show_outcome
-    from agentq.console.live import DONE
+    from agentq.core.models import ENDED
 
     handle = find_run(session.app, run_id)
     summary = _summary(session.app, handle)
     agent, status = (
         (summary.agent, str(summary.status)) if summary is not None else ("?", str(handle.status()))
     )
-    if follow and status not in DONE:
+    if follow and status not in ENDED:
         status = _follow(session, handle, agent, as_json=as_json)
-    if status in DONE:
+    if status in ENDED:
         show_outcome(handle, agent, status, as_json=as_json)
         return 0
     if as_json:
@@ -147,7 +145,7 @@ def _show_unfinished(session: Session, handle: Any, agent: str, status: str) -> 
             )
         )
     console.print(timeline(steps, now=now, console=console))
-    waiting = [ask for ask in session.app.asks.list(run_id=handle.id) if ask.answer is None]
+    waiting = session.app.asks.list(run_id=handle.id)
     if waiting:
         console.print(asks_table(waiting, now=now, console=console))
         say(f"Answer with: agentq asks answer {waiting[0].ask_id} VALUE")
@@ -166,7 +164,6 @@ def events(session: Session, run_id: str, after: int, follow: bool, as_json: boo
 
     With --json and --follow each event is a JSON document on a line of its own.
 
-    \b
     Example:
       agentq runs events 3f2a81c0 --follow --after 120
     """
@@ -194,7 +191,6 @@ def events(session: Session, run_id: str, after: int, follow: bool, as_json: boo
 def cancel(session: Session, run_id: str, why: str, as_json: bool) -> int:
     """Cancel a run and all that it has started.
 
-    \b
     Example:
       agentq runs cancel 3f2a81c0 --why "wrong folder"
     """
@@ -216,7 +212,6 @@ def cancel(session: Session, run_id: str, why: str, as_json: bool) -> int:
 def signal(session: Session, run_id: str, name: str, payload: str, as_json: bool) -> int:
     """Send the signal NAME to a run, with a PAYLOAD in JSON.
 
-    \b
     Example:
       agentq runs signal 3f2a81c0 approved '{"by": "Ada"}'
     """

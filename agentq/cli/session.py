@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
+from agentq.cli.errors import CommandRefused
 from agentq.cli.locate import AppSource, decide_app, load_app
 
 if TYPE_CHECKING:
@@ -42,6 +44,18 @@ class Session:
         if self._app is None:
             self._app = cast("AgentQ", load_app(self.source))
         return self._app
+
+    @property
+    def celery_spec(self) -> str:
+        """The Celery app, as `celery -A` wants it: the application itself, or the one it was installed on."""
+        module, _, attribute = self.source.spec.partition(":")
+        for name, value in {attribute or "app": self.app, **vars(sys.modules[module])}.items():
+            if value is self.app.celery:
+                return f"{module}:{name}"
+        raise CommandRefused(
+            f'The Celery app under "{self.source.spec}" has no name in module "{module}", and a worker is '
+            f"started by that name. Import it there."
+        )
 
 
 def _set_app(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:

@@ -16,15 +16,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agentq.cli.locate import AppSource
+from agentq.cli.commands import ExampleCommand
 from agentq.cli.output import say
 from agentq.cli.processes import Company, Member
 from agentq.cli.session import Session, app_command
 from agentq.cli.workers import WorkerPlan, child_environment, plan_workers, worker_argv
 
 if TYPE_CHECKING:
-    from agentq.app import AgentQ
     from rich.console import Console
+
+    from agentq.app import AgentQ
 
 FLOWER_PORT = 5555
 PORTS_TRIED = 50
@@ -33,7 +34,7 @@ SERVER_CHECK_SECONDS = 2.0
 COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_cyan", "bright_green", "bright_magenta")
 
 
-@click.command()
+@click.command(cls=ExampleCommand)
 @click.option("--no-flower", is_flag=True, help="Run without Flower.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Flower's port; else 5555 or the next free one.")
 @click.option(
@@ -56,7 +57,6 @@ def up(session: Session, no_flower: bool, port: int | None, grace: float, log_le
 
     What dies is started again, after a pause that grows while it keeps dying.
 
-    \b
     Example:
       agentq up
       agentq up --no-flower --log-level WARNING
@@ -67,41 +67,42 @@ def up(session: Session, no_flower: bool, port: int | None, grace: float, log_le
     console = open_console()
     server = app.server_words()
     plans = plan_workers(app.pools, app.pools)
-    members = worker_members(plans, session.source, log_level=log_level)
+    members = worker_members(session, plans, log_level=log_level)
     url = None
     if not no_flower and importlib.util.find_spec("flower") is not None:
         chosen = port if port is not None else free_port(FLOWER_PORT)
         url = f"http://127.0.0.1:{chosen}"
-        members.append(flower_member(session.source, chosen))
+        members.append(flower_member(session, chosen))
     elif not no_flower:
-        say('Flower is not installed; without it: pip install "agentq-celery[flower]".')
+        say("Flower is not installed, so none is started: pip install flower.")
     _print_table(console, server, plans, url)
     return _run(app, console, members, grace=timedelta(seconds=grace))
 
 
-def worker_members(plans: Sequence[WorkerPlan], source: AppSource, *, log_level: str) -> list[Member]:
+def worker_members(session: Session, plans: Sequence[WorkerPlan], *, log_level: str) -> list[Member]:
     """One child process for each planned worker."""
-    env = child_environment(source)
-    return [Member(plan.name, worker_argv(plan, source, log_level=log_level), env) for plan in plans]
+    env, spec = child_environment(session.source), session.celery_spec
+    return [Member(plan.name, worker_argv(plan, spec, log_level=log_level), env) for plan in plans]
 
 
-def flower_member(source: AppSource, port: int) -> Member:
+def flower_member(session: Session, port: int) -> Member:
     """Flower, on the loopback address only, with agentq's columns."""
     package = importlib.util.find_spec("agentq.flower")
-    assert package is not None and package.origin is not None
+    assert package is not None
+    assert package.origin is not None
     conf = Path(package.origin).with_name("config.py")
     argv = [
         sys.executable,
         "-m",
         "celery",
         "-A",
-        source.spec,
+        session.celery_spec,
         "flower",
         "--address=127.0.0.1",
         f"--port={port}",
         f"--conf={conf}",
     ]
-    return Member("flower", argv, child_environment(source))
+    return Member("flower", argv, child_environment(session.source))
 
 
 def free_port(first: int) -> int:

@@ -7,11 +7,12 @@ import sys
 
 import click
 
+from agentq.cli.commands import ExampleCommand
 from agentq.cli.session import Session, app_command
 from agentq.cli.workers import child_environment, plan_one_worker, worker_argv
 
 
-@click.command()
+@click.command(cls=ExampleCommand)
 @click.option(
     "--pool",
     "pools",
@@ -35,11 +36,10 @@ def worker(session: Session, pools: tuple[str, ...], concurrency: int | None, lo
 
     What it runs is `celery -A APP worker` with the pools' queues, kind and slots.
 
-    \b
     Example:
       agentq worker --pool tools --concurrency 4
     """
     plan = plan_one_worker(session.app.pools, pools, concurrency=concurrency)
-    argv = worker_argv(plan, session.source, log_level=log_level, banner=True)
+    argv = worker_argv(plan, session.celery_spec, log_level=log_level, banner=True)
     sys.stdout.flush()
     os.execve(argv[0], argv, child_environment(session.source))

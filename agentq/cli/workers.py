@@ -75,7 +75,9 @@ def plan_one_worker(
 
 def _spec(specs: Mapping[str, PoolSpec], name: str) -> PoolSpec:
     if name not in specs:
-        raise CommandRefused(f'There is no pool "{name}". Pools: {", ".join(sorted(specs)) or "none"}.')
+        from agentq.core.errors import UnknownPool
+
+        raise UnknownPool(name=name, known=specs)
     return specs[name]
 
 
@@ -87,7 +89,7 @@ def _slots(spec: PoolSpec) -> int:
 
 
 def worker_argv(
-    plan: WorkerPlan, source: AppSource, *, log_level: str = "INFO", banner: bool = False
+    plan: WorkerPlan, celery_spec: str, *, log_level: str = "INFO", banner: bool = False
 ) -> list[str]:
     """The command line of a stock Celery worker, with a name that no other worker has.
 
@@ -101,7 +103,7 @@ def worker_argv(
         "celery",
         *quiet,
         "-A",
-        source.spec,
+        celery_spec,
         "worker",
         "--queues",
         ",".join(plan.pools),

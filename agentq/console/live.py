@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from agentq.core.models import AskSummary, StepSummary
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
@@ -17,9 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from agentq.console.tables import running_time, worker_label
-from agentq.console.words import duration, is_utf8, one_line, short_id, status_text
+from agentq.console.words import duration, is_utf8, one_line, short_id, short_name, status_text
+from agentq.core.models import ENDED, AskSummary, StepSummary
 
-DONE = frozenset({"succeeded", "failed", "cancelled"})
 FIXED_LINES = 4
 """Lines that the view takes beside the rows that grow: its heading, two blank lines, the cut's own line."""
 
@@ -74,10 +73,10 @@ def count_by_name(steps: Iterable[StepSummary]) -> list[NameCount]:
     for step in steps:
         count = counts.setdefault(step.name, NameCount(step.name))
         count.total += 1
-        count.done += step.status in DONE
+        count.done += step.status in ENDED
         count.failed += step.status == "failed"
         count.running += step.status == "running"
-        count.waiting += step.status not in DONE and step.status != "running"
+        count.waiting += step.status not in ENDED and step.status != "running"
         count.again += step.attempts > 1
     return list(counts.values())
 
@@ -139,7 +138,7 @@ def _counts_table(counts: Sequence[NameCount], *, width: int) -> RenderableType:
         bar = ProgressBar(
             total=count.total, completed=count.done, finished_style="green", complete_style="cyan"
         )
-        cells: list[RenderableType] = [f"  {one_line(count.name)}", *([bar] if bars else [])]
+        cells: list[RenderableType] = [f"  {short_name(count.name)}", *([bar] if bars else [])]
         table.add_row(*cells, Text(count.words(), style="red" if count.failed else ""))
     return table
 
@@ -152,7 +151,7 @@ def _active_table(active: Sequence[StepSummary], *, now: datetime, room: int) ->
     ordered = sorted(active, key=lambda step: (step.worker or "", step.started_at or now))
     for step in ordered[:room]:
         table.add_row(
-            f"  {worker_label(step.worker)}", one_line(step.name), duration(running_time(step, now))
+            f"  {worker_label(step.worker)}", short_name(step.name), duration(running_time(step, now))
         )
     if len(ordered) > room:
         table.add_row("", Text(f"and {len(ordered) - room} more", style="dim"), "")

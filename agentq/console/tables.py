@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
-from agentq.core.models import AskSummary, Event, RunSummary, StepSummary
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from agentq.console.words import ago, duration, one_line, plain, short_id, status_text
+from agentq.console.words import ago, duration, one_line, plain, short_id, short_name, status_text
 from agentq.core.codec import dumps
+from agentq.core.models import AskSummary, Event, RunSummary, StepSummary
 
 WIDE = 100
 """From this width on, ids are shown whole."""
@@ -82,24 +82,16 @@ def steps_table(steps: Sequence[StepSummary], *, now: datetime, console: Console
         reason = step.error or step.why
         table.add_row(
             _identity(step.step_id, console),
-            plain(step.name),
+            short_name(step.name),
             status_text(step.status),
             str(step.attempts),
             plain(step.queue or "-"),
             worker_label(step.worker),
             duration(queued_time(step, now)),
             duration(running_time(step, now)),
-            one_line(reason_words(reason)) if reason else "",
+            one_line(reason) if reason else "",
         )
     return table
-
-
-def reason_words(reason: object) -> str:
-    """An error or a cause of waiting as words, whatever shape it came in."""
-    if isinstance(reason, Mapping):
-        fields = reason.get("fields", {})
-        return str(reason.get("message") or fields.get("message") or reason.get("code") or reason)
-    return str(reason)
 
 
 def worker_label(worker: str | None) -> str:
@@ -142,15 +134,12 @@ def asks_table(asks: Sequence[AskSummary], *, now: datetime, console: Console) -
 
 def answers_words(ask: AskSummary) -> str:
     """Which answers an ask takes, or the one that it got."""
-    if ask.answer is not None:
+    if ask.state == "answered":
         return one_line(dumps(ask.answer))
-    schema: Any = getattr(ask, "schema_", None) or getattr(ask, "answer_schema", None) or {}
-    choices = schema.get("enum") if isinstance(schema, Mapping) else None
-    if choices:
-        return " | ".join(one_line(choice) for choice in choices)
-    if isinstance(schema, Mapping) and schema.get("type") == "boolean":
-        return "yes | no"
-    return str(schema.get("type", "")) if isinstance(schema, Mapping) else ""
+    if ask.options:
+        return " | ".join(one_line(choice) for choice in ask.options)
+    kind = ask.answer_schema.get("type", "")
+    return "yes | no" if kind == "boolean" else str(kind)
 
 
 def listing(

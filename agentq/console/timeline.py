@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 
-from agentq.core.models import StepSummary
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from agentq.console.tables import queued_time, running_time, worker_label
-from agentq.console.words import duration, is_utf8, one_line
+from agentq.console.words import duration, is_utf8, one_line, short_name
+from agentq.core.models import StepSummary
 
 MEMBERS_ALONE = 4
 """Up to so many steps of one name in a row are drawn one by one."""
+LINES_AT_MOST = 40
 LEVELS = "▁▂▃▄▅▆▇█"
 ASCII_LEVELS = ".:-=+*##"
 
@@ -34,20 +35,32 @@ class Stage:
     @property
     def label(self) -> str:
         """The name, with the number of steps if there are several."""
-        return self.name if len(self.steps) == 1 else f"{self.name} ×{len(self.steps)}"
+        name = short_name(self.name)
+        return name if len(self.steps) == 1 else f"{name} x{len(self.steps)}"
 
 
 def stages_of(steps: Sequence[StepSummary]) -> list[Stage]:
-    """The steps as lines: by the time they were queued, neighbours of one name together if they are many."""
-    dated = sorted(
-        (step for step in steps if step.queued_at is not None), key=lambda step: step.queued_at or 0
-    )
+    """The steps as lines, by the time they were queued: neighbours of one name together if they are many.
+
+    If even so there are more lines than a screen has, all steps of one name are one line.
+    """
+    dated = sorted((step for step in steps if _begin(step) is not None), key=lambda step: _begin(step) or 0)
     stages: list[Stage] = []
     for name, members in groupby(dated, key=lambda step: step.name):
         same = tuple(members)
         alone = len(same) <= MEMBERS_ALONE
         stages.extend([Stage(name, (step,)) for step in same] if alone else [Stage(name, same)])
-    return stages
+    if len(stages) <= LINES_AT_MOST:
+        return stages
+    by_name: dict[str, list[StepSummary]] = {}
+    for step in dated:
+        by_name.setdefault(step.name, []).append(step)
+    return [Stage(name, tuple(same)) for name, same in by_name.items()]
+
+
+def _begin(step: StepSummary) -> datetime | None:
+    # A local call stands in no queue; of one that has ended its end is known.
+    return step.queued_at or step.started_at or step.finished_at
 
 
 def timeline(steps: Sequence[StepSummary], *, now: datetime, console: Console) -> RenderableType:
@@ -58,20 +71,22 @@ def timeline(steps: Sequence[StepSummary], *, now: datetime, console: Console) -
     stages = stages_of(steps)
     if not stages:
         return Text("No step has been sent yet.", style="dim")
-    begin = min(step.queued_at for step in steps if step.queued_at is not None)
-    end = max([step.finished_at or now for step in steps if step.queued_at is not None])
+    begins = [moment for step in steps if (moment := _begin(step)) is not None]
+    begin, end = min(begins), max(step.finished_at or now for stage in stages for step in stage.steps)
     span = max((end - begin).total_seconds(), 0.001)
     columns = _columns(stages, now, width=console.width)
     text_width = sum(len(column[0]) + 2 for column in columns)
     bar_width = max(10, console.width - text_width - 1)
     utf8 = is_utf8(console)
     lines = [_heading(columns, span, bar_width)]
-    for row, stage in enumerate(stages):
+    for row, stage in enumerate(stages[:LINES_AT_MOST]):
         line = Text()
         for number, column in enumerate(columns):
             line.append(column[row + 1] + "  ", style="" if number == 0 else "dim")
         line.append_text(_bar(stage, begin=begin, span=span, width=bar_width, now=now, utf8=utf8))
         lines.append(line)
+    if len(stages) > LINES_AT_MOST:
+        lines.append(Text(f"and {len(stages) - LINES_AT_MOST} more kinds of steps", style="dim"))
     lines.append(_legend(utf8))
     return Group(*[_cut(line) for line in lines])
 
@@ -80,7 +95,9 @@ def _columns(stages: Sequence[Stage], now: datetime, *, width: int) -> list[list
     """Columns of equally long cells, the heading first; what a width has no room for is left out."""
     columns = [["step", *[one_line(stage.label) for stage in stages]]]
     if width >= 90:
-        columns.append(["pool", *[_one_of({step.queue or "-" for step in stage.steps}) for stage in stages]])
+        columns.append(
+            ["pool", *[_one_of({step.queue or "in place" for step in stage.steps}) for stage in stages]]
+        )
     if width >= 110:
         columns.append(
             [
@@ -136,11 +153,12 @@ def _bar(stage: Stage, *, begin: datetime, span: float, width: int, now: datetim
     running = [0.0] * width
     failed = False
     for step in stage.steps:
-        assert step.queued_at is not None
+        first = _begin(step)
+        assert first is not None
         start = step.started_at or step.finished_at or now
-        _cover(queued, (step.queued_at - begin).total_seconds(), (start - begin).total_seconds(), span)
-        if step.started_at is not None:
-            finish = step.finished_at or now
+        finish = step.finished_at or now
+        _cover(queued, (first - begin).total_seconds(), (start - begin).total_seconds(), span)
+        if step.started_at is not None or step.queue is None:
             _cover(
                 running, (start - begin).total_seconds(), (finish - begin).total_seconds(), span, mark=True
             )

@@ -72,6 +72,11 @@ def short_id(identity: str) -> str:
     return identity[:SHORT_ID_LENGTH]
 
 
+def short_name(name: str) -> str:
+    """A step's name without its module."""
+    return one_line(name).rpartition(".")[2]
+
+
 def status_text(status: str) -> Text:
     """The status in its colour."""
     return Text(status, style=STATUS_STYLE.get(status, ""))

@@ -1,8 +1,8 @@
 """Which run, agent and step a task of Flower belongs to.
 
 A run is Celery's root id and a step its task id, so everything but the agent's name stands in the task's
-own events. The agent is the task whose id is the root id; Flower has it in its memory unless the run began
-before Flower did, and then the name is asked of whoever was given to `AgentNames`.
+own events. The agent's name is asked of whoever was given to `AgentNames`: Flower hands out copies of
+tasks that know nothing of the other tasks in its memory.
 """
 
 from __future__ import annotations
@@ -29,16 +29,14 @@ class AgentNames:
         self._known: OrderedDict[str, str] = OrderedDict()
 
     def of(self, run_id: str) -> str:
-        """The agent of the run, `""` when nobody knows it."""
+        """The agent of the run; `""` for a run of none, and while nobody can be asked."""
         if run_id not in self._known:
             try:
                 name = self._look_up(run_id)
             except Exception:
                 # Flower shows tasks also while the store is away; the next page asks again.
                 return ""
-            if not name:
-                return ""
-            self._known[run_id] = name
+            self._known[run_id] = name or ""
             if len(self._known) > REMEMBERED:
                 self._known.popitem(last=False)
         return self._known[run_id]
@@ -47,9 +45,8 @@ class AgentNames:
 def describe_task(task: Any, names: AgentNames) -> Any:
     """The task with run_id, agent and step among its fields, as Flower's `format_task` wants it back."""
     task.run_id = task.root_id or task.uuid
-    root = getattr(task, "root", None)
-    name = getattr(root, "name", None) or (task.name if task.run_id == task.uuid else None)
-    task.agent = short_name(name) if name else names.of(task.run_id)
-    task.step = "" if task.run_id == task.uuid else short_name(task.name)
+    task.agent = names.of(task.run_id)
+    # An agent's task has the agent's name; what it does is the run, not a step of it.
+    task.step = "" if task.uuid == task.run_id and task.name == task.agent else short_name(task.name)
     task._fields = (*type(task)._fields, *COLUMNS)
     return task

@@ -12,8 +12,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from agentq.flower.columns import COLUMNS, AgentNames, describe_task
 from flower.views.tasks import TASK_COLUMNS
+
+from agentq.flower.columns import COLUMNS, AgentNames, describe_task
 
 natural_time = True
 tasks_columns = "name,uuid,run_id,agent,step,state,received,runtime,worker"
@@ -22,14 +23,17 @@ TASK_COLUMNS.update(COLUMNS)
 
 
 @cache
-def _runs() -> Any:
+def _store() -> Any:
     from agentq.cli.locate import decide_app, load_app
 
     return load_app(decide_app(None, environ=os.environ, cwd=Path.cwd())).store
 
 
 def _agent_of(run_id: str) -> str | None:
-    summary = _runs().run(run_id)
+    # Looked at first, because a run without a record would be searched for among all.
+    if not _store().record(run_id, run_id):
+        return None
+    summary = _store().run(run_id)
     return None if summary is None else str(summary.agent)
 
 

@@ -12,7 +12,8 @@ from agentq.cli.locate import DEFAULT_APP, AppSource, decide_app, load_app
 
 APP = """
 class App:
-    agents = runs = None
+    def server_words(self):
+        return ""
 
 app = App()
 other = 3

@@ -1,0 +1,38 @@
+"""Flower's tasks know their run, agent and step."""
+
+from __future__ import annotations
+
+from celery.events.state import State, Task
+
+from agentq.flower.columns import AgentNames, describe_task
+
+NAMES = {"run-1": "research"}
+
+
+def described(uuid: str, name: str, *, root_id: str | None) -> tuple[str, str, str]:
+    state = State()
+    task = describe_task(
+        Task(uuid=uuid, name=name, root_id=root_id, cluster_state=state), AgentNames(NAMES.get)
+    )
+    shown = task.as_dict()
+    return shown["run_id"], shown["agent"], shown["step"]
+
+
+def test_agent_step_and_plain_task() -> None:
+    assert described("run-1", "research", root_id="run-1") == ("run-1", "research", "")
+    assert described("s", "workers.app.search_part", root_id="run-1") == ("run-1", "research", "search_part")
+    assert described("p", "shop.tasks.mail", root_id=None) == ("p", "", "mail")
+
+
+def test_a_store_that_is_away_costs_the_name_and_is_asked_again() -> None:
+    asked: list[str] = []
+
+    def look_up(run_id: str) -> str | None:
+        asked.append(run_id)
+        if len(asked) == 1:
+            raise ConnectionError
+        return "research"
+
+    names = AgentNames(look_up)
+    assert [names.of("run-1"), names.of("run-1"), names.of("run-1")] == ["", "research", "research"]
+    assert len(asked) == 2
