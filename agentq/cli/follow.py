@@ -92,7 +92,8 @@ class Follower:
         status = str(self._handle.status())
         if self._tend is not None:
             self._notes.extend(self._tend())
-        waits = status not in ENDED and self._console is not None
+        # Only a parked run can wait for a person; the list of asks is everybody's and may be long.
+        waits = status == "parked" and self._console is not None
         return RunMoment(
             run_id=self._handle.id,
             agent=self._agent,
