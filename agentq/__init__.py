@@ -1,3 +1,77 @@
-"""Durable AI agents on the Celery that you already run."""
+"""Durable AI agents on the Celery that you already run.
+
+The names below are loaded when they are first used, so that importing the package costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agentq.app import AgentQ as AgentQ
+    from agentq.app import install as install
+    from agentq.core.errors import AgentqError as AgentqError
+    from agentq.core.models import Breaker as Breaker
+    from agentq.core.models import Budget as Budget
+    from agentq.core.models import Event as Event
+    from agentq.core.models import Needs as Needs
+    from agentq.core.models import Retry as Retry
+    from agentq.core.models import Usage as Usage
+    from agentq.engine.declare import agent as agent
+    from agentq.engine.declare import step as step
+    from agentq.engine.handle import Handle as Handle
+    from agentq.engine.task import Agent as Agent
+    from agentq.engine.task import Step as Step
+    from agentq.engine.this_step import this_step as this_step
+    from agentq.runtime.run import Run as Run
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "AgentQ": "agentq.app",
+    "install": "agentq.app",
+    "AgentqError": "agentq.core.errors",
+    "Breaker": "agentq.core.models",
+    "Budget": "agentq.core.models",
+    "Event": "agentq.core.models",
+    "Needs": "agentq.core.models",
+    "Retry": "agentq.core.models",
+    "Usage": "agentq.core.models",
+    "Agent": "agentq.engine.task",
+    "Handle": "agentq.engine.handle",
+    "Step": "agentq.engine.task",
+    "agent": "agentq.engine.declare",
+    "step": "agentq.engine.declare",
+    "this_step": "agentq.engine.this_step",
+    "Run": "agentq.runtime.run",
+}
+
+__all__ = [
+    "Agent",
+    "AgentQ",
+    "AgentqError",
+    "Breaker",
+    "Budget",
+    "Event",
+    "Handle",
+    "Needs",
+    "Retry",
+    "Run",
+    "Step",
+    "Usage",
+    "agent",
+    "install",
+    "step",
+    "this_step",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        value = getattr(import_module(_HOMES[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

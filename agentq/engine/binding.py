@@ -47,35 +47,52 @@ class TurnEnd:
     usage: Mapping[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Default limits in seconds.
+
+    Attributes:
+        step_s: soft limit of a step's attempt.
+        grace_s: from the soft limit to the hard one.
+        turn_s: longest time of an agent's turn between two rests.
+        linger_s: how long a turn waits for inputs before it parks.
+    """
+
+    step_s: float = 600.0
+    grace_s: float = 30.0
+    turn_s: float = 60.0
+    linger_s: float = 0.5
+
+
 @dataclass(slots=True)
 class Binding:
     """agentq's part of one Celery app.
 
     Attributes:
-        open_store: makes the store; called once, at the first use.
-        pools: declared pools by name.
-        default_pool: pool of what names none.
+        open_store: gives the store.
+        read_pools: gives the declared pools by name.
+        default_queue: gives the queue of what names none: Celery's default.
         middleware: outermost first.
         run_turn: runs one turn of an agent; set by assembly, since the engine must not know the runtime.
-        step_limit_s, step_grace_s, turn_limit_s: default limits in seconds.
+        limits: default limits.
     """
 
     open_store: Callable[[], Store]
-    pools: Mapping[str, PoolSpec] = field(default_factory=dict)
-    default_pool: str = "default"
+    read_pools: Callable[[], Mapping[str, PoolSpec]] = dict
+    default_queue: Callable[[], str] = lambda: "celery"
     middleware: list[Middleware] = field(default_factory=list)
     run_turn: Callable[[Attempt], TurnEnd] | None = None
-    step_limit_s: float = 600.0
-    step_grace_s: float = 30.0
-    turn_limit_s: float = 60.0
-    _store: Store | None = None
+    limits: Limits = Limits()
 
     @property
     def store(self) -> Store:
-        """The store of this app; opened at the first use."""
-        if self._store is None:
-            self._store = self.open_store()
-        return self._store
+        """The store of this app."""
+        return self.open_store()
+
+    @property
+    def pools(self) -> Mapping[str, PoolSpec]:
+        """The declared pools by name."""
+        return self.read_pools()
 
 
 _bindings: WeakKeyDictionary[Any, Binding] = WeakKeyDictionary()

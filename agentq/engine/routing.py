@@ -31,7 +31,7 @@ def route_of(task: Step[..., Any], call: CallOptions, options: dict[str, Any]) -
         step_queue=declared.queue,
         step_pool=declared.pool,
         step_needs=declared.needs,
-        default_pool=binding.default_pool,
+        default_pool=binding.default_queue(),
     )
     return route.queue, route.why
 

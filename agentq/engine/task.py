@@ -143,7 +143,7 @@ class Step(Task, Generic[P, R]):
         if why:
             ours.setdefault("cd", {})["why"] = why
         if call.timeout is not None:
-            options.update(limits_of(call.timeout, binding_of(self.app).step_grace_s))
+            options.update(limits_of(call.timeout, binding_of(self.app).limits.grace_s))
         options["headers"] = {**headers, HEADER: ours}
         return super().apply_async(
             args,

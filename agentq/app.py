@@ -1,0 +1,193 @@
+"""Assembly: the class ``AgentQ`` and ``install``, the only place that knows every part.
+
+``AgentQ`` is a Celery app; ``install`` gives the same to an app that exists. Both hold the decorators and the
+directories of agents, runs and asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+
+from agentq.core.errors import StoreUnavailable
+from agentq.core.pools import PoolSpec, load_pools
+from agentq.directory import Agents, Asks, Runs
+from agentq.engine.assembly import agents_of, bind_app, broker_address, named_queues
+from agentq.engine.binding import Binding, Limits
+from agentq.engine.bootsteps import Terms
+from agentq.engine.declare import Declarations
+from agentq.engine.remote import announcement_of
+from agentq.engine.routing import route_of
+from agentq.guards import BreakerGuard, FallbackGuard, RetryGuard
+from agentq.runtime.port import run_turn
+from agentq.settings import Settings
+from agentq.store import Store
+from agentq.store.client import normalise
+from agentq.store.embedded import ServerAddress, ensure_server
+from agentq.store.wire import redacted
+
+
+class Toolkit(Declarations):
+    """agentq's part of one Celery app: decorators, agents, runs, asks, store, pools, settings."""
+
+    celery: Celery
+    """The Celery app."""
+
+    def _equip(self, celery: Celery, *, settings: Settings | None) -> None:
+        self.celery = celery
+        self.agents = Agents(self)
+        self.runs = Runs(self)
+        self.asks = Asks(self)
+        self._settings = settings if settings is not None else Settings.load()
+        self._declared: dict[str, PoolSpec] | None = None
+        self._address: ServerAddress | None = None
+        self._embedded = False
+        self._store: Store | None = None
+        bind_app(
+            celery,
+            Binding(
+                open_store=lambda: self.store,
+                read_pools=lambda: self.declared_pools,
+                default_queue=lambda: str(celery.conf.task_default_queue),
+                middleware=[FallbackGuard(), RetryGuard(), BreakerGuard()],
+                run_turn=run_turn,
+                limits=_limits(self._settings),
+            ),
+            Terms(
+                open_store=lambda: self.store,
+                open_lease_store=self.open_store,
+                announcements=self.announcements,
+                lease_s=self._settings.lease.total_seconds(),
+                renew_s=self._settings.renew.total_seconds(),
+                tick_s=self._settings.tick.total_seconds(),
+            ),
+            open_store=lambda: self.store,
+            celery_url=lambda: self.address.celery_url,
+        )
+
+    def _make_task(self, **settings: Any) -> Callable[[Callable[..., Any]], Any]:
+        made: Callable[[Callable[..., Any]], Any] = self.celery.task(**settings)
+        return made
+
+    @property
+    def settings(self) -> Settings:
+        """The settings, read once: environment over file over defaults."""
+        return self._settings
+
+    @property
+    def declared_pools(self) -> Mapping[str, PoolSpec]:
+        """The pools of the pools file by name; empty where there is none."""
+        if self._declared is None:
+            file = self.settings.pools_file
+            self._declared = load_pools(file) if file is not None and Path(file).exists() else {}
+        return self._declared
+
+    @property
+    def pools(self) -> Mapping[str, PoolSpec]:
+        """The declared pools by name, and a default one for each queue that only code names."""
+        pools = dict(self.declared_pools)
+        default_queue = str(self.celery.conf.task_default_queue)
+        self.celery.finalize(auto=True)
+        for name in [*named_queues(self.celery), default_queue]:
+            if name not in pools:
+                pools[name] = PoolSpec(name=name)
+        return pools
+
+    @property
+    def address(self) -> ServerAddress:
+        """Where the server is: the app's broker, else the settings' URL, else a private one, which is started."""
+        if self._address is None:
+            url = broker_address(self.celery)
+            if url is None and self.settings.redis_url is not None:
+                url = self.settings.redis_url.get_secret_value()
+            self._embedded = url is None
+            self._address = address_of(url) if url is not None else ensure_server(self.settings.state_dir)
+        return self._address
+
+    @property
+    def store(self) -> Store:
+        """The store; opened at the first use."""
+        if self._store is None:
+            self._store = self.open_store()
+        return self._store
+
+    def open_store(self) -> Store:
+        """Return a new store at the app's server, with connections of its own."""
+        retention_ms = int(self.settings.result_retention.total_seconds() * 1000)
+        return Store(self.address.url, prefix=self.settings.prefix, retention_ms=retention_ms)
+
+    def announcements(self) -> dict[str, dict[str, Any]]:
+        """Return what this app's workers publish of the agents that they serve."""
+        return {
+            name: announcement_of(agent, route_of(agent, agent.call, {})[0])
+            for name, agent in agents_of(self.celery).items()
+        }
+
+    def server_words(self) -> str:
+        """Return where the server is, without its password; starts the private one if it is needed."""
+        return self.address.where
+
+    def revive_server(self) -> str | None:
+        """Return None when the server answers; start the private one again if it died, and return what was done.
+
+        Raises StoreUnavailable when the server is not ours to start.
+        """
+        try:
+            self.store.now_ms()
+        except StoreUnavailable:
+            if not self._embedded:
+                raise
+            self._address = ensure_server(self.settings.state_dir)
+            return f"The embedded server had stopped and was started again: {self._address.where}"
+        return None
+
+
+class AgentQ(Toolkit, Celery):  # type: ignore[misc]  # Celery is untyped
+    """A Celery app with agentq in it.
+
+    ``broker=`` and everything else as for ``celery.Celery``; one Redis URL is enough, ``backend=`` is taken from it.
+    Where no broker is named, ``AGENTQ_REDIS_URL`` or ``REDIS_URL`` names the server; where neither is set, agentq
+    starts a private one in its state folder when it is first needed.
+    """
+
+    def __init__(self, main: str | None = None, *, settings: Settings | None = None, **celery_options: Any) -> None:
+        Celery.__init__(self, main, **celery_options)
+        self._equip(self, settings=settings)
+
+
+class Installed(Toolkit):
+    """What ``install`` returns: agentq's decorators and directories for an app that exists."""
+
+    def __init__(self, celery: Celery, *, settings: Settings | None = None) -> None:
+        self._equip(celery, settings=settings)
+
+    def __repr__(self) -> str:
+        return f"<agentq in {self.celery!r}>"
+
+
+def install(app: Celery, *, settings: Settings | None = None) -> Installed:
+    """Give an existing Celery app steps and agents; its own tasks stay as they are.
+
+    Uses the app's public settings and signals: the transport of its Redis broker, its result backend, one boot step.
+    A second call replaces the first. Raises InvalidSetting for a broker that is not Redis.
+    """
+    return Installed(app, settings=settings)
+
+
+def address_of(url: str) -> ServerAddress:
+    """Return the address that a URL names, in both spellings: redis-py's and Celery's."""
+    plain = normalise(url)
+    celery_url = "redis+socket://" + plain.removeprefix("unix://") if plain.startswith("unix://") else plain
+    return ServerAddress(where=redacted(url), url=plain, celery_url=celery_url.replace("?db=", "?virtual_host="))
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        step_s=settings.step_soft_limit.total_seconds(),
+        grace_s=settings.step_hard_grace.total_seconds(),
+        turn_s=settings.turn_limit.total_seconds(),
+        linger_s=settings.linger.total_seconds(),
+    )

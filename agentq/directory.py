@@ -1,0 +1,107 @@
+"""``app.agents``, ``app.runs`` and ``app.asks``: how applications and consoles find what runs.
+
+An application that holds none of an agent's code finds it by the name that a worker has announced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from agentq.core.codec import dumps
+from agentq.core.errors import RunNotFound, UnknownAgent, UsageError
+from agentq.core.models import AskSummary, RunSummary
+from agentq.core.schema import check_value
+from agentq.engine.assembly import agents_of
+from agentq.engine.handle import Handle
+from agentq.engine.remote import remote_agent
+from agentq.engine.routing import route_of
+from agentq.engine.task import Agent
+
+if TYPE_CHECKING:
+    from agentq.app import Toolkit
+
+
+class Agents(Mapping[str, Agent[..., Any]]):
+    """Agents by name: this app's own, and those that workers have announced."""
+
+    def __init__(self, toolkit: Toolkit) -> None:
+        self._toolkit = toolkit
+
+    def __getitem__(self, name: str) -> Agent[..., Any]:
+        """Return the agent; raises UnknownAgent when this app has none and no worker has announced one."""
+        own = agents_of(self._toolkit.celery)
+        if name in own:
+            return own[name]
+        announced = self._toolkit.store.announced()
+        if name in announced:
+            return remote_agent(self._toolkit.celery, name, announced[name])
+        raise UnknownAgent(name=name, known=[*own, *announced])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted({*agents_of(self._toolkit.celery), *self._toolkit.store.announced()}))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __contains__(self, name: object) -> bool:
+        return any(name == known for known in self)
+
+    def pool_of(self, name: str) -> str:
+        """Return the queue that the agent's runs go to."""
+        agent = self[name]
+        return route_of(agent, agent.call, {})[0]
+
+
+class Runs:
+    """Runs by id, and listings of them."""
+
+    def __init__(self, toolkit: Toolkit) -> None:
+        self._toolkit = toolkit
+
+    def get(self, run_id: str) -> Handle[Any]:
+        """Return the handle of a run; raises RunNotFound when it is not known (any more)."""
+        store = self._toolkit.store
+        root = store.root_of(run_id)
+        if root is None:
+            raise RunNotFound(run_id=run_id)
+        name = store.record(root, run_id).get("nm", "")
+        own = agents_of(self._toolkit.celery).get(name)
+        schema = own.schema if own is not None else None
+        return Handle(store, run_id, schema=schema, agent=name, root=root)
+
+    def list(
+        self, *, agent: str | None = None, status: str | None = None, limit: int = 50, roots_only: bool = False
+    ) -> list[RunSummary]:
+        """Return runs, newest first; ``roots_only`` leaves out sub-agents."""
+        return self._toolkit.store.runs(agent=agent, status=status, limit=limit, roots_only=roots_only)
+
+
+class Asks:
+    """The questions that runs have put to people."""
+
+    def __init__(self, toolkit: Toolkit) -> None:
+        self._toolkit = toolkit
+
+    def list(self, *, run_id: str | None = None) -> list[AskSummary]:
+        """Return the open ones, oldest first."""
+        return self._toolkit.store.asks(run_id=run_id)
+
+    def answer(self, ask_id: str, value: Any, *, by: str = "") -> Any:
+        """Decide an ask and return the answer that stands: an earlier one, if somebody was faster.
+
+        Raises InvalidArguments when the answer is not of the ask's type, UsageError when no such ask is open.
+        """
+        found = self._toolkit.store.ask(ask_id)
+        if found is None:
+            raise UsageError(
+                f"No ask {ask_id!r} is open: it was answered, or its run went on. `agentq asks list` shows the open ones."
+            )
+        root, ask = found
+        check_value(ask.answer_schema, value, name=ask.question)
+        reply, standing = self._toolkit.store.answer(root, ask_id, dumps(value), by=by)
+        if reply in ("unknown", "ended"):
+            raise UsageError(f"Ask {ask_id!r} is closed: its run went on without an answer.")
+        from agentq.core.codec import loads
+
+        return loads(standing) if standing is not None else value

@@ -1,0 +1,129 @@
+"""Puts the engine's parts into a Celery app through its public settings and signals; patches nothing.
+
+The app's broker and result backend may be configured before or after; the parts are put in when its configuration is
+read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from celery import Celery
+from celery.canvas import maybe_signature
+from kombu import Queue
+
+from agentq.core.errors import InvalidSetting
+from agentq.engine import capture, joins
+from agentq.engine.binding import Binding, bind
+from agentq.engine.bootsteps import Terms, attach
+from agentq.engine.dispatch import COLLECT_TASK
+from agentq.engine.messages import HEADER
+from agentq.engine.task import Agent, Step
+from agentq.engine.this_step import current_attempt
+from agentq.engine.connection import fuse
+from agentq.store import Store
+
+REDIS_SCHEMES = ("redis", "rediss", "redis+socket", "socket", "unix")
+
+
+def bind_app(
+    app: Celery,
+    binding: Binding,
+    terms: Terms,
+    *,
+    open_store: Callable[[], Store],
+    celery_url: Callable[[], str],
+) -> None:
+    """Make ``app`` run steps and agents. A second call replaces the first.
+
+    ``celery_url`` is asked for when the configuration is read: in it a private server may be started.
+    """
+    bind(app, binding)
+    fuse(app, open_store)
+    attach(app, terms)
+
+    def configure(sender: Any = None, source: Any = None, **_kwargs: Any) -> None:
+        conf = source if source is not None else app.conf
+        url = celery_url()
+        if not conf.broker_url:
+            conf.broker_url = url
+        conf.result_backend = f"agentq.engine.backend:Backend+{url.removeprefix('redis+')}"
+        conf.worker_prefetch_multiplier = 1
+        if conf.broker_connection_retry_on_startup is None:
+            conf.broker_connection_retry_on_startup = True
+
+    def register(sender: Any = None, **_kwargs: Any) -> None:
+        declare_queues(app, binding)
+
+    _register_internal_steps(app)
+    if app.configured:
+        configure()
+    else:
+        app.on_after_configure.connect(configure, weak=False)
+    if app.finalized:
+        register()
+    else:
+        app.on_after_finalize.connect(register, weak=False)
+
+
+def broker_address(app: Celery) -> str | None:
+    """Return the broker's URL if the app's configuration names one, else None.
+
+    Raises InvalidSetting for a broker that is not Redis.
+    """
+    url = app.conf.broker_url if app.configured else (app._preconf.get("broker_url") or None)
+    if not url:
+        return None
+    scheme = urlsplit(str(url)).scheme
+    if scheme not in REDIS_SCHEMES:
+        raise InvalidSetting(
+            name="broker_url",
+            value=f"{scheme}://…",
+            reason="agentq keeps its state in Redis, and this version takes its messages from there too: "
+            "name a redis:// URL",
+        )
+    return str(url)
+
+
+def named_queues(app: Celery) -> list[str]:
+    """Return the queues that the declarations of this app's steps and agents name."""
+    names: list[str] = []
+    for task in app._tasks.values():
+        options = getattr(task, HEADER, None)
+        if options is not None:
+            name = options.queue if options.queue is not None else options.pool
+            if name is not None and name not in names:
+                names.append(name)
+    return names
+
+
+def declare_queues(app: Celery, binding: Binding) -> None:
+    """Have a worker without ``-Q`` serve every queue that a step may be sent to, not only Celery's default."""
+    for name in dict.fromkeys([*named_queues(app), *binding.pools]):
+        if name not in app.amqp.queues:
+            app.amqp.queues.add(Queue(name, routing_key=name, exchange=name))
+
+
+def agents_of(app: Celery) -> dict[str, Agent[..., Any]]:
+    """Return the agents among an app's tasks, by name."""
+    return {name: task for name, task in app.tasks.items() if getattr(task, "is_agent", False)}
+
+
+def _register_internal_steps(app: Celery) -> None:
+    """Register the step that sends a chord's body when it is more than one message, and the one that ends a group."""
+
+    def dispatch(body: Any, results: Any) -> None:
+        attempt = current_attempt.get()
+        with capture.capturing() as caught:
+            maybe_signature(body, app=app).apply_async((results,))
+        if attempt is not None:
+            attempt.onward.merge(caught)
+
+    app.task(dispatch, name=joins.DISPATCH_TASK, base=Step, typing=False, ignore_result=True)
+
+    def collect(results: Any) -> Any:
+        return results
+
+    app.task(collect, name=COLLECT_TASK, base=Step, typing=False)

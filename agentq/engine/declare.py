@@ -1,0 +1,166 @@
+"""The decorators ``step`` and ``agent``: make Celery tasks of functions, typed."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overload
+
+from agentq.core.errors import InvalidArguments
+from agentq.core.models import Breaker, Budget, Needs, Priority, Retry
+from agentq.engine.options import StepOptions
+from agentq.engine.task import Agent, Step
+
+P = ParamSpec("P")
+R = TypeVar("R")
+RunT = TypeVar("RunT")
+
+AgentFunction = Callable[Concatenate[RunT, P], Awaitable[R]]
+
+
+class StepDecorator(Protocol):
+    """What ``step(...)`` with options returns."""
+
+    @overload
+    def __call__(self, function: Callable[P, Awaitable[R]], /) -> Step[P, R]: ...
+
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Step[P, R]: ...
+
+    def __call__(self, function: Callable[..., Any], /) -> Any:
+        """Make the function a step."""
+
+
+class AgentDecorator(Protocol):
+    """What ``agent(...)`` with options returns."""
+
+    def __call__(self, function: Callable[Concatenate[Any, P], Awaitable[R]], /) -> Agent[P, R]:
+        """Make the function an agent."""
+        ...
+
+
+MakeTask = Callable[..., Any]
+"""``app.task`` or ``celery.shared_task``."""
+
+
+def make_step(make: MakeTask, function: Callable[..., Any], name: str | None, options: StepOptions, more: dict[str, Any]) -> Any:
+    """Return the Celery task that is the step of ``function``."""
+    return _make(make, Step, function, name, options, more)
+
+
+def make_agent(make: MakeTask, function: Callable[..., Any], name: str | None, options: StepOptions, more: dict[str, Any]) -> Any:
+    """Return the Celery task that is the agent of ``function``; it is called by the function's bare name."""
+    import inspect
+
+    if not inspect.iscoroutinefunction(function):
+        raise InvalidArguments(
+            step="agent", parameter="function", value=function.__qualname__, reason="an agent is an `async def`"
+        )
+    return _make(make, Agent, function, name if name is not None else function.__name__, options, more)
+
+
+def _make(
+    make: MakeTask, base: type, function: Callable[..., Any], name: str | None, options: StepOptions, more: dict[str, Any]
+) -> Any:
+    settings: dict[str, Any] = {"base": base, "agentq": options, "typing": False, "pydantic": False, **more}
+    if name is not None:
+        settings["name"] = name
+    if options.timeout is not None:
+        settings["soft_time_limit"] = options.timeout.total_seconds()
+        settings["time_limit"] = options.timeout.total_seconds() + 30
+    return make(**settings)(function)
+
+
+class Declarations:
+    """The decorators, over one way of making tasks; ``AgentQ`` and what ``install`` returns have them."""
+
+    def _make_task(self, **settings: Any) -> Callable[[Callable[..., Any]], Any]:
+        raise TypeError(f"{type(self).__name__} makes no tasks")
+
+    @overload
+    def step(self, function: Callable[P, Awaitable[R]], /) -> Step[P, R]: ...
+
+    @overload
+    def step(self, function: Callable[P, R], /) -> Step[P, R]: ...
+
+    @overload
+    def step(
+        self,
+        *,
+        name: str | None = None,
+        pool: str | None = None,
+        queue: str | None = None,
+        needs: Needs | None = None,
+        priority: Priority | None = None,
+        retry: Retry | None = None,
+        breaker: Breaker | None = None,
+        fallback: Callable[..., Any] | None = None,
+        undo: Callable[..., Any] | None = None,
+        timeout: timedelta | None = None,
+        **celery_options: Any,
+    ) -> StepDecorator: ...
+
+    def step(self, function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+        """Make a function a step: a Celery task whose outcome is a checkpoint.
+
+        ``@app.step`` or ``@app.step(pool=…, …)``. What is not listed in ``StepOptions`` goes to Celery's ``app.task``
+        (``bind=True``, ``max_retries=…``).
+        """
+        name, ours, more = _split(options)
+
+        def decorate(target: Callable[..., Any]) -> Any:
+            return make_step(self._make_task, target, name, ours, more)
+
+        return decorate if function is None else decorate(function)
+
+    @overload
+    def agent(self, function: Callable[Concatenate[Any, P], Awaitable[R]], /) -> Agent[P, R]: ...
+
+    @overload
+    def agent(
+        self,
+        *,
+        name: str | None = None,
+        pool: str | None = None,
+        queue: str | None = None,
+        needs: Needs | None = None,
+        priority: Priority | None = None,
+        version: str | None = None,
+        budget: Budget | None = None,
+        timeout: timedelta | None = None,
+        **celery_options: Any,
+    ) -> AgentDecorator: ...
+
+    def agent(self, function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+        """Make an ``async def`` function an agent; its first parameter is the ``Run``.
+
+        ``@app.agent`` or ``@app.agent(pool=…, version=…, budget=…)``. Its name is the function's, or ``name``.
+        """
+        name, ours, more = _split(options)
+
+        def decorate(target: Callable[..., Any]) -> Any:
+            return make_agent(self._make_task, target, name, ours, more)
+
+        return decorate if function is None else decorate(function)
+
+
+def _split(options: dict[str, Any]) -> tuple[str | None, StepOptions, dict[str, Any]]:
+    """Return the task's name, our options, and what is Celery's."""
+    rest = dict(options)
+    name = rest.pop("name", None)
+    ours = {field: rest.pop(field) for field in StepOptions.__dataclass_fields__ if field in rest}
+    return cast("str | None", name), StepOptions(**ours), rest
+
+
+class SharedDeclarations(Declarations):
+    """The decorators for code that belongs to no app, like Celery's ``shared_task``."""
+
+    def _make_task(self, **settings: Any) -> Callable[[Callable[..., Any]], Any]:
+        from celery import shared_task
+
+        return cast("Callable[[Callable[..., Any]], Any]", shared_task(**settings))
+
+
+_shared = SharedDeclarations()
+step = _shared.step
+agent = _shared.agent

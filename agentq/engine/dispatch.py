@@ -1,0 +1,126 @@
+"""What an agent asks for, as messages: one call, a fan-out with its join, a canvas signature.
+
+Each is made by Celery's own ``apply_async`` under a capture; the caller sends what was caught in one script. The
+members of a fan-out are copies of the first one's message with another id and other arguments, since Celery's
+publishing path costs more than the step's own record.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from celery.canvas import Signature, _chain, _chord, chain, chord, group
+
+from agentq.core.ids import step_id
+from agentq.engine import capture
+from agentq.engine.capture import Capture
+from agentq.engine.messages import HEADER
+from agentq.store.refs import Join, Offer
+
+if TYPE_CHECKING:
+    from agentq.engine.attempt import Attempt
+    from agentq.engine.task import Step
+
+COLLECT_TASK = "agentq.collect"
+"""The internal step at which a group ends that an agent awaits."""
+
+Call = tuple[list[Any], dict[str, Any]]
+"""Encoded arguments."""
+
+
+def call_offers(attempt: Attempt, step: Step[..., Any], call: Call, *, ask_id: str) -> Capture:
+    """Return the message of one step or sub-agent, whose outcome is told to the agent's log under ``ask_id``."""
+    ours = {"pr": attempt.holder.id, "ak": ask_id}
+    return _applied(attempt, step, call, task_id=ask_id, ours=ours)
+
+
+def map_offers(attempt: Attempt, step: Step[..., Any], calls: Sequence[Call], *, ask_id: str) -> Capture:
+    """Return the messages of a fan-out and its join, which tells the agent's log once.
+
+    Member i has the id ``step_id(ask_id, str(i))``.
+    """
+    root, run = attempt.holder.root, attempt.holder.id
+    caught = Capture(joins=[Join(root=root, id=ask_id, size=len(calls), parent=run)])
+    if not calls:
+        return caught
+    ours = {"pr": run, "jr": root, "jn": ask_id, "ji": 0}
+    first = _applied(attempt, step, calls[0], task_id=step_id(ask_id, "0"), ours=ours)
+    caught.offers.extend(first.offers)
+    template = json.loads(first.offers[0].message)
+    properties = template["properties"]
+    if properties.get("body_encoding") != "base64" or template.get("content-type") != "application/json":
+        # Another serializer or compression: Celery knows how, we do not.
+        for index, call in enumerate(calls[1:], start=1):
+            member = _applied(
+                attempt, step, call, task_id=step_id(ask_id, str(index)), ours={**ours, "ji": index}
+            )
+            caught.merge(member)
+        return caught
+    embedded = json.loads(base64.b64decode(template["body"]))[2]
+    for index, call in enumerate(calls[1:], start=1):
+        caught.offers.append(_member(first.offers[0], template, embedded, call, step_id(ask_id, str(index)), index))
+    return caught
+
+
+def canvas_offers(attempt: Attempt, signature: Signature, *, ask_id: str) -> Capture:
+    """Return the messages of a canvas, the outcome of whose last task is told to the agent's log."""
+    ours = {"pr": attempt.holder.id, "ak": ask_id}
+    ended = _ending(signature.clone(), ours, attempt.task.app)
+    with capture.capturing() as caught:
+        ended.apply_async(root_id=attempt.holder.root, parent_id=attempt.holder.id)
+    return caught
+
+
+def _applied(
+    attempt: Attempt, step: Step[..., Any], call: Call, *, task_id: str, ours: dict[str, Any]
+) -> Capture:
+    args, kwargs = call
+    with capture.capturing() as caught:
+        step.apply_async(
+            args,
+            kwargs,
+            task_id=task_id,
+            root_id=attempt.holder.root,
+            parent_id=attempt.holder.id,
+            headers={HEADER: ours},
+        )
+    return caught
+
+
+def _member(
+    first: Offer, template: dict[str, Any], embedded: Any, call: Call, task_id: str, index: int
+) -> Offer:
+    args, kwargs = call
+    body = base64.b64encode(json.dumps([args, kwargs, embedded], separators=(",", ":")).encode()).decode()
+    headers = template["headers"]
+    message = {
+        **template,
+        "body": body,
+        "headers": {
+            **headers,
+            "id": task_id,
+            "argsrepr": repr(tuple(args))[:1024],
+            "kwargsrepr": repr(kwargs)[:1024],
+            HEADER: {**headers[HEADER], "ji": index},
+        },
+        "properties": {**template["properties"], "correlation_id": task_id, "delivery_tag": task_id},
+    }
+    text = json.dumps(message, separators=(",", ":"))
+    return replace(first, id=task_id, index=index, message=text)
+
+
+def _ending(signature: Any, ours: dict[str, Any], app: Any) -> Any:
+    """Return the signature with the agent's address on the task that ends it."""
+    if isinstance(signature, group):
+        return chord(signature, _ending(app.tasks[COLLECT_TASK].s(), ours, app), app=app)
+    if isinstance(signature, _chain):
+        tasks = list(signature.tasks)
+        return chain(*tasks[:-1], _ending(tasks[-1], ours, app), app=app)
+    if isinstance(signature, _chord):
+        return chord(signature.tasks, _ending(signature.body, ours, app), app=app)
+    headers = dict(signature.options.get("headers") or {})
+    return signature.set(headers={**headers, HEADER: ours})
