@@ -1,0 +1,249 @@
+"""Both rounds' work on one part: find the passages that match, and say how well.
+
+BM25F (Robertson, Zaragoza, Taylor 2004; https://doi.org/10.1145/1031171.1031181) over three fields of a
+sentence: its own words, those of its neighbours in the paragraph, and the headings (with the file's name)
+above it. The frequencies come back normalised, so that the manager can weigh them by statistics of the whole
+collection, which no part knows.
+"""
+
+import heapq
+import math
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeVar
+
+from workers.agents.retrieval import passages, words
+from workers.agents.retrieval.models import Candidate, Found, Hint, Part, Query, Slice, Survey, Unread
+from workers.agents.retrieval.reading import Text, Unreadable, read_slice
+
+K1 = 1.2
+"""Saturation of a term's frequency, the usual value."""
+B = 0.6
+"""How much a sentence's length counts; less than the usual 0.75, since sentences differ less than
+documents."""
+AVERAGE_TERMS = 12.0
+"""Terms in a sentence of English prose, stop words left out."""
+OWN, NEIGHBOUR, HEADING = 1.0, 0.35, 0.35
+"""Weights of the three fields."""
+COVERAGE = 0.6
+"""Share of a score that hangs on how much of the question is met."""
+_PASSAGE_CHARS = 130
+"""A sentence's usual length: how many passages stand in text that holds no asked word is estimated by it."""
+_HINT_TERMS = 30
+
+
+Kept = TypeVar("Kept")
+
+
+class Match(NamedTuple):
+    """A sentence that holds at least one of the wanted terms."""
+
+    sentence: passages.Sentence
+    terms: list[str]
+    frequencies: dict[str, float]
+    heading: str
+
+
+class Tally:
+    """What a part's text adds up to while it is read."""
+
+    def __init__(self) -> None:
+        self.passages = 0
+        self.frequency: Counter[str] = Counter()
+
+
+def matches(text: str, slice_: Slice, wanted: Sequence[str], tally: Tally) -> Iterator[Match]:
+    """The sentences that hold a wanted term, in their order; adds to the tally.
+
+    Paragraphs without any letter sequence of a wanted term are passed over unread, which is most of them.
+    """
+    lower = _lower(text)
+    hits = [hit.start() for hit in words.finder(tuple(wanted)).finditer(lower)]
+    tally.passages += max(1, len(text) // _PASSAGE_CHARS) if text else 0
+    if not hits:
+        return
+    known = set(wanted)
+    name_terms = words.terms(slice_.file)
+    headings: dict[str, Counter[str]] = {}
+    at = 0
+    for block in passages.blocks(text, slice_.kind):
+        at = bisect_left(hits, block.start, at)
+        if at == len(hits):
+            return
+        if hits[at] >= block.end:
+            continue
+        above = headings.get(block.heading)
+        if above is None:
+            above = Counter(term for term in {*words.terms(block.heading), *name_terms} if term in known)
+            headings[block.heading] = above
+        yield from _block_matches(text, block, known, above, tally)
+
+
+def _block_matches(
+    text: str, block: passages.Block, known: set[str], above: Counter[str], tally: Tally
+) -> Iterator[Match]:
+    found = passages.sentences(text, block)
+    all_terms = [words.terms(sentence.text) for sentence in found]
+    counts = [Counter(term for term in terms if term in known) for terms in all_terms]
+    for index, sentence in enumerate(found):
+        own = counts[index]
+        if not own:
+            continue
+        tally.frequency.update(own.keys())
+        before = counts[index - 1] if index else Counter()
+        after = counts[index + 1] if index + 1 < len(found) else Counter()
+        length = 1 - B + B * len(all_terms[index]) / AVERAGE_TERMS
+        frequencies = {
+            term: round(
+                OWN * own[term] / length
+                + NEIGHBOUR * min(1, before[term] + after[term])
+                + HEADING * above[term],
+                4,
+            )
+            for term in sorted({*own, *before, *after, *above})
+        }
+        yield Match(sentence, all_terms[index], frequencies, block.heading)
+
+
+def _lower(text: str) -> str:
+    lower = text.lower()
+    if len(lower) == len(text):
+        return lower
+    return "".join(
+        low if len(low := letter.lower()) == 1 else letter for letter in text
+    )  # "İ" grows, places must not
+
+
+def idf(passages_in_all: int, holding: int) -> float:
+    """BM25's inverse document frequency, never below 0."""
+    return math.log(1 + (passages_in_all - holding + 0.5) / (holding + 0.5))
+
+
+def score(frequencies: Mapping[str, float], query: Query) -> float:
+    """How well a passage answers: BM25F over the terms, times the share of the question that it meets.
+
+    Of an asked term and those related to it the best alone counts, so that a list of synonyms wins nothing.
+    """
+    total = present = whole = 0.0
+    counted: set[str] = set()
+    for term, others in query.asked.items():
+        concept = (term, *others)
+        counted.update(concept)
+        total += max(_gain(one, frequencies, query) for one in concept)
+        rarity = query.idf.get(term, 1.0)
+        whole += rarity
+        present += rarity * max(
+            query.weights.get(one, 0.0) * min(1.0, frequencies.get(one, 0.0)) for one in concept
+        )
+    total += sum(_gain(term, frequencies, query) for term in query.weights if term not in counted)
+    return total * (1 - COVERAGE + COVERAGE * present / whole) if whole else total
+
+
+def _gain(term: str, frequencies: Mapping[str, float], query: Query) -> float:
+    tf = frequencies.get(term, 0.0)
+    return query.weights.get(term, 0.0) * query.idf.get(term, 1.0) * tf * (K1 + 1) / (tf + K1) if tf else 0.0
+
+
+def survey_part(part: Part, query: Query) -> Survey:
+    """Round one: counts the asked terms and describes the part's best passages, without their text.
+
+    A file that cannot be read is in `unread`; it never raises for what stands in the folder.
+    """
+    tally, spoken = Tally(), Counter[str]()
+    best: list[tuple[float, int, str, Match]] = []
+    read: list[str] = []
+    unread: list[Unread] = []
+    notes: list[str] = []
+    order = 0
+    for slice_, text in _texts(part, unread, read, notes):
+        some = False
+        for match in matches(text.text, slice_, list(query.weights), tally):
+            some, order = True, order - 1
+            value = score(match.frequencies, query) * passages.worth(match.sentence.text)
+            if value > 0:
+                _push(best, (value, order, slice_.file, match), query.keep)
+        if some:
+            spoken.update(words.WORD.findall(text.text.lower()))
+    counts = _term_counts(spoken, {term for *_, match in best for term in match.terms})
+    return Survey(
+        files=len(set(read)),
+        words=spoken.total(),
+        passages=tally.passages,
+        frequency=dict(sorted(tally.frequency.items())),
+        hints=[_hint(file, match, counts) for _, _, file, match in sorted(best, reverse=True)],
+        unread=unread,
+        notes=notes,
+    )
+
+
+def _hint(file: str, match: Match, counts: Mapping[str, int]) -> Hint:
+    kept = list(dict.fromkeys(match.terms))[:_HINT_TERMS]
+    return Hint(
+        file=file,
+        frequencies=match.frequencies,
+        terms={term: counts.get(term, 1) for term in kept},
+        worth=passages.worth(match.sentence.text),
+    )
+
+
+def _term_counts(spoken: Mapping[str, int], wanted: set[str]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for word, number in spoken.items():
+        if (term := words.stem(word)) in wanted:
+            counts[term] = counts.get(term, 0) + number
+    return counts
+
+
+def search_part(part: Part, query: Query) -> Found:
+    """Round two: the part's best passages by the refined question, and how many hold each of its terms."""
+    tally = Tally()
+    best: list[tuple[float, int, str, Candidate]] = []
+    order = 0
+    for slice_, text in _texts(part, [], [], []):
+        for match in matches(text.text, slice_, list(query.weights), tally):
+            order -= 1
+            value = score(match.frequencies, query)
+            if value < query.floor or (len(best) == query.keep and value <= best[0][0]):
+                continue
+            form = passages.worth(match.sentence.text)
+            if value * form >= query.floor and form > 0:
+                line = text.line + text.text.count("\n", 0, match.sentence.start)
+                candidate = Candidate(
+                    text=match.sentence.text,
+                    file=slice_.file,
+                    line=line,
+                    page=text.page,
+                    heading=match.heading,
+                    frequencies=match.frequencies,
+                    worth=form,
+                )
+                _push(best, (value * form, order, slice_.file, candidate), query.keep)
+    return Found(
+        frequency=dict(sorted(tally.frequency.items())),
+        candidates=[candidate for *_, candidate in sorted(best, key=lambda kept: kept[:2], reverse=True)],
+    )
+
+
+def _push(best: list[tuple[float, int, str, Kept]], item: tuple[float, int, str, Kept], keep: int) -> None:
+    # `order` is unique, so that a heap never compares two passages, and equal scores keep the order of the
+    # text.
+    if len(best) < keep:
+        heapq.heappush(best, item)
+    elif item[:2] > best[0][:2]:
+        heapq.heapreplace(best, item)
+
+
+def _texts(
+    part: Part, unread: list[Unread], read: list[str], notes: list[str]
+) -> Iterator[tuple[Slice, Text]]:
+    for piece in part.slices:
+        try:
+            for text in read_slice(part.folder, piece):
+                if text.note and text.note not in notes:
+                    notes.append(text.note)
+                yield piece, text
+        except Unreadable as problem:
+            unread.append(Unread(file=piece.file, reason=str(problem)))
+        else:
+            read.append(piece.file)
