@@ -65,7 +65,7 @@ def pools(session: Session, as_json: bool) -> int:
 
     app = session.app
     served = served_pools(app)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, spec in app.pools.items():
         rows.append(
             {

@@ -21,8 +21,9 @@ from typing import IO
 WriteLine = Callable[[str, str], None]
 """Called with the member's name and one line of its output, from a thread of its own."""
 
-STEADY_SECONDS = 60.0
-"""A member that lived this long counts as healthy: its next death is its first again."""
+DecideWait = Callable[[int, timedelta], tuple[timedelta, int]]
+"""From the deaths that counted before and the time lived: the pause, and the deaths that count now."""
+
 POLL_SECONDS = 0.1
 
 
@@ -36,7 +37,7 @@ class Member:
     needed: bool = True
     """Whether it is started again when it ends by itself with exit code 0."""
     deaths: int = field(default=0, init=False)
-    """Ends in a row, each before `STEADY_SECONDS` were over."""
+    """Those in a row that count, as the rule for pauses says."""
     restart_at: float | None = field(default=None, init=False)
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     started_at: float = field(default=0.0, init=False)
@@ -55,12 +56,12 @@ class Company:
         members: Sequence[Member],
         *,
         write_line: WriteLine,
-        wait_before: Callable[[int], timedelta] | None = None,
+        decide_wait: DecideWait | None = None,
     ) -> None:
-        """`wait_before(deaths)` gives the pause before a dead member starts again; without it, none does."""
+        """`decide_wait` gives the pause before a dead member starts again; without it, none does."""
         self.members = list(members)
         self._write_line = write_line
-        self._wait_before = wait_before
+        self._decide_wait = decide_wait
         self._readers: list[threading.Thread] = []
 
     def start(self) -> None:
@@ -86,11 +87,10 @@ class Company:
         code = member.process.returncode
         _kill_group(member.process)
         member.process = None
-        if self._wait_before is None or (code == 0 and not member.needed):
+        if self._decide_wait is None or (code == 0 and not member.needed):
             return
-        lived = time.monotonic() - member.started_at
-        member.deaths = 1 if lived >= STEADY_SECONDS else member.deaths + 1
-        pause = self._wait_before(member.deaths)
+        lived = timedelta(seconds=time.monotonic() - member.started_at)
+        pause, member.deaths = self._decide_wait(member.deaths, lived)
         member.restart_at = time.monotonic() + pause.total_seconds()
         self._write_line(
             member.name, f"ended ({ending(code)}); starts again in {pause.total_seconds():.1f} s"

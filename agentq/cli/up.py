@@ -134,7 +134,7 @@ def _run(app: AgentQ, console: Console, members: Sequence[Member], *, grace: tim
     from agentq.core.policy import decide_restart_wait
 
     write_line = _line_writer(console, [member.name for member in members])
-    company = Company(members, write_line=write_line, wait_before=decide_restart_wait)
+    company = Company(members, write_line=write_line, decide_wait=decide_restart_wait)
     stopping, hurry = threading.Event(), threading.Event()
 
     def on_signal(_number: int, _frame: object) -> None:

@@ -10,7 +10,7 @@ import sys
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from agentq.cli.errors import CommandRefused
@@ -24,6 +24,9 @@ HASH_SEED = "0"
 THREADS_AT_LEAST = 32
 """Slots of a thread pool of automatic size: its steps wait for I/O, so cores are no measure."""
 
+HARD_GRACE_SECONDS = 30
+"""From the soft limit of an attempt, which it may handle, to the hard one, which ends its process."""
+
 
 @dataclass(frozen=True)
 class WorkerPlan:
@@ -33,6 +36,8 @@ class WorkerPlan:
     kind: str
     concurrency: int
     """Slots: child processes or threads."""
+    time_limit: timedelta | None = None
+    """Of one attempt, for steps that set none; `None` for the application's own."""
 
     @property
     def name(self) -> str:
@@ -47,30 +52,38 @@ def plan_workers(
     concurrency: int | None = None,
     together: bool = False,
 ) -> list[WorkerPlan]:
-    """The workers that serve the pools named: one per pool, or with `together` one per kind of pool."""
+    """The workers that serve the pools named: one per pool, or with `together` one for all that are alike."""
     chosen = [_spec(specs, name) for name in dict.fromkeys(names)]
     if not together:
-        return [WorkerPlan((spec.name,), spec.kind, concurrency or _slots(spec)) for spec in chosen]
-    plans = []
-    for kind, members in groupby(sorted(chosen, key=lambda spec: spec.kind), key=lambda spec: spec.kind):
-        same = list(members)
-        slots = concurrency or max(_slots(spec) for spec in same)
-        plans.append(WorkerPlan(tuple(spec.name for spec in same), kind, slots))
-    return plans
+        return [_plan([spec], concurrency) for spec in chosen]
+    alike: dict[tuple[str, timedelta | None], list[PoolSpec]] = {}
+    for spec in chosen:
+        alike.setdefault((spec.kind, spec.time_limit), []).append(spec)
+    return [_plan(specs_of_one, concurrency) for specs_of_one in alike.values()]
+
+
+def _plan(alike: Sequence[PoolSpec], concurrency: int | None) -> WorkerPlan:
+    slots = concurrency or max(_slots(spec) for spec in alike)
+    return WorkerPlan(tuple(spec.name for spec in alike), alike[0].kind, slots, alike[0].time_limit)
 
 
 def plan_one_worker(
     specs: Mapping[str, PoolSpec], names: Sequence[str], *, concurrency: int | None
 ) -> WorkerPlan:
-    """One worker for all the pools named; refused if they are of several kinds."""
+    """One worker for all the pools named; refused if they are not alike."""
     plans = plan_workers(specs, names, concurrency=concurrency, together=True)
     if len(plans) > 1:
-        words = "; ".join(f"{', '.join(plan.pools)}: {plan.kind}" for plan in plans)
+        words = "; ".join(f"{', '.join(plan.pools)}: {_kind_words(plan)}" for plan in plans)
         raise CommandRefused(
-            f"One worker serves pools of one kind, and these are of {len(plans)} ({words}). "
-            "Start one worker for each kind."
+            f"One worker serves pools of one kind and one time limit, and these are of {len(plans)} ({words}). "
+            "Start one worker for each."
         )
     return plans[0]
+
+
+def _kind_words(plan: WorkerPlan) -> str:
+    limit = "" if plan.time_limit is None else f", time limit {plan.time_limit.total_seconds():g} s"
+    return f"{plan.kind}{limit}"
 
 
 def _spec(specs: Mapping[str, PoolSpec], name: str) -> PoolSpec:
@@ -97,6 +110,10 @@ def worker_argv(
     """
     name = f"{plan.pools[0]}-{uuid.uuid4().hex[:6]}@%h"
     quiet = [] if banner else ["--quiet"]
+    soft = None if plan.time_limit is None else plan.time_limit.total_seconds()
+    limits = (
+        [] if soft is None else [f"--soft-time-limit={soft:g}", f"--time-limit={soft + HARD_GRACE_SECONDS:g}"]
+    )
     return [
         sys.executable,
         "-m",
@@ -117,6 +134,7 @@ def worker_argv(
         "--without-mingle",
         "--loglevel",
         log_level,
+        *limits,
     ]
 
 

@@ -31,16 +31,16 @@ def member(code: str, name: str = "one") -> Member:
 
 def test_what_dies_is_started_again_after_the_pause() -> None:
     lines: list[str] = []
-    pauses: list[int] = []
+    counted: list[int] = []
 
-    def wait_before(deaths: int) -> timedelta:
-        pauses.append(deaths)
-        return timedelta(0)
+    def decide_wait(deaths: int, _lived: timedelta) -> tuple[timedelta, int]:
+        counted.append(deaths)
+        return timedelta(0), deaths + 1
 
     company = Company(
         [member("print('here'); raise SystemExit(3)")],
         write_line=lambda name, line: lines.append(f"{name}: {line}"),
-        wait_before=wait_before,
+        decide_wait=decide_wait,
     )
     company.start()
 
@@ -50,7 +50,7 @@ def test_what_dies_is_started_again_after_the_pause() -> None:
 
     wait_until(started_three_times, description="three starts")
     company.stop(grace=timedelta(0))
-    assert pauses[:2] == [1, 2]
+    assert counted[:2] == [0, 1]
     assert "one: ended (exit code 3); starts again in 0.0 s" in lines
 
 

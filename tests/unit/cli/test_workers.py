@@ -1,0 +1,77 @@
+"""Pools become command lines of stock Celery workers."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from agentq.cli.errors import CommandRefused
+from agentq.cli.locate import AppSource
+from agentq.cli.workers import HASH_SEED, child_environment, plan_one_worker, plan_workers, worker_argv
+from agentq.core.errors import UnknownPool
+from agentq.core.pools import PoolSpec
+
+POOLS = {
+    spec.name: spec
+    for spec in (
+        PoolSpec(name="managers", kind="threads"),
+        PoolSpec(name="tools", concurrency=4),
+        PoolSpec(name="search", concurrency=2),
+        PoolSpec(name="gpu", kind="solo", time_limit=timedelta(hours=1)),
+    )
+}
+
+
+def test_one_worker_for_each_pool_or_for_those_alike() -> None:
+    assert [plan.pools for plan in plan_workers(POOLS, POOLS)] == [
+        ("managers",),
+        ("tools",),
+        ("search",),
+        ("gpu",),
+    ]
+    plans = plan_workers(POOLS, POOLS, together=True)
+    assert [(plan.name, plan.kind) for plan in plans] == [
+        ("managers", "threads"),
+        ("tools+search", "prefork"),
+        ("gpu", "solo"),
+    ]
+    assert [plan.concurrency for plan in plans][1:] == [4, 1]
+    assert plans[0].concurrency >= 32
+
+
+def test_the_command_line() -> None:
+    plan = plan_one_worker(POOLS, ["gpu"], concurrency=None)
+    argv = worker_argv(plan, "shop.app:celery")
+    line = " ".join(argv[1:])
+    assert "-A shop.app:celery worker --queues gpu --pool solo --concurrency 1" in line
+    assert "--soft-time-limit=3600 --time-limit=3630" in line
+    assert "time-limit" not in " ".join(worker_argv(plan_one_worker(POOLS, ["tools"], concurrency=7), "a:b"))
+
+
+def test_two_workers_never_have_one_name() -> None:
+    plan = plan_one_worker(POOLS, ["tools", "search"], concurrency=3)
+    assert plan.concurrency == 3
+    names = {
+        argv[argv.index("--hostname") + 1] for argv in (worker_argv(plan, "a:b"), worker_argv(plan, "a:b"))
+    }
+    assert len(names) == 2
+
+
+def test_pools_that_are_not_alike_are_refused() -> None:
+    with pytest.raises(CommandRefused, match="managers: threads; tools: prefork"):
+        plan_one_worker(POOLS, ["managers", "tools"], concurrency=None)
+    with pytest.raises(UnknownPool, match="tols"):
+        plan_one_worker(POOLS, ["tols"], concurrency=None)
+
+
+def test_children_find_the_application_and_hash_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
+    env = child_environment(AppSource("shop.app:app", "-A", tmp_path))
+    assert env["PYTHONPATH"].split(":")[0] == str(tmp_path)
+    assert env["PYTHONPATH"].endswith(":/elsewhere")
+    assert env["PYTHONHASHSEED"] == HASH_SEED
+    assert env["AGENTQ_APP"] == "shop.app:app"
