@@ -145,7 +145,7 @@ class Toolkit(Declarations):
         return None
 
 
-class AgentQ(Toolkit, Celery):  # type: ignore[misc]  # Celery is untyped
+class AgentQ(Toolkit, Celery):
     """A Celery app with agentq in it.
 
     ``broker=`` and everything else as for ``celery.Celery``; one Redis URL is enough, ``backend=`` is taken from it.
@@ -153,7 +153,9 @@ class AgentQ(Toolkit, Celery):  # type: ignore[misc]  # Celery is untyped
     starts a private one in its state folder when it is first needed.
     """
 
-    def __init__(self, main: str | None = None, *, settings: Settings | None = None, **celery_options: Any) -> None:
+    def __init__(
+        self, main: str | None = None, *, settings: Settings | None = None, **celery_options: Any
+    ) -> None:
         Celery.__init__(self, main, **celery_options)
         self._equip(self, settings=settings)
 
@@ -181,7 +183,9 @@ def address_of(url: str) -> ServerAddress:
     """Return the address that a URL names, in both spellings: redis-py's and Celery's."""
     plain = normalise(url)
     celery_url = "redis+socket://" + plain.removeprefix("unix://") if plain.startswith("unix://") else plain
-    return ServerAddress(where=redacted(url), url=plain, celery_url=celery_url.replace("?db=", "?virtual_host="))
+    return ServerAddress(
+        where=redacted(url), url=plain, celery_url=celery_url.replace("?db=", "?virtual_host=")
+    )
 
 
 def _limits(settings: Settings) -> Limits:

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from agentq.core.codec import dumps
+from agentq.core.answers import check_answer
+from agentq.core.codec import dumps, loads
 from agentq.core.errors import RunNotFound, UnknownAgent, UsageError
 from agentq.core.models import AskSummary, RunSummary
-from agentq.core.schema import check_value
 from agentq.engine.assembly import agents_of
 from agentq.engine.handle import Handle
 from agentq.engine.remote import remote_agent
@@ -71,7 +71,12 @@ class Runs:
         return Handle(store, run_id, schema=schema, agent=name, root=root)
 
     def list(
-        self, *, agent: str | None = None, status: str | None = None, limit: int = 50, roots_only: bool = False
+        self,
+        *,
+        agent: str | None = None,
+        status: str | None = None,
+        limit: int = 50,
+        roots_only: bool = False,
     ) -> list[RunSummary]:
         """Return runs, newest first; ``roots_only`` leaves out sub-agents."""
         return self._toolkit.store.runs(agent=agent, status=status, limit=limit, roots_only=roots_only)
@@ -98,10 +103,8 @@ class Asks:
                 f"No ask {ask_id!r} is open: it was answered, or its run went on. `agentq asks list` shows the open ones."
             )
         root, ask = found
-        check_value(ask.answer_schema, value, name=ask.question)
+        check_answer(ask.answer_schema, value, question=ask.question)
         reply, standing = self._toolkit.store.answer(root, ask_id, dumps(value), by=by)
         if reply in ("unknown", "ended"):
             raise UsageError(f"Ask {ask_id!r} is closed: its run went on without an answer.")
-        from agentq.core.codec import loads
-
         return loads(standing) if standing is not None else value

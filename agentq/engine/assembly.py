@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from celery import Celery
 from celery.canvas import maybe_signature
-from kombu import Queue
+from kombu.entity import Queue
 
 from agentq.core.errors import InvalidSetting
 from agentq.engine import capture, joins

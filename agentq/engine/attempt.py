@@ -174,7 +174,13 @@ class Attempt:
 
     def note(self, kind: str, **fields: Any) -> None:
         """Put a line about this attempt into the run's history."""
-        event = {"e": kind, "r": self.parent or self.holder.id, "s": self.holder.id, "n": self.task.name, **fields}
+        event = {
+            "e": kind,
+            "r": self.parent or self.holder.id,
+            "s": self.holder.id,
+            "n": self.task.name,
+            **fields,
+        }
         self.store.emit(self.holder, [dumps(event)])
 
     def _finish(self, end: TurnEnd, chain: Any, callbacks: Any) -> Any:

@@ -25,6 +25,7 @@ from agentq.store.refs import Arrival, Join
 
 logger = get_logger(__name__)
 
+
 class Backend(RedisBackend):
     """Where ``AsyncResult`` looks."""
 
@@ -40,7 +41,9 @@ class Backend(RedisBackend):
         caught = capture.active()
         holder = holder_of(request)
         if caught is None and holder is None:
-            return super()._store_result(task_id, result, state, traceback=traceback, request=request, **kwargs)
+            return super()._store_result(
+                task_id, result, state, traceback=traceback, request=request, **kwargs
+            )
         if caught is None and getattr(request, COMMITTED, False):
             return result
         meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
@@ -62,7 +65,12 @@ class Backend(RedisBackend):
         return meta
 
     def mark_as_done(
-        self, task_id: str, result: Any, request: Any = None, store_result: bool = True, state: str = states.SUCCESS
+        self,
+        task_id: str,
+        result: Any,
+        request: Any = None,
+        store_result: bool = True,
+        state: str = states.SUCCESS,
     ) -> None:
         """Store a success, unless the attempt has committed it already."""
         if not getattr(request, COMMITTED, False):
@@ -156,7 +164,9 @@ class Backend(RedisBackend):
         members = list(leaves(header))
         offer = body_offer(self.app, body, group_id)
         # The join has a tree of its own under the group's id, which every part knows.
-        join = Join(root=group_id, id=group_id, size=len(members), body=offer, members=json.dumps(header.as_tuple()))
+        join = Join(
+            root=group_id, id=group_id, size=len(members), body=offer, members=json.dumps(header.as_tuple())
+        )
         caught = capture.active()
         if caught is not None:
             caught.joins.append(join)

@@ -108,7 +108,9 @@ def binding_of(app: Any) -> Binding:
     found = find_binding(app)
     if found is None:
         name = getattr(app, "main", None)
-        raise UsageError(f"agentq is not installed in the Celery app {name!r}: call agentq.install(app), or use AgentQ.")
+        raise UsageError(
+            f"agentq is not installed in the Celery app {name!r}: call agentq.install(app), or use AgentQ."
+        )
     return found
 
 

@@ -43,24 +43,36 @@ MakeTask = Callable[..., Any]
 """``app.task`` or ``celery.shared_task``."""
 
 
-def make_step(make: MakeTask, function: Callable[..., Any], name: str | None, options: StepOptions, more: dict[str, Any]) -> Any:
+def make_step(
+    make: MakeTask, function: Callable[..., Any], name: str | None, options: StepOptions, more: dict[str, Any]
+) -> Any:
     """Return the Celery task that is the step of ``function``."""
     return _make(make, Step, function, name, options, more)
 
 
-def make_agent(make: MakeTask, function: Callable[..., Any], name: str | None, options: StepOptions, more: dict[str, Any]) -> Any:
+def make_agent(
+    make: MakeTask, function: Callable[..., Any], name: str | None, options: StepOptions, more: dict[str, Any]
+) -> Any:
     """Return the Celery task that is the agent of ``function``; it is called by the function's bare name."""
     import inspect
 
     if not inspect.iscoroutinefunction(function):
         raise InvalidArguments(
-            step="agent", parameter="function", value=function.__qualname__, reason="an agent is an `async def`"
+            step="agent",
+            parameter="function",
+            value=function.__qualname__,
+            reason="an agent is an `async def`",
         )
     return _make(make, Agent, function, name if name is not None else function.__name__, options, more)
 
 
 def _make(
-    make: MakeTask, base: type, function: Callable[..., Any], name: str | None, options: StepOptions, more: dict[str, Any]
+    make: MakeTask,
+    base: type,
+    function: Callable[..., Any],
+    name: str | None,
+    options: StepOptions,
+    more: dict[str, Any],
 ) -> Any:
     settings: dict[str, Any] = {"base": base, "agentq": options, "typing": False, "pydantic": False, **more}
     if name is not None:
@@ -100,7 +112,7 @@ class Declarations:
         **celery_options: Any,
     ) -> StepDecorator: ...
 
-    def step(self, function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    def step(self, function: Any = None, /, **options: Any) -> Any:
         """Make a function a step: a Celery task whose outcome is a checkpoint.
 
         ``@app.step`` or ``@app.step(pool=…, …)``. What is not listed in ``StepOptions`` goes to Celery's ``app.task``
@@ -131,7 +143,7 @@ class Declarations:
         **celery_options: Any,
     ) -> AgentDecorator: ...
 
-    def agent(self, function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    def agent(self, function: Any = None, /, **options: Any) -> Any:
         """Make an ``async def`` function an agent; its first parameter is the ``Run``.
 
         ``@app.agent`` or ``@app.agent(pool=…, version=…, budget=…)``. Its name is the function's, or ``name``.

@@ -62,7 +62,9 @@ def map_offers(attempt: Attempt, step: Step[..., Any], calls: Sequence[Call], *,
         return caught
     embedded = json.loads(base64.b64decode(template["body"]))[2]
     for index, call in enumerate(calls[1:], start=1):
-        caught.offers.append(_member(first.offers[0], template, embedded, call, step_id(ask_id, str(index)), index))
+        caught.offers.append(
+            _member(first.offers[0], template, embedded, call, step_id(ask_id, str(index)), index)
+        )
     return caught
 
 

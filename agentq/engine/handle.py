@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Generator, Iterator
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from celery import states
 
@@ -106,8 +106,7 @@ class Handle(Generic[R]):
     def _result(self, meta: dict[str, Any]) -> R:
         if meta["status"] == states.SUCCESS:
             value = meta.get("result")
-            decoded: R = self._schema.decode_result(value) if self._schema is not None else value
-            return decoded
+            return cast(R, self._schema.decode_result(value) if self._schema is not None else value)
         record = self.store.record(self.root, self.id)
         agent = self.agent or record.get("nm", "")
         if meta["status"] == states.REVOKED:
@@ -213,5 +212,3 @@ def failure_of(meta: dict[str, Any], record: dict[str, str], step: str, step_id:
         text = " ".join(str(part) for part in message) if isinstance(message, list) else str(message)
         return StepFailed(step=step, step_id=step_id, error_type=str(result["exc_type"]), message=text)
     return StepFailed(step=step, step_id=step_id, error_type="Error", message=record.get("e", str(result)))
-
-

@@ -39,13 +39,13 @@ def steps_of(store: Store, root: str, run_id: str) -> list[StepSummary]:
     return found
 
 
-def _recorded(
-    store: Store, root: str, asked: list[tuple[str, dict[str, Any] | None]]
-) -> list[StepSummary]:
+def _recorded(store: Store, root: str, asked: list[tuple[str, dict[str, Any] | None]]) -> list[StepSummary]:
     found = []
     for at in range(0, len(asked), _CHUNK):
         chunk = asked[at : at + _CHUNK]
-        for (step_id, ask), record in zip(chunk, store.records(root, [name for name, _ in chunk]), strict=True):
+        for (step_id, ask), record in zip(
+            chunk, store.records(root, [name for name, _ in chunk]), strict=True
+        ):
             if record:
                 found.append(_summary(step_id, ask, record))
     return found

@@ -48,7 +48,13 @@ def offer_of(queue: str, message: dict[str, Any]) -> Offer:
     lane = lane_of(properties.get("priority"))
     if HEADER not in headers:
         return Offer(
-            root="plain", id="plain", queue=queue, lane=lane, name="", message=json.dumps(message), kind="plain"
+            root="plain",
+            id="plain",
+            queue=queue,
+            lane=lane,
+            name="",
+            message=json.dumps(message),
+            kind="plain",
         )
     ours = headers.pop(HEADER)
     headers.pop(HOLDER_HEADER, None)

@@ -81,3 +81,19 @@ class CallOptions:
         if "timeout" in fields:
             fields["timeout"] = timedelta(seconds=fields["timeout"])
         return cls(**fields)
+
+
+def budget_limits(budget: Budget | None) -> dict[str, int]:
+    """Return a budget as the store counts it, money in millionths; only the limits that are set."""
+    if budget is None:
+        return {}
+    limits: dict[str, int] = {}
+    if budget.steps is not None:
+        limits["steps"] = budget.steps
+    if budget.tokens is not None:
+        limits["tokens"] = budget.tokens
+    if budget.usd is not None:
+        limits["usd_micro"] = int(budget.usd * 1_000_000)
+    if budget.wall is not None:
+        limits["wall_ms"] = int(budget.wall.total_seconds() * 1000)
+    return limits

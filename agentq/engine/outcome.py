@@ -62,8 +62,15 @@ def keep_trying(write: Callable[[], None]) -> None:
 
 
 def commit_success(
-    store: Store, holder: Holder, caught: Capture, request: Any, value: Any, *, usage: dict[str, int] | None = None,
-    closes: tuple[str, ...] = (), cancels: tuple[str, ...] = (),
+    store: Store,
+    holder: Holder,
+    caught: Capture,
+    request: Any,
+    value: Any,
+    *,
+    usage: dict[str, int] | None = None,
+    closes: tuple[str, ...] = (),
+    cancels: tuple[str, ...] = (),
 ) -> None:
     """Commit a success; ``value`` is JSON-able. Raises StaleHolder when another attempt owns the step."""
     keep_trying(
@@ -85,9 +92,16 @@ def commit_success(
 
 
 def commit_failure(
-    store: Store, holder: Holder, caught: Capture, request: Any, error: BaseException, *,
-    status: str = states.FAILURE, usage: dict[str, int] | None = None,
-    closes: tuple[str, ...] = (), cancels: tuple[str, ...] = (),
+    store: Store,
+    holder: Holder,
+    caught: Capture,
+    request: Any,
+    error: BaseException,
+    *,
+    status: str = states.FAILURE,
+    usage: dict[str, int] | None = None,
+    closes: tuple[str, ...] = (),
+    cancels: tuple[str, ...] = (),
 ) -> None:
     """Commit a failure, or with ``status`` REVOKED a cancelled step."""
     name = getattr(request, "task", None) or ""

@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from celery import Celery
 
+from agentq.core.codec import to_jsonable
 from agentq.core.errors import UsageError
-from agentq.core.schema import AnnouncedSchema
-from agentq.engine.options import StepOptions
+from agentq.core.schema import check_call
+from agentq.engine.options import StepOptions, budget_limits
 from agentq.engine.task import Agent
+
+
+class AnnouncedSchema:
+    """Stands in for a CallSchema where only the announced one is known; values stay JSON."""
+
+    def __init__(self, name: str, announced: dict[str, Any]) -> None:
+        self._name = name
+        self._announced = announced
+
+    def encode(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        """Return the arguments as JSON can hold them; raises InvalidArguments for what the agent does not take."""
+        return check_call(self._announced, self._name, to_jsonable(list(args)), to_jsonable(dict(kwargs)))
+
+    def decode_result(self, value: Any) -> Any:
+        """Return the result as it came: its type is known where the code is."""
+        return value
+
+    def json_schema(self) -> dict[str, Any]:
+        """Return the announced schema."""
+        return self._announced
 
 
 def announcement_of(agent: Agent[..., Any], queue: str) -> dict[str, Any]:
@@ -20,7 +42,7 @@ def announcement_of(agent: Agent[..., Any], queue: str) -> dict[str, Any]:
         "queue": queue,
         "schema": agent.schema.json_schema(),
         "doc": (agent.function.__doc__ or "").strip().split("\n")[0],
-        "budget": agent.agentq.budget.model_dump(mode="json") if agent.agentq.budget is not None else None,
+        "limits": budget_limits(agent.agentq.budget),
     }
 
 
@@ -35,8 +57,12 @@ def remote_agent(app: Celery, name: str, announced: dict[str, Any]) -> Agent[...
 
     options = StepOptions(queue=announced["queue"], version=announced.get("version"))
     made = type(
-        "RemoteAgent", (Agent,), {"name": name, "run": staticmethod(run), "agentq": options, "__module__": __name__}
+        "RemoteAgent",
+        (Agent,),
+        {"name": name, "run": staticmethod(run), "agentq": options, "__module__": __name__},
     )()
     made.bind(app)
+    # The limits of its budget stand in the announcement: they hold whoever starts the run.
+    made.__dict__["_limits"] = announced.get("limits") or {}
     made.__dict__["_schema"] = AnnouncedSchema(name, announced["schema"])
     return made  # type: ignore[no-any-return]

@@ -20,7 +20,7 @@ from agentq.engine.attempt import CAUGHT, Attempt, in_place
 from agentq.engine.binding import binding_of
 from agentq.engine.handle import Handle
 from agentq.engine.messages import HEADER
-from agentq.engine.options import CallOptions, StepOptions
+from agentq.engine.options import CallOptions, StepOptions, budget_limits
 from agentq.engine.outcome import holder_of
 from agentq.engine.routing import priority_of, route_of
 from agentq.engine.this_step import current_attempt
@@ -100,7 +100,7 @@ class Step(Task, Generic[P, R]):
         copy.call = self.call.with_(
             priority=priority, key=key, tenant=tenant, needs=needs, timeout=timeout, pool=pool, queue=queue
         )
-        return cast(Self, copy)
+        return copy
 
     def subtask(self, args: Any = None, *starargs: Any, **starkwargs: Any) -> Signature:
         """Return a signature that carries this copy's call options."""
@@ -203,10 +203,14 @@ class Step(Task, Generic[P, R]):
     def replace(self, sig: Signature) -> NoReturn:
         """Replace this step by ``sig``, which takes over its id; recorded with the commit of this attempt."""
         if holder_of(self.request) is None:
-            return cast(NoReturn, super().replace(sig))
+            super().replace(sig)
         attempt = current_attempt.get()
         if attempt is not None and not sig.options.get("headers"):
-            kept = {name: attempt.ours[name] for name in ("pr", "ak", "jr", "jn", "ji", "cd") if name in attempt.ours}
+            kept: dict[str, Any] = {
+                name: attempt.ours[name]
+                for name in ("pr", "ak", "jr", "jn", "ji", "cd")
+                if name in attempt.ours
+            }
             self._carry(sig, kept)
         with capture.capturing() as caught:
             try:
@@ -277,7 +281,7 @@ class Agent(Step[P, R]):
         ours["k"] = "a"
         if self.agentq.version is not None:
             ours["v"] = self.agentq.version
-        limits = self.agentq.budget.limits() if self.agentq.budget is not None else {}
+        limits = self.__dict__.get("_limits") or budget_limits(self.agentq.budget)
         if limits:
             ours["bu"] = limits
         if call.key is not None:

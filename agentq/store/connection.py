@@ -36,15 +36,15 @@ class StoreConnection:
         return f"{type(self).__name__}({redacted(self.url)!r}, prefix={self.keys.prefix!r})"
 
     @property
-    def client(self) -> redis.Redis:
-        """The client for ordinary commands."""
+    def client(self) -> Any:
+        """The redis.Redis for ordinary commands; untyped, since its stubs leave open whether replies are decoded."""
         if self._client is None or self._pid != os.getpid():
             self._forget_parent()
             self._client = connect(self.url)
         return self._client
 
     @property
-    def patient(self) -> redis.Redis:
+    def patient(self) -> Any:
         """The client for commands that wait on the server: it has no socket time-out."""
         if self._patient is None or self._pid != os.getpid():
             self._forget_parent()
@@ -69,7 +69,9 @@ class StoreConnection:
         try:
             return call()
         except (redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError) as error:
-            raise StoreUnavailable(url=redacted(self.url), reason=str(error) or type(error).__name__) from error
+            raise StoreUnavailable(
+                url=redacted(self.url), reason=str(error) or type(error).__name__
+            ) from error
 
     def run_script(self, name: str, *arguments: Any) -> Any:
         """Call a script by its name; raises StoreUnavailable when the server cannot be reached."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from datetime import datetime, timezone
-from typing import Any, Final
+from typing import Any, Final, cast
 
 
 import redis
 
 from agentq.core.errors import StoreUnavailable
-from agentq.core.models import AskSummary, Event, RunStatus, RunSummary
+from agentq.core.models import AskState, AskSummary, Event, RunStatus, RunSummary
 from agentq.store.client import connect_async
 from agentq.store.connection import StoreConnection
 from agentq.store.wire import redacted, text
@@ -89,7 +89,9 @@ class Reads(StoreConnection):
                         return None
                     await channel.get_message(timeout=left)
         except (redis.ConnectionError, redis.TimeoutError) as error:
-            raise StoreUnavailable(url=redacted(self.url), reason=str(error) or type(error).__name__) from error
+            raise StoreUnavailable(
+                url=redacted(self.url), reason=str(error) or type(error).__name__
+            ) from error
         finally:
             await client.aclose()
 
@@ -146,7 +148,12 @@ class Reads(StoreConnection):
         return _summary(root, run_id, self.record(root, run_id))
 
     def runs(
-        self, *, agent: str | None = None, status: str | None = None, limit: int = 50, roots_only: bool = False
+        self,
+        *,
+        agent: str | None = None,
+        status: str | None = None,
+        limit: int = 50,
+        roots_only: bool = False,
     ) -> list[RunSummary]:
         """Return agents' runs, newest first; forgets the names of runs whose retention has ended."""
         found: list[RunSummary] = []
@@ -155,7 +162,7 @@ class Reads(StoreConnection):
             names = [
                 name.decode()
                 for name in self.guarded(
-                    lambda start=at: self.client.zrevrange(self.keys.of("runs"), start, start + 199)  # type: ignore[misc]
+                    lambda start=at: self.client.zrevrange(self.keys.of("runs"), start, start + 199)
                 )
             ]
             if not names:
@@ -168,11 +175,13 @@ class Reads(StoreConnection):
                     gone.append(name)
                     continue
                 summary = _summary(root, run, record)
-                wanted = (agent is None or summary.agent == agent) and (status is None or summary.status == status)
+                wanted = (agent is None or summary.agent == agent) and (
+                    status is None or summary.status == status
+                )
                 if wanted and not (roots_only and root != run) and len(found) < limit:
                     found.append(summary)
             if gone:
-                self.guarded(lambda names=gone: self.client.zrem(self.keys.of("runs"), *names))  # type: ignore[misc]
+                self.guarded(lambda names=gone: self.client.zrem(self.keys.of("runs"), *names))
                 at -= len(gone)
         return found
 
@@ -219,7 +228,7 @@ class Reads(StoreConnection):
 
         return self.guarded(read)
 
-    def wait_events(self, root: str, timeout: float) -> Iterator[None]:
+    def wait_events(self, root: str, timeout: float) -> Generator[None, None, None]:
         """Yield whenever a tree's history may have grown, and at least every ``timeout`` seconds."""
         with self.client.pubsub(ignore_subscribe_messages=True) as channel:
             self.guarded(lambda: channel.subscribe(self.keys.events(root)))
@@ -271,7 +280,7 @@ class Reads(StoreConnection):
             question=card["q"],
             answer_schema=card.get("schema") or {},
             asked_at=moment(ask[b"c"]) or datetime.now(timezone.utc),
-            state=text(ask[b"s"]) or "open",
+            state=cast(AskState, text(ask[b"s"])),
             answer=json.loads(answer) if answer is not None else None,
         )
 
