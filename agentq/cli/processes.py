@@ -21,8 +21,11 @@ from typing import IO
 WriteLine = Callable[[str, str], None]
 """Called with the member's name and one line of its output, from a thread of its own."""
 
-DecideWait = Callable[[int, timedelta], tuple[timedelta, int]]
-"""From the deaths that counted before and the time lived: the pause, and the deaths that count now."""
+DecideWait = Callable[[int], timedelta]
+"""From the deaths in a row to the pause before the next start."""
+
+STEADY_SECONDS = 60.0
+"""A member that lived so long did not die of its start: its deaths before do not count."""
 
 POLL_SECONDS = 0.1
 
@@ -37,7 +40,7 @@ class Member:
     needed: bool = True
     """Whether it is started again when it ends by itself with exit code 0."""
     deaths: int = field(default=0, init=False)
-    """Those in a row that count, as the rule for pauses says."""
+    """Deaths in a row, each before `STEADY_SECONDS` were over."""
     restart_at: float | None = field(default=None, init=False)
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     started_at: float = field(default=0.0, init=False)
@@ -89,8 +92,9 @@ class Company:
         member.process = None
         if self._decide_wait is None or (code == 0 and not member.needed):
             return
-        lived = timedelta(seconds=time.monotonic() - member.started_at)
-        pause, member.deaths = self._decide_wait(member.deaths, lived)
+        steady = time.monotonic() - member.started_at >= STEADY_SECONDS
+        member.deaths = 1 if steady else member.deaths + 1
+        pause = self._decide_wait(member.deaths)
         member.restart_at = time.monotonic() + pause.total_seconds()
         self._write_line(
             member.name, f"ended ({ending(code)}); starts again in {pause.total_seconds():.1f} s"

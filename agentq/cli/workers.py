@@ -75,7 +75,7 @@ def plan_one_worker(
     if len(plans) > 1:
         words = "; ".join(f"{', '.join(plan.pools)}: {_kind_words(plan)}" for plan in plans)
         raise CommandRefused(
-            f"One worker serves pools of one kind and one time limit, and these are of {len(plans)} ({words}). "
+            f"One worker serves pools of one kind and one time limit, and these differ ({words}). "
             "Start one worker for each."
         )
     return plans[0]

@@ -33,9 +33,9 @@ def test_what_dies_is_started_again_after_the_pause() -> None:
     lines: list[str] = []
     counted: list[int] = []
 
-    def decide_wait(deaths: int, _lived: timedelta) -> tuple[timedelta, int]:
+    def decide_wait(deaths: int) -> timedelta:
         counted.append(deaths)
-        return timedelta(0), deaths + 1
+        return timedelta(0)
 
     company = Company(
         [member("print('here'); raise SystemExit(3)")],
@@ -50,7 +50,7 @@ def test_what_dies_is_started_again_after_the_pause() -> None:
 
     wait_until(started_three_times, description="three starts")
     company.stop(grace=timedelta(0))
-    assert counted[:2] == [0, 1]
+    assert counted[:2] == [1, 2]
     assert "one: ended (exit code 3); starts again in 0.0 s" in lines
 
 
