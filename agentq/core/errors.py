@@ -309,15 +309,14 @@ class BreakerOpen(Unavailable):
 
     code = "breaker_open"
     name: str
-    failures: int
     retry_after: float
 
-    def __init__(self, *, name: str, failures: int, retry_after: float) -> None:
-        self._fill(name=name, failures=failures, retry_after=retry_after)
+    def __init__(self, *, name: str, retry_after: float) -> None:
+        self._fill(name=name, retry_after=retry_after)
 
     def describe(self) -> str:
         return (
-            f'Breaker "{self.name}" is open after {self.failures} failures. '
+            f'Breaker "{self.name}" is open: what it guards has failed too often of late. '
             f"The next call may pass in {self.retry_after:g} s."
         )
 

@@ -4,10 +4,10 @@ from typing import Final, Literal, get_args
 
 Priority = Literal["critical", "high", "normal", "low"]
 
-PRIORITIES: Final[dict[Priority, int]] = {"critical": 0, "high": 3, "normal": 6, "low": 9}
+PRIORITIES: Final[dict[str, int]] = {"critical": 0, "high": 3, "normal": 6, "low": 9}
 """Redis: the lane of each priority, in the order of taking. kombu's `priority_steps`; 0 goes first."""
 
-RABBIT_PRIORITIES: Final[dict[Priority, int]] = {"critical": 9, "high": 6, "normal": 3, "low": 0}
+RABBIT_PRIORITIES: Final[dict[str, int]] = {"critical": 9, "high": 6, "normal": 3, "low": 0}
 """RabbitMQ counts the other way: the greatest number goes first."""
 
 DEFAULT_PRIORITY: Final[Priority] = "normal"

@@ -126,11 +126,67 @@ def check_call(
     """
     plan = _Plan.of_announced(announced)
     plan.check_fit(name, args, kwargs)
-    positional = [_conform(announced, name, plan.at(place).name, value) for place, value in enumerate(args)]
+    positional = []
+    for place, value in enumerate(args):
+        boundary = plan.at(place)
+        schema = announced[boundary.name]["schema"]
+        positional.append(check_value(schema, value, name=boundary.name, step=name))
     named = {}
     for key, value in kwargs.items():
-        named[key] = _conform(announced, name, plan.named(key).name, value, shown_as=key)
+        named[key] = check_value(announced[plan.named(key).name]["schema"], value, name=key, step=name)
     return positional, named
+
+
+def check_value(schema: Mapping[str, Any], value: Any, *, name: str, step: str = "answer") -> Any:
+    """The value as JSON can hold it, which fits the JSON schema.
+
+    Raises InvalidArguments that calls the value by `name`, and what takes it `step`.
+    """
+    from jsonschema import Draft202012Validator  # Slow to import, and only such callers need it.
+    from jsonschema.exceptions import best_match
+
+    try:
+        written = to_jsonable(value)
+    except (TypeError, ValueError) as error:
+        _refuse(step, name, str(error), value, error)
+    wrong = best_match(Draft202012Validator(schema).iter_errors(written))
+    if wrong is not None:
+        place = ".".join(str(part) for part in wrong.absolute_path)
+        _refuse(step, name, f"{place}: {wrong.message}" if place else wrong.message, value)
+    return written
+
+
+class AnnouncedSchema:
+    """What CallSchema is, for an agent whose code is elsewhere: values stay as JSON has them."""
+
+    def __init__(self, name: str, announced: Announced) -> None:
+        self.name = name
+        self._announced = announced
+
+    def encode(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        """The JSON-able arguments; raises InvalidArguments as `check_call` does."""
+        return check_call(self._announced, self.name, args, kwargs)
+
+    def decode(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments as they are."""
+        return tuple(args), dict(kwargs)
+
+    def encode_result(self, value: Any) -> Any:
+        """The result as JSON can hold it; raises InvalidResult."""
+        try:
+            return to_jsonable(value)
+        except (TypeError, ValueError) as error:
+            raise InvalidResult(step=self.name, value=value, reason=str(error)) from error
+
+    def decode_result(self, jsonable: Any) -> Any:
+        """The result as it is."""
+        return jsonable
+
+    def json_schema(self) -> Announced:
+        """The signature as it was announced."""
+        return self._announced
 
 
 class _Plan:
@@ -217,21 +273,6 @@ class _Plan:
 
 def _announced(boundary: Boundary, *, position: int | None) -> dict[str, Any]:
     return {"schema": boundary.json_schema(), "required": boundary.required, "position": position}
-
-
-def _conform(announced: Announced, name: str, parameter: str, value: Any, shown_as: str | None = None) -> Any:
-    from jsonschema import Draft202012Validator  # Slow to import, and only such callers need it.
-    from jsonschema.exceptions import best_match
-
-    try:
-        written = to_jsonable(value)
-    except (TypeError, ValueError) as error:
-        _refuse(name, shown_as or parameter, str(error), value, error)
-    wrong = best_match(Draft202012Validator(announced[parameter]["schema"]).iter_errors(written))
-    if wrong is not None:
-        place = ".".join(str(part) for part in wrong.absolute_path)
-        _refuse(name, shown_as or parameter, f"{place}: {wrong.message}" if place else wrong.message, value)
-    return written
 
 
 def _refuse(

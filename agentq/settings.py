@@ -1,0 +1,207 @@
+"""The settings of a process, read once: environment over file over default.
+
+It owns their names, defaults and units. No layer below may see a `Settings`: assembly hands on plain values.
+"""
+
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final, Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+
+from agentq.core.error_base import near
+from agentq.core.errors import InvalidSetting
+from agentq.core.models import Model
+from agentq.core.tomlfile import TomlFile, read_toml
+from agentq.core.units import Duration, Size
+
+PREFIX: Final = "AGENTQ_"
+
+_CONFIG: Final = "AGENTQ_CONFIG"
+_NOT_SETTINGS: Final = ("AGENTQ_DEV_", "AGENTQ_TEST_")
+"""Beginnings of names that belong to the development script and the tests."""
+
+_REDIS_SCHEMES: Final = ("redis://", "rediss://", "unix://", "redis+socket://")
+
+_KIB: Final = 1024
+
+
+def _renew_within(given: dict[str, Any]) -> timedelta:
+    return min(timedelta(milliseconds=500), given.get("lease", timedelta(seconds=3)) / 4)
+
+
+class Settings(Model):
+    """Every setting; `AGENTQ_` and the name in capitals is its environment variable.
+
+    Durations are numbers (seconds) or text such as `250ms`, `3s`, `10m`, `7d`; sizes are bytes or text such
+    as `64KiB`. Relative paths of a file count from the file's folder, others from the working directory.
+    """
+
+    app: str | None = None
+    """`module:attribute` of the application that the command `agentq` loads."""
+    redis_url: SecretStr | None = None
+    """The server (broker and store in one); also `REDIS_URL`. None: a private one in `state_dir`."""
+    state_dir: Path = Path(".agentq")
+    """Where the private server keeps its data, socket and log."""
+    prefix: str = Field(default="agentq", pattern=r"^[A-Za-z0-9_.\-]{1,40}$")
+    """First part of every key; two applications with different ones may share a server."""
+
+    lease: Duration = Field(default=timedelta(seconds=3), ge=timedelta(milliseconds=200))
+    """A worker that has not renewed for so long is dead, and its steps go to others."""
+    renew: Duration = Field(default_factory=_renew_within, gt=timedelta(0))
+    """How often a worker renews: at most a third of the lease, so that one lost renewal kills nobody."""
+    tick: Duration = Field(default=timedelta(milliseconds=250), gt=timedelta(0))
+    """How often a worker looks for dead ones and due timers."""
+    linger: Duration = Field(default=timedelta(milliseconds=500), ge=timedelta(0))
+    """How long an agent that waits keeps its worker before it parks."""
+    result_retention: Duration = Field(default=timedelta(days=7), gt=timedelta(0))
+    """How long results and journals stay after the end of their run."""
+    step_soft_limit: Duration = Field(default=timedelta(minutes=10), gt=timedelta(0))
+    """After so long an attempt of a step is asked to stop, unless the step says timeout=."""
+    step_hard_grace: Duration = Field(default=timedelta(seconds=30), gt=timedelta(0))
+    """So long after the soft limit it is killed."""
+    turn_limit: Duration = Field(default=timedelta(seconds=60), gt=timedelta(0))
+    """Longest time that an agent may compute between two waits."""
+    inline_limit: Size = Size(64 * _KIB)
+    """A result up to this size stands in its run's journal, a larger one beside it."""
+    result_limit: Size = Size(16 * _KIB * _KIB)
+    """A larger result is refused: put it into a file or an object store, and return where it is."""
+    low_share: int = Field(default=8, ge=2)
+    """Every so-manieth take begins at the lowest priority that waits, so that none starves."""
+
+    pools_file: Path | None = None
+    """Declares the pools; by default `pools.toml` beside the settings' file, or `config/pools.toml`."""
+    models_file: Path | None = None
+    """Declares models; by default `models.toml`, found alike."""
+    logging_file: Path | None = None
+    """Configures logging; by default `logging.toml`, found alike."""
+
+    model_url: SecretStr | None = None
+    """An OpenAI-compatible endpoint, as far as `/v1`; None: agents work without a model."""
+    model_name: str | None = None
+    """The model to ask for at `model_url`."""
+    model_key: SecretStr | None = None
+    """The endpoint's key."""
+
+    @field_validator("redis_url")
+    @classmethod
+    def _check_scheme(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not url.get_secret_value().startswith(_REDIS_SCHEMES):
+            raise ValueError(f"it must begin with one of {', '.join(_REDIS_SCHEMES)}")
+        return url
+
+    @model_validator(mode="after")
+    def _check_lease(self) -> Self:
+        if self.renew * 3 > self.lease:
+            raise ValueError(
+                f"renew is {self.renew.total_seconds():g} s, but must be at most a third of lease "
+                f"({self.lease.total_seconds():g} s): lower renew, or raise lease"
+            )
+        return self
+
+    @classmethod
+    def load(cls, *, environ: Mapping[str, str] | None = None, folder: Path | None = None) -> Self:
+        """The settings of `environ` over those of the file over the defaults.
+
+        The file is the one that AGENTQ_CONFIG names, else `agentq.toml`, else `config/agentq.toml` in
+        `folder` (the working directory), else none. An empty variable counts as one that is not set.
+
+        Raises:
+            InvalidSetting: a variable is unknown, or its value is wrong.
+            InvalidFile: the file is missing though named, broken, or has a key that is unknown or wrong.
+        """
+        environ = os.environ if environ is None else environ
+        folder = Path.cwd() if folder is None else folder
+        file = _find_file(environ, folder)
+        from_file = {} if file is None else _read_file(cls, file)
+        beside = folder / "config" if file is None else file.path.parent
+        values = _companions(beside) | from_file | _read_environment(cls, environ, folder)
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise _conflict(cls, error) from error
+
+
+def _find_file(environ: Mapping[str, str], folder: Path) -> TomlFile | None:
+    if environ.get(_CONFIG):
+        return read_toml(folder / environ[_CONFIG])
+    for candidate in (folder / "agentq.toml", folder / "config" / "agentq.toml"):
+        if candidate.exists():
+            return read_toml(candidate)
+    return None
+
+
+def _companions(folder: Path) -> dict[str, Path]:
+    names = {f"{kind}_file": folder / f"{kind}.toml" for kind in ("pools", "models", "logging")}
+    return {name: path for name, path in names.items() if path.exists()}
+
+
+def _read_file(cls: type[Settings], file: TomlFile) -> dict[str, Any]:
+    read = {}
+    for name, value in file.values.items():
+        if name not in cls.model_fields:
+            known = near(name, cls.model_fields)
+            raise file.wrong(f'setting "{name}" is unknown.{known} "agentq doctor" lists all', name)
+        problem = _problem(cls, name, value)
+        if problem is not None:
+            raise file.wrong(f'setting "{name}" is wrong: {problem}{_given(cls, name, value)}', name)
+        read[name] = _placed(cls, name, value, file.path.parent)
+    return read
+
+
+def _read_environment(cls: type[Settings], environ: Mapping[str, str], folder: Path) -> dict[str, Any]:
+    read: dict[str, Any] = {}
+    if environ.get("REDIS_URL") and not environ.get(f"{PREFIX}REDIS_URL"):
+        read["redis_url"] = _from_variable(cls, "REDIS_URL", "redis_url", environ["REDIS_URL"])
+    variables = {PREFIX + name.upper(): name for name in cls.model_fields}
+    for variable, value in environ.items():
+        if not variable.startswith(PREFIX) or variable == _CONFIG or variable.startswith(_NOT_SETTINGS):
+            continue
+        if variable not in variables:
+            reason = f"there is no such setting.{near(variable, [*variables, _CONFIG])}"
+            raise InvalidSetting(name=variable, reason=reason.rstrip(".?"), source="environment")
+        if value:
+            name = variables[variable]
+            read[name] = _placed(cls, name, _from_variable(cls, variable, name, value), folder)
+    return read
+
+
+def _from_variable(cls: type[Settings], variable: str, name: str, value: str) -> str:
+    problem = _problem(cls, name, value)
+    if problem is None:
+        return value
+    if _is_secret(cls, name):
+        raise InvalidSetting(name=variable, reason=problem, source="environment")
+    raise InvalidSetting(name=variable, value=value, reason=problem, source="environment")
+
+
+def _problem(cls: type[Settings], name: str, value: Any) -> str | None:
+    """What is wrong with this value alone; None if nothing is."""
+    try:
+        cls.model_validate({name: value})
+    except ValidationError as error:
+        # An error without a place is one between settings, which the values of other sources may still heal.
+        told = [each["msg"] for each in error.errors(include_url=False) if each["loc"]]
+        return told[0].removeprefix("Value error, ") if told else None
+    return None
+
+
+def _placed(cls: type[Settings], name: str, value: Any, folder: Path) -> Any:
+    is_path = isinstance(value, str) and cls.model_fields[name].annotation in (Path, Path | None)
+    return folder / Path(value).expanduser() if is_path else value
+
+
+def _is_secret(cls: type[Settings], name: str) -> bool:
+    return cls.model_fields[name].annotation in (SecretStr, SecretStr | None)
+
+
+def _given(cls: type[Settings], name: str, value: Any) -> str:
+    return "" if _is_secret(cls, name) else f" (given: {value!r})"
+
+
+def _conflict(cls: type[Settings], error: ValidationError) -> InvalidSetting:
+    reason = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+    named = [name for name in cls.model_fields if reason.startswith(name)]
+    return InvalidSetting(name=named[0] if named else "lease", reason=reason)
