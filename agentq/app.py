@@ -153,9 +153,7 @@ class AgentQ(Toolkit, Celery):
     starts a private one in its state folder when it is first needed.
     """
 
-    def __init__(
-        self, main: str | None = None, *, settings: Settings | None = None, **celery_options: Any
-    ) -> None:
+    def __init__(self, main: str | None = None, *, settings: Settings | None = None, **celery_options: Any) -> None:
         Celery.__init__(self, main, **celery_options)
         self._equip(self, settings=settings)
 
@@ -183,9 +181,7 @@ def address_of(url: str) -> ServerAddress:
     """Return the address that a URL names, in both spellings: redis-py's and Celery's."""
     plain = normalise(url)
     celery_url = "redis+socket://" + plain.removeprefix("unix://") if plain.startswith("unix://") else plain
-    return ServerAddress(
-        where=redacted(url), url=plain, celery_url=celery_url.replace("?db=", "?virtual_host=")
-    )
+    return ServerAddress(where=redacted(url), url=plain, celery_url=celery_url.replace("?db=", "?virtual_host="))
 
 
 def _limits(settings: Settings) -> Limits:

@@ -100,7 +100,8 @@ class Asks:
         found = self._toolkit.store.ask(ask_id)
         if found is None:
             raise UsageError(
-                f"No ask {ask_id!r} is open: it was answered, or its run went on. `agentq asks list` shows the open ones."
+                f"No ask {ask_id!r} is open: it was answered, or its run went on. "
+                "`agentq asks list` shows the open ones."
             )
         root, ask = found
         check_answer(ask.answer_schema, value, question=ask.question)

@@ -18,11 +18,11 @@ from agentq.core.errors import InvalidSetting
 from agentq.engine import capture, joins
 from agentq.engine.binding import Binding, bind
 from agentq.engine.bootsteps import Terms, attach
+from agentq.engine.connection import fuse
 from agentq.engine.dispatch import COLLECT_TASK
 from agentq.engine.messages import HEADER
 from agentq.engine.task import Agent, Step
 from agentq.engine.this_step import current_attempt
-from agentq.engine.connection import fuse
 from agentq.store import Store
 
 REDIS_SCHEMES = ("redis", "rediss", "redis+socket", "socket", "unix")

@@ -213,9 +213,7 @@ class Attempt:
         if chain:
             maybe_signature(chain[-1], app=app).apply_async((value,), chain=chain[:-1], **common)
 
-    def succeed(
-        self, value: Any, caught: Capture, *, end: TurnEnd | None = None, states_ignored: bool = False
-    ) -> None:
+    def succeed(self, value: Any, caught: Capture, *, end: TurnEnd | None = None, states_ignored: bool = False) -> None:
         """Commit a success."""
         outcome.commit_success(
             self.store,

@@ -41,9 +41,7 @@ class Backend(RedisBackend):
         caught = capture.active()
         holder = holder_of(request)
         if caught is None and holder is None:
-            return super()._store_result(
-                task_id, result, state, traceback=traceback, request=request, **kwargs
-            )
+            return super()._store_result(task_id, result, state, traceback=traceback, request=request, **kwargs)
         if caught is None and getattr(request, COMMITTED, False):
             return result
         meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
@@ -94,9 +92,7 @@ class Backend(RedisBackend):
             return
 
         def mark() -> None:
-            super(Backend, self).mark_as_failure(
-                task_id, exc, traceback, request, store_result, call_errbacks, state
-            )
+            super(Backend, self).mark_as_failure(task_id, exc, traceback, request, store_result, call_errbacks, state)
 
         holder = holder_of(request)
         if holder is None or capture.active() is not None:
@@ -164,9 +160,7 @@ class Backend(RedisBackend):
         members = list(leaves(header))
         offer = body_offer(self.app, body, group_id)
         # The join has a tree of its own under the group's id, which every part knows.
-        join = Join(
-            root=group_id, id=group_id, size=len(members), body=offer, members=json.dumps(header.as_tuple())
-        )
+        join = Join(root=group_id, id=group_id, size=len(members), body=offer, members=json.dumps(header.as_tuple()))
         caught = capture.active()
         if caught is not None:
             caught.joins.append(join)

@@ -112,7 +112,7 @@ class Declarations:
         **celery_options: Any,
     ) -> StepDecorator: ...
 
-    def step(self, function: Any = None, /, **options: Any) -> Any:
+    def step(self, function: Any = None, **options: Any) -> Any:
         """Make a function a step: a Celery task whose outcome is a checkpoint.
 
         ``@app.step`` or ``@app.step(pool=…, …)``. What is not listed in ``StepOptions`` goes to Celery's ``app.task``
@@ -143,7 +143,7 @@ class Declarations:
         **celery_options: Any,
     ) -> AgentDecorator: ...
 
-    def agent(self, function: Any = None, /, **options: Any) -> Any:
+    def agent(self, function: Any = None, **options: Any) -> Any:
         """Make an ``async def`` function an agent; its first parameter is the ``Run``.
 
         ``@app.agent`` or ``@app.agent(pool=…, version=…, budget=…)``. Its name is the function's, or ``name``.

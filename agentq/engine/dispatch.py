@@ -55,16 +55,12 @@ def map_offers(attempt: Attempt, step: Step[..., Any], calls: Sequence[Call], *,
     if properties.get("body_encoding") != "base64" or template.get("content-type") != "application/json":
         # Another serializer or compression: Celery knows how, we do not.
         for index, call in enumerate(calls[1:], start=1):
-            member = _applied(
-                attempt, step, call, task_id=step_id(ask_id, str(index)), ours={**ours, "ji": index}
-            )
+            member = _applied(attempt, step, call, task_id=step_id(ask_id, str(index)), ours={**ours, "ji": index})
             caught.merge(member)
         return caught
     embedded = json.loads(base64.b64decode(template["body"]))[2]
     for index, call in enumerate(calls[1:], start=1):
-        caught.offers.append(
-            _member(first.offers[0], template, embedded, call, step_id(ask_id, str(index)), index)
-        )
+        caught.offers.append(_member(first.offers[0], template, embedded, call, step_id(ask_id, str(index)), index))
     return caught
 
 
@@ -77,9 +73,7 @@ def canvas_offers(attempt: Attempt, signature: Signature, *, ask_id: str) -> Cap
     return caught
 
 
-def _applied(
-    attempt: Attempt, step: Step[..., Any], call: Call, *, task_id: str, ours: dict[str, Any]
-) -> Capture:
+def _applied(attempt: Attempt, step: Step[..., Any], call: Call, *, task_id: str, ours: dict[str, Any]) -> Capture:
     args, kwargs = call
     with capture.capturing() as caught:
         step.apply_async(
@@ -93,9 +87,7 @@ def _applied(
     return caught
 
 
-def _member(
-    first: Offer, template: dict[str, Any], embedded: Any, call: Call, task_id: str, index: int
-) -> Offer:
+def _member(first: Offer, template: dict[str, Any], embedded: Any, call: Call, task_id: str, index: int) -> Offer:
     args, kwargs = call
     body = base64.b64encode(json.dumps([args, kwargs, embedded], separators=(",", ":")).encode()).decode()
     headers = template["headers"]

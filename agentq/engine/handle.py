@@ -92,7 +92,7 @@ class Handle(Generic[R]):
             raise GetTimeout(run_id=self.id, seconds=timeout or 0.0)
         return self._result(meta)
 
-    async def aget(self, timeout: float | None = None) -> R:
+    async def aget(self, timeout: float | None = None) -> R:  # noqa: ASYNC109  # as `get` has it
         """Wait for the result without blocking the event loop; as ``get`` otherwise."""
         await asyncio.to_thread(lambda: self.root)
         meta = await self.store.await_outcome(self.id, timeout)
@@ -130,7 +130,7 @@ class Handle(Generic[R]):
         """Return what the run and all below it have used so far."""
         return usage_of(self.store, self.root)
 
-    def signal(self, name: str, payload: Any = None, *, id: str | None = None) -> bool:
+    def signal(self, name: str, payload: Any = None, *, id: str | None = None) -> bool:  # noqa: A002  # the word of the field
         """Send a signal; kept until the agent waits for it. False when this ``id`` was sent before.
 
         Raises RunNotFound, or UsageError when the run has ended.
@@ -142,7 +142,7 @@ class Handle(Generic[R]):
             raise UsageError(f"Run {self.id} has ended: it takes no signal {name!r}.")
         return reply == "new"
 
-    async def asignal(self, name: str, payload: Any = None, *, id: str | None = None) -> bool:
+    async def asignal(self, name: str, payload: Any = None, *, id: str | None = None) -> bool:  # noqa: A002  # the word of the field
         """Send a signal without blocking the event loop; as ``signal`` otherwise."""
         return await asyncio.to_thread(lambda: self.signal(name, payload, id=id))
 

@@ -18,7 +18,7 @@ def steps_of(store: Store, root: str, run_id: str) -> list[StepSummary]:
     """Return the steps of an agent's run, or of a canvas run, in the order in which they were asked for."""
     entries = [json.loads(line) for line in store.read_log(root, run_id)]
     if not entries:
-        ids = [member for member in store.member_ids(root)]
+        ids = store.member_ids(root)
         return _recorded(store, root, [(step_id, None) for step_id in ids])
     outcomes = {entry["id"]: entry for entry in entries if entry["k"] == "result"}
     found: list[StepSummary] = []
@@ -43,9 +43,7 @@ def _recorded(store: Store, root: str, asked: list[tuple[str, dict[str, Any] | N
     found = []
     for at in range(0, len(asked), _CHUNK):
         chunk = asked[at : at + _CHUNK]
-        for (step_id, ask), record in zip(
-            chunk, store.records(root, [name for name, _ in chunk]), strict=True
-        ):
+        for (step_id, ask), record in zip(chunk, store.records(root, [name for name, _ in chunk]), strict=True):
             if record:
                 found.append(_summary(step_id, ask, record))
     return found

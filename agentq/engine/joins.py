@@ -50,9 +50,7 @@ def body_offer(app: Any, body: Signature, group_id: str) -> Offer:
                 [json.loads(json.dumps(body)), *reference], task_id=f"{group_id}.body", root_id=root
             )
     if len(caught.offers) != 1:
-        raise UsageError(
-            f"The body {body!r} of chord {group_id} makes {len(caught.offers)} messages, not one."
-        )
+        raise UsageError(f"The body {body!r} of chord {group_id} makes {len(caught.offers)} messages, not one.")
     return caught.offers[0]
 
 
@@ -70,9 +68,7 @@ def resolve(app: Any, store: Store, arguments: list[Any]) -> list[Any]:
     if not arguments or not any(isinstance(value, dict) and set(value) == {REFERENCE} for value in arguments):
         return arguments
     return [
-        joined(app, store, value[REFERENCE])
-        if isinstance(value, dict) and set(value) == {REFERENCE}
-        else value
+        joined(app, store, value[REFERENCE]) if isinstance(value, dict) and set(value) == {REFERENCE} else value
         for value in arguments
     ]
 
@@ -81,18 +77,14 @@ def joined(app: Any, store: Store, group_id: str) -> list[Any]:
     """Return the results of a join's members, nested as the header was."""
     text = store.join_members(group_id, group_id)
     if text is None:
-        raise ChordError(
-            f"The join of group {group_id} is gone: its results were kept for the retention only."
-        )
+        raise ChordError(f"The join of group {group_id} is gone: its results were kept for the retention only.")
     tree = json.loads(text)
     ids = list(_ids(tree))
     metas: dict[str, Any] = {}
     for at in range(0, len(ids), _CHUNK):
         chunk = ids[at : at + _CHUNK]
         for task_id, meta in zip(chunk, store.outcomes(chunk), strict=True):
-            metas[task_id] = (
-                json.loads(meta) if meta is not None else {"status": states.PENDING, "result": None}
-            )
+            metas[task_id] = json.loads(meta) if meta is not None else {"status": states.PENDING, "result": None}
     for task_id in ids:
         meta = metas[task_id]
         if meta["status"] != states.SUCCESS:

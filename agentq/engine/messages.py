@@ -6,7 +6,7 @@ The header ``agentq`` carries what the store records of a step. A message withou
 from __future__ import annotations
 
 import json
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from agentq.core.lanes import PRIORITIES
@@ -32,7 +32,7 @@ def due_ms_of(headers: dict[str, Any]) -> int | None:
         return None
     when = datetime.fromisoformat(eta)
     if when.tzinfo is None:
-        when = when.replace(tzinfo=timezone.utc)
+        when = when.replace(tzinfo=UTC)
     return int(when.timestamp() * 1000)
 
 

@@ -207,9 +207,7 @@ class Step(Task, Generic[P, R]):
         attempt = current_attempt.get()
         if attempt is not None and not sig.options.get("headers"):
             kept: dict[str, Any] = {
-                name: attempt.ours[name]
-                for name in ("pr", "ak", "jr", "jn", "ji", "cd")
-                if name in attempt.ours
+                name: attempt.ours[name] for name in ("pr", "ak", "jr", "jn", "ji", "cd") if name in attempt.ours
             }
             self._carry(sig, kept)
         with capture.capturing() as caught:

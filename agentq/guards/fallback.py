@@ -26,7 +26,5 @@ class FallbackGuard:
                 value = attempt.call_other(fallback)
             except Exception as second:
                 raise second from error
-            attempt.note(
-                "fallback", fallback=attempt.name_of(fallback), error=f"{type(error).__name__}: {error}"
-            )
+            attempt.note("fallback", fallback=attempt.name_of(fallback), error=f"{type(error).__name__}: {error}")
             return value

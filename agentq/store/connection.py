@@ -69,9 +69,7 @@ class StoreConnection:
         try:
             return call()
         except (redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError) as error:
-            raise StoreUnavailable(
-                url=redacted(self.url), reason=str(error) or type(error).__name__
-            ) from error
+            raise StoreUnavailable(url=redacted(self.url), reason=str(error) or type(error).__name__) from error
 
     def run_script(self, name: str, *arguments: Any) -> Any:
         """Call a script by its name; raises StoreUnavailable when the server cannot be reached."""

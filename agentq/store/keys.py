@@ -143,15 +143,13 @@ class Keys:
         for kind, parts in _RUN_KEYS.items():
             names = ", ".join(parts)
             tail = "".join(f" .. ':' .. {part}" for part in parts[1:])
-            lines.append(
-                f"function K.{kind}({names}) return '{self._stem}:{kind}:{{' .. {parts[0]} .. '}}'{tail} end"
-            )
+            lines.append(f"function K.{kind}({names}) return '{self._stem}:{kind}:{{' .. {parts[0]} .. '}}'{tail} end")
         for kind, parts in _PLAIN_KEYS.items():
             tail = "".join(f" .. ':' .. {part}" for part in parts)
             lines.append(f"function K.{kind}({', '.join(parts)}) return '{self._stem}:{kind}'{tail} end")
         lines.append(
             "function K.lane(queue, priority) if tonumber(priority) == 0 then return queue end "
-            f"return queue .. '\\6\\22' .. priority end"
+            "return queue .. '\\6\\22' .. priority end"
         )
         lines.append(f"function K.result(id) return '{RESULT_PREFIX}' .. id end")
         return "\n".join(lines) + "\n"

@@ -68,9 +68,7 @@ class LogCalls(StepCalls, StoreConnection):
         """
         due = "" if due_ms is None else due_ms
         reply = int(
-            self.run_script(
-                "park", holder.root, holder.id, holder.worker, holder.take, seen, due, dump(list(waits))
-            )
+            self.run_script("park", holder.root, holder.id, holder.worker, holder.take, seen, due, dump(list(waits)))
         )
         if reply < 0:
             self.expect_held([0, b"", b"", b""], holder, "")
@@ -114,9 +112,7 @@ class LogCalls(StepCalls, StoreConnection):
         )
         self.expect_held([int(reply), b"", b"", b""], holder, "")
 
-    def signal(
-        self, root: str, run: str, name: str, payload: str, *, signal_id: str | None = None
-    ) -> AppendReply:
+    def signal(self, root: str, run: str, name: str, payload: str, *, signal_id: str | None = None) -> AppendReply:
         """Append a signal (``payload`` is JSON) once per id; the reply says what came of it."""
         identity = signal_id if signal_id is not None else uuid.uuid4().hex
         return _APPENDED[int(self.run_script("append", "signal", root, run, name, payload, identity))]

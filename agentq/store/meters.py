@@ -22,9 +22,7 @@ class MeterCalls(StoreConnection):
         ``failures`` within ``window_ms`` trip it; ``attempt`` names the call, so that a repeat counts once.
         """
         return bool(
-            self.run_script(
-                "breaker", "report", _digest(name), reset_ms, int(failed), attempt, failures, window_ms
-            )
+            self.run_script("breaker", "report", _digest(name), reset_ms, int(failed), attempt, failures, window_ms)
         )
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Generator, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any, Final, cast
-
 
 import redis
 
@@ -27,13 +26,14 @@ _STATUS: Final[dict[str, RunStatus]] = {
 _ENDED: Final[dict[str, RunStatus]] = {"SUCCESS": "succeeded", "FAILURE": "failed", "REVOKED": "cancelled"}
 
 EVENT_CHUNK: Final = 1000
+_PAGE: Final = 200
 
 
 def moment(value: bytes | str | None) -> datetime | None:
     """Return a server time in ms as an aware datetime; None stays None."""
     if value is None:
         return None
-    return datetime.fromtimestamp(int(value) / 1000, tz=timezone.utc)
+    return datetime.fromtimestamp(int(value) / 1000, tz=UTC)
 
 
 class Reads(StoreConnection):
@@ -72,16 +72,16 @@ class Reads(StoreConnection):
 
         return self.guarded(wait)
 
-    async def await_outcome(self, task_id: str, timeout: float | None) -> dict[str, Any] | None:
+    async def await_outcome(self, task_id: str, seconds: float | None) -> dict[str, Any] | None:
         """Wait for a task's outcome without blocking the event loop; as ``wait_outcome`` otherwise."""
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = None if seconds is None else time.monotonic() + seconds
         key = self.keys.result(task_id)
         client = connect_async(self.url)
         try:
             async with client.pubsub(ignore_subscribe_messages=True) as channel:
                 await channel.subscribe(key)
                 while True:
-                    found = final(await client.get(key))
+                    found = final(cast("bytes | None", await client.get(key)))
                     if found is not None:
                         return found
                     left = 1.0 if deadline is None else min(deadline - time.monotonic(), 1.0)
@@ -89,9 +89,7 @@ class Reads(StoreConnection):
                         return None
                     await channel.get_message(timeout=left)
         except (redis.ConnectionError, redis.TimeoutError) as error:
-            raise StoreUnavailable(
-                url=redacted(self.url), reason=str(error) or type(error).__name__
-            ) from error
+            raise StoreUnavailable(url=redacted(self.url), reason=str(error) or type(error).__name__) from error
         finally:
             await client.aclose()
 
@@ -135,7 +133,7 @@ class Reads(StoreConnection):
             for name, _ in self.client.zscan_iter(self.keys.of("runs"), match=f"*|{escaped}", count=1000):
                 root, _, run = name.decode().partition("|")
                 if run == run_id and self.client.exists(self.keys.step(root, run)):
-                    return root
+                    return str(root)
             return None
 
         return self.guarded(scan)
@@ -158,15 +156,7 @@ class Reads(StoreConnection):
         """Return agents' runs, newest first; forgets the names of runs whose retention has ended."""
         found: list[RunSummary] = []
         at = 0
-        while len(found) < limit:
-            names = [
-                name.decode()
-                for name in self.guarded(
-                    lambda start=at: self.client.zrevrange(self.keys.of("runs"), start, start + 199)
-                )
-            ]
-            if not names:
-                break
+        while names := self._run_names(at):
             at += len(names)
             gone = []
             for name, record in zip(names, self._records_of(names), strict=True):
@@ -175,15 +165,22 @@ class Reads(StoreConnection):
                     gone.append(name)
                     continue
                 summary = _summary(root, run, record)
-                wanted = (agent is None or summary.agent == agent) and (
-                    status is None or summary.status == status
-                )
-                if wanted and not (roots_only and root != run) and len(found) < limit:
+                wanted = (agent is None or summary.agent == agent) and (status is None or summary.status == status)
+                if wanted and not (roots_only and root != run):
                     found.append(summary)
-            if gone:
-                self.guarded(lambda names=gone: self.client.zrem(self.keys.of("runs"), *names))
-                at -= len(gone)
+                    if len(found) == limit:
+                        return found
+            at -= self._forget_runs(gone)
         return found
+
+    def _run_names(self, start: int) -> list[str]:
+        names = self.guarded(lambda: self.client.zrevrange(self.keys.of("runs"), start, start + _PAGE - 1))
+        return [name.decode() for name in names]
+
+    def _forget_runs(self, names: Sequence[str]) -> int:
+        if names:
+            self.guarded(lambda: self.client.zrem(self.keys.of("runs"), *names))
+        return len(names)
 
     def _records_of(self, names: Sequence[str]) -> list[dict[str, str]]:
         def read() -> list[dict[str, str]]:
@@ -262,12 +259,16 @@ class Reads(StoreConnection):
 
     def ask(self, ask_id: str) -> tuple[str, AskSummary] | None:
         """Return the root run's id and the state of an open ask; None when no such ask is open."""
-        for name in self.guarded(lambda: self.client.zrange(self.keys.of("asks"), 0, -1)):
-            root, _, found = name.decode().partition("|")
-            if found == ask_id:
-                ask = self.guarded(lambda: self.client.hgetall(self.keys.ask(root, found)))
-                return (root, self._ask(root, ask_id, ask)) if ask else None
-        return None
+
+        def read() -> tuple[str, AskSummary] | None:
+            for name in self.client.zrange(self.keys.of("asks"), 0, -1):
+                root, _, found = name.decode().partition("|")
+                if found == ask_id:
+                    ask = self.client.hgetall(self.keys.ask(root, found))
+                    return (root, self._ask(root, ask_id, ask)) if ask else None
+            return None
+
+        return self.guarded(read)
 
     def _ask(self, root: str, ask_id: str, ask: dict[bytes, bytes]) -> AskSummary:
         card = json.loads(ask[b"card"])
@@ -279,7 +280,7 @@ class Reads(StoreConnection):
             agent=agent,
             question=card["q"],
             answer_schema=card.get("schema") or {},
-            asked_at=moment(ask[b"c"]) or datetime.now(timezone.utc),
+            asked_at=moment(ask[b"c"]) or datetime.now(UTC),
             state=cast(AskState, text(ask[b"s"])),
             answer=json.loads(answer) if answer is not None else None,
         )
@@ -296,7 +297,7 @@ def final(meta: bytes | None) -> dict[str, Any] | None:
 def event_of(offset: int, line: bytes) -> Event:
     """Return one line of history."""
     fields: dict[str, Any] = json.loads(line)
-    at = datetime.fromtimestamp(fields.pop("t") / 1000, tz=timezone.utc)
+    at = datetime.fromtimestamp(fields.pop("t") / 1000, tz=UTC)
     return Event(
         offset=offset,
         at=at,
@@ -319,7 +320,7 @@ def status_of(record: dict[str, str]) -> RunStatus:
 
 def _summary(root: str, run_id: str, record: dict[str, str]) -> RunSummary:
     card = json.loads(record["cd"]) if "cd" in record else {}
-    started = moment(record.get("c")) or datetime.fromtimestamp(0, tz=timezone.utc)
+    started = moment(record.get("c")) or datetime.fromtimestamp(0, tz=UTC)
     return RunSummary(
         run_id=run_id,
         agent=record.get("nm", ""),

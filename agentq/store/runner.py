@@ -34,9 +34,7 @@ class ScriptSet:
                 continue
             name = source.name.removesuffix(".lua")
             body = source.read_text(encoding="utf-8")
-            parts = [
-                _SCRIPTS.joinpath("lib", f"{part}.lua").read_text(encoding="utf-8") for part in included(body)
-            ]
+            parts = [_SCRIPTS.joinpath("lib", f"{part}.lua").read_text(encoding="utf-8") for part in included(body)]
             text = head + "\n".join([*parts, body])
             self.texts[name] = text
             self.hashes[name] = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()

@@ -86,9 +86,7 @@ class WorkerCalls(StoreConnection):
         def read() -> list[WorkerCard]:
             alive = [
                 (name.decode(), int(deadline))
-                for name, deadline in self.client.zrangebyscore(
-                    self.keys.of("workers"), now, "+inf", withscores=True
-                )
+                for name, deadline in self.client.zrangebyscore(self.keys.of("workers"), now, "+inf", withscores=True)
             ]
             with self.client.pipeline(transaction=False) as pipe:
                 for worker, _ in alive:
