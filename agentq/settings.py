@@ -29,7 +29,8 @@ _KIB: Final = 1024
 
 
 def _renew_within(given: dict[str, Any]) -> timedelta:
-    return min(timedelta(milliseconds=500), given.get("lease", timedelta(seconds=3)) / 4)
+    lease: timedelta = given.get("lease", timedelta(seconds=3))
+    return min(timedelta(milliseconds=500), lease / 4)
 
 
 class Settings(Model):

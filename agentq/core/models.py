@@ -152,16 +152,6 @@ class Budget(Model):
         given: dict[str, Any] = {"usd": usd, "tokens": tokens, "steps": steps, "wall": wall}
         super().__init__(**given)
 
-    def limits(self) -> dict[str, int]:
-        """The limits that are set, in whole numbers: `usd_micro` (cut), `tokens`, `steps`, `wall_ms`."""
-        found = {
-            "usd_micro": None if self.usd is None else int(self.usd * 1_000_000),
-            "tokens": self.tokens,
-            "steps": self.steps,
-            "wall_ms": None if self.wall is None else self.wall // timedelta(milliseconds=1),
-        }
-        return {name: limit for name, limit in found.items() if limit is not None}
-
 
 class Breaker(Model):
     """Keeps calls away from what fails: opens after so many failures, and tries again later.

@@ -156,39 +156,6 @@ def check_value(schema: Mapping[str, Any], value: Any, *, name: str, step: str =
     return written
 
 
-class AnnouncedSchema:
-    """What CallSchema is, for an agent whose code is elsewhere: values stay as JSON has them."""
-
-    def __init__(self, name: str, announced: Announced) -> None:
-        self.name = name
-        self._announced = announced
-
-    def encode(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-        """The JSON-able arguments; raises InvalidArguments as `check_call` does."""
-        return check_call(self._announced, self.name, args, kwargs)
-
-    def decode(
-        self, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments as they are."""
-        return tuple(args), dict(kwargs)
-
-    def encode_result(self, value: Any) -> Any:
-        """The result as JSON can hold it; raises InvalidResult."""
-        try:
-            return to_jsonable(value)
-        except (TypeError, ValueError) as error:
-            raise InvalidResult(step=self.name, value=value, reason=str(error)) from error
-
-    def decode_result(self, jsonable: Any) -> Any:
-        """The result as it is."""
-        return jsonable
-
-    def json_schema(self) -> Announced:
-        """The signature as it was announced."""
-        return self._announced
-
-
 class _Plan:
     """The boundaries of one signature, by position and by name."""
 
