@@ -31,8 +31,7 @@ def parse_arguments(agent: str, parameters: Parameters, words: Sequence[str]) ->
         word = rest.pop(0)
         if not word.startswith("--") or word == "--":
             raise CommandRefused(
-                f'Agent "{agent}" takes its arguments by name; "{word}" has none. '
-                f"{example(agent, parameters)}"
+                f'Agent "{agent}" takes its arguments by name; "{word}" has none. {example(agent, parameters)}'
             )
         option, equals, text = word[2:].partition("=")
         name, truth = _parameter_named(agent, parameters, option)
@@ -73,9 +72,7 @@ def _value(agent: str, parameters: Parameters, name: str, texts: list[str | bool
     entry = parameters[name]
     if len(texts) > 1:
         if not _admits(entry, "array"):
-            raise CommandRefused(
-                f'Parameter "{name}" of agent "{agent}" was given {len(texts)} times; once is enough.'
-            )
+            raise CommandRefused(f'Parameter "{name}" of agent "{agent}" was given {len(texts)} times; once is enough.')
         items = _item_entry(entry)
         return [_read(agent, parameters, name, items, text) for text in texts]
     text = texts[0]
@@ -92,8 +89,7 @@ def _read(agent: str, parameters: Parameters, name: str, entry: Mapping[str, Any
     except ValueError:
         kinds = " or ".join(sorted(_types(entry))) or "JSON"
         raise CommandRefused(
-            f'Parameter "{name}" of agent "{agent}" takes {kinds}; {text!r} is not JSON. '
-            f"{example(agent, parameters)}"
+            f'Parameter "{name}" of agent "{agent}" takes {kinds}; {text!r} is not JSON. {example(agent, parameters)}'
         ) from None
 
 

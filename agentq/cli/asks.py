@@ -67,9 +67,7 @@ def answer(session: Session, ask_id: str, value: str, as_json: bool) -> int:
     """
     found = [ask for ask in session.app.asks.list() if ask.ask_id.startswith(ask_id)]
     if not found:
-        raise CommandRefused(
-            f'No question has an id that begins with "{ask_id}". "agentq asks list" shows them.'
-        )
+        raise CommandRefused(f'No question has an id that begins with "{ask_id}". "agentq asks list" shows them.')
     if len(found) > 1:
         raise CommandRefused(f'"{ask_id}" begins the ids of {len(found)} questions. Give more of it.')
     ask = found[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import click
 
@@ -68,7 +69,10 @@ def doctor(session: Session, as_json: bool) -> int:
 
 def _model(app: AgentQ) -> tuple[str | None, str | None]:
     url, name = app.settings.model_url, app.settings.model_name
-    return (None if url is None else str(url)), name
+    if url is None:
+        return None, name
+    # The host alone: some put the key into the URL.
+    return urlsplit(url.get_secret_value()).hostname or "an address without a host", name
 
 
 def _server_findings(app: AgentQ) -> list[Finding]:
@@ -129,6 +133,4 @@ def _show(app: AgentQ, findings: list[Finding], *, as_json: bool) -> None:
         for finding in to_do:
             console.print(f"  {finding.what}: {finding.advice}", markup=False, soft_wrap=False)
     console.print("\nSettings", style="bold")
-    console.print(
-        listing(("setting", "value"), [(name, value) for name, value in settings.items()], fold=("value",))
-    )
+    console.print(listing(("setting", "value"), [(name, value) for name, value in settings.items()], fold=("value",)))

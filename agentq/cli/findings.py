@@ -28,9 +28,7 @@ def judge_version(info: Mapping[str, Any]) -> Finding:
     """Whether the server is new enough."""
     name = "Valkey" if info.get("valkey_version") else str(info.get("server_name") or "Redis")
     version = str(info.get("valkey_version") or info.get("redis_version") or "unknown")
-    numbers = tuple(
-        int(part) for part in str(info.get("redis_version", "0")).split(".")[:2] if part.isdigit()
-    )
+    numbers = tuple(int(part) for part in str(info.get("redis_version", "0")).split(".")[:2] if part.isdigit())
     if numbers >= LOWEST_SERVER:
         return Finding("server version", "ok", f"{name} {version}")
     return Finding(

@@ -35,10 +35,7 @@ def agents(session: Session, as_json: bool) -> int:
         return 0
     _print(
         ("agent", "version", "pool", "parameters"),
-        [
-            (row["agent"], row["version"] or "-", row["pool"] or "-", _options(row["parameters"]))
-            for row in rows
-        ],
+        [(row["agent"], row["version"] or "-", row["pool"] or "-", _options(row["parameters"])) for row in rows],
         fold=("parameters",),
     )
     return 0
@@ -47,8 +44,7 @@ def agents(session: Session, as_json: bool) -> int:
 def _options(parameters: Mapping[str, Mapping[str, Any]]) -> str:
     words = [f"--{name.replace('_', '-')}" for name in parameters]
     return " ".join(
-        word if entry.get("required") else f"[{word}]"
-        for word, entry in zip(words, parameters.values(), strict=True)
+        word if entry.get("required") else f"[{word}]" for word, entry in zip(words, parameters.values(), strict=True)
     )
 
 

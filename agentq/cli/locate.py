@@ -19,7 +19,8 @@ from typing import Any
 from agentq.cli.errors import CommandRefused
 
 DEFAULT_APP = "workers.app:app"
-PROJECT_FILE = "agentq.toml"
+PROJECT_FILES = ("agentq.toml", "config/agentq.toml")
+"""Where settings look too, in this order: the first that exists counts alone."""
 
 
 @dataclass(frozen=True)
@@ -33,17 +34,18 @@ class AppSource:
     root: Path
     """The folder that modules are imported from, beside the working directory."""
     config: Path | None = None
-    """The project's `agentq.toml`, if that is what named it."""
+    """The project's `agentq.toml`, if it has one."""
 
-    def settle_environment(self, environ: MutableMapping[str, str] | None = None) -> None:
+    def settle_environment(self, environ: MutableMapping[str, str], *, cwd: Path) -> None:
         """This process, and the workers that it starts, see one configuration file and one state folder.
 
         Without it a command given in a subfolder would start a second private server there.
         """
-        environ = os.environ if environ is None else environ
+        if self.root == cwd:
+            return
         if self.config is not None:
             environ.setdefault("AGENTQ_CONFIG", str(self.config))
-        if self.root != Path.cwd():
+        if self.config is None or "state_dir" not in _table_of(self.config):
             environ.setdefault("AGENTQ_STATE_DIR", str(self.root / ".agentq"))
 
 
@@ -59,12 +61,11 @@ def decide_app(explicit: str | None, *, environ: Mapping[str, str], cwd: Path) -
     if environ.get("AGENTQ_APP"):
         return AppSource(environ["AGENTQ_APP"], "AGENTQ_APP", cwd)
     for folder in _folders(cwd):
-        spec = _app_in(folder / PROJECT_FILE, ())
-        if spec is not None:
-            return AppSource(spec, str(folder / PROJECT_FILE), folder, folder / PROJECT_FILE)
-        spec = _app_in(folder / "pyproject.toml", ("tool", "agentq"))
-        if spec is not None:
-            return AppSource(spec, str(folder / "pyproject.toml"), folder)
+        settings = next((path for path in map(folder.joinpath, PROJECT_FILES) if path.exists()), None)
+        for file, section in ((settings, ()), (folder / "pyproject.toml", ("tool", "agentq"))):
+            spec = None if file is None else _app_in(file, section)
+            if spec is not None:
+                return AppSource(spec, str(file), folder, settings)
     return AppSource(DEFAULT_APP, "the default", cwd)
 
 
@@ -75,18 +76,22 @@ def _folders(cwd: Path) -> Iterator[Path]:
 
 
 def _app_in(path: Path, section: tuple[str, ...]) -> str | None:
-    try:
-        table: Any = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise CommandRefused(f"{path} cannot be read: {error}.") from error
+    table: Any = _table_of(path)
     for name in section:
         table = table.get(name, {})
     spec = table.get("app") if isinstance(table, dict) else None
     if spec is not None and not isinstance(spec, str):
         raise CommandRefused(f'{path}: app is {spec!r}; write it as "module:name", e.g. app = "agents:app".')
     return spec
+
+
+def _table_of(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise CommandRefused(f"{path} cannot be read: {error}.") from error
 
 
 def load_app(source: AppSource) -> Any:
@@ -111,8 +116,7 @@ def load_app(source: AppSource) -> Any:
     if app is None:
         found = ", ".join(name for name, value in vars(module).items() if _is_app(value)) or "none"
         raise CommandRefused(
-            f'{named} was not found: module "{module_name}" has no "{attribute or "app"}". '
-            f"Applications in it: {found}."
+            f'{named} was not found: module "{module_name}" has no "{attribute or "app"}". Applications in it: {found}.'
         )
     if not _is_app(app):
         raise CommandRefused(

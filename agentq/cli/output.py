@@ -13,9 +13,7 @@ from agentq.core.codec import to_jsonable
 
 def print_json(document: Any) -> None:
     """The document stands on stdout, indented for a person, in one piece for a program."""
-    click.echo(
-        json.dumps(to_jsonable(document), ensure_ascii=False, indent=2 if sys.stdout.isatty() else None)
-    )
+    click.echo(json.dumps(to_jsonable(document), ensure_ascii=False, indent=2 if sys.stdout.isatty() else None))
 
 
 def print_json_line(document: Any) -> None:

@@ -58,8 +58,7 @@ class OwnWorkers:
         plans = plan_workers(app.pools, lacking, together=True)
         env = child_environment(self._session.source)
         members = [
-            Member(plan.name, worker_argv(plan, self._session.celery_spec, log_level="WARNING"), env)
-            for plan in plans
+            Member(plan.name, worker_argv(plan, self._session.celery_spec, log_level="WARNING"), env) for plan in plans
         ]
         self._tails = {member.name: deque(maxlen=TAIL_LINES) for member in members}
         self._company = Company(members, write_line=self._keep)
@@ -72,9 +71,7 @@ class OwnWorkers:
         if self._company is not None:
             for member in self._company.tend():
                 tail = "\n".join(f"  {line}" for line in self._tails[member.name])
-                raise CommandRefused(
-                    f"The worker for {member.name} that this command started has died:\n{tail}"
-                )
+                raise CommandRefused(f"The worker for {member.name} that this command started has died:\n{tail}")
         notes, self._notes = self._notes, []
         return notes
 

@@ -96,9 +96,7 @@ class Company:
         member.deaths = 1 if steady else member.deaths + 1
         pause = self._decide_wait(member.deaths)
         member.restart_at = time.monotonic() + pause.total_seconds()
-        self._write_line(
-            member.name, f"ended ({ending(code)}); starts again in {pause.total_seconds():.1f} s"
-        )
+        self._write_line(member.name, f"ended ({ending(code)}); starts again in {pause.total_seconds():.1f} s")
 
     def stop(self, *, grace: timedelta, hurry: threading.Event | None = None) -> None:
         """No member runs: asked by SIGTERM to finish what they do, killed with their children after `grace`.

@@ -98,8 +98,7 @@ def _show_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> 
     "-A",
     "--app",
     metavar="MODULE:NAME",
-    help="The application; else AGENTQ_APP, else the one in agentq.toml or pyproject.toml, "
-    "else workers.app:app.",
+    help="The application; else AGENTQ_APP, else the one in agentq.toml or pyproject.toml, else workers.app:app.",
 )
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 @click.option(

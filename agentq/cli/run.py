@@ -33,9 +33,7 @@ INTERRUPTED = 130
 @json_option
 @click.option("--detach", is_flag=True, help="Print the run's id and return; workers must run elsewhere.")
 @click.option("--no-workers", is_flag=True, help="Start no worker, also when none serves the agent's pools.")
-@click.option(
-    "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Follow so long; the run goes on."
-)
+@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Follow so long; the run goes on.")
 @click.option("--key", help="Starts at most one run of the agent with this key.")
 @click.option("--priority", type=click.Choice(["critical", "high", "normal", "low"]))
 @click.option("--tenant", help="Whose run it is.")
@@ -115,9 +113,7 @@ def _tell_detached(session: Session, handle: Any, agent: str, *, as_json: bool) 
     return 0
 
 
-def _follow(
-    session: Session, handle: Any, agent: str, own: OwnWorkers, *, as_json: bool, timeout: float | None
-) -> int:
+def _follow(session: Session, handle: Any, agent: str, own: OwnWorkers, *, as_json: bool, timeout: float | None) -> int:
     from agentq.cli.follow import Follower
     from agentq.console.words import open_console
     from agentq.core.models import ENDED
@@ -134,10 +130,7 @@ def _follow(
     try:
         status = follower.follow()
     except KeyboardInterrupt:
-        say(
-            "\nNo longer followed. The run goes on while workers serve it: "
-            f"agentq runs show {handle.id} --follow"
-        )
+        say(f"\nNo longer followed. The run goes on while workers serve it: agentq runs show {handle.id} --follow")
         return INTERRUPTED
     if status not in ENDED:
         if as_json:

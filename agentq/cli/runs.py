@@ -43,8 +43,7 @@ def find_run(app: AgentQ, identity: str) -> Any:
     found = {run.run_id for run in app.runs.list(limit=SEARCHED_RUNS) if run.run_id.startswith(identity)}
     if len(found) > 1:
         raise CommandRefused(
-            f'"{identity}" begins the ids of {len(found)} runs: {", ".join(sorted(found)[:4])}. '
-            "Give more of it."
+            f'"{identity}" begins the ids of {len(found)} runs: {", ".join(sorted(found)[:4])}. Give more of it.'
         )
     return app.runs.get(found.pop() if found else identity)
 
@@ -102,9 +101,7 @@ def show(session: Session, run_id: str, follow: bool, as_json: bool) -> int:
 
     handle = find_run(session.app, run_id)
     summary = _summary(session.app, handle)
-    agent, status = (
-        (summary.agent, str(summary.status)) if summary is not None else ("?", str(handle.status()))
-    )
+    agent, status = (summary.agent, str(summary.status)) if summary is not None else ("?", str(handle.status()))
     if follow and status not in ENDED:
         status = _follow(session, handle, agent, as_json=as_json)
     if status in ENDED:
@@ -133,9 +130,7 @@ def _show_unfinished(session: Session, handle: Any, agent: str, status: str) -> 
 
     console, now = open_console(), datetime.now(UTC)
     steps = handle.steps()
-    console.print(
-        f"Run {handle.id}: {plain(agent)}", status_text(status), style="bold", markup=False, soft_wrap=True
-    )
+    console.print(f"Run {handle.id}: {plain(agent)}", status_text(status), style="bold", markup=False, soft_wrap=True)
     if steps:
         console.print(
             steps_table(
@@ -153,9 +148,7 @@ def _show_unfinished(session: Session, handle: Any, agent: str, status: str) -> 
 
 @runs.command()
 @click.argument("run_id")
-@click.option(
-    "--after", type=click.IntRange(min=0), default=0, metavar="OFFSET", help="Only events after this offset."
-)
+@click.option("--after", type=click.IntRange(min=0), default=0, metavar="OFFSET", help="Only events after this offset.")
 @click.option("--follow", is_flag=True, help="Go on with new events until the run ends.")
 @json_option
 @app_command
@@ -218,9 +211,7 @@ def signal(session: Session, run_id: str, name: str, payload: str, as_json: bool
     try:
         value = json.loads(payload)
     except ValueError:
-        raise CommandRefused(
-            f"PAYLOAD is {payload!r}, which is not JSON. Text needs quotes: '\"text\"'."
-        ) from None
+        raise CommandRefused(f"PAYLOAD is {payload!r}, which is not JSON. Text needs quotes: '\"text\"'.") from None
     handle = find_run(session.app, run_id)
     handle.signal(name, value)
     if as_json:

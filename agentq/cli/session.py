@@ -34,8 +34,9 @@ class Session:
     def source(self) -> AppSource:
         """Where the application stands; also settles which configuration file and state folder count."""
         if self._source is None:
-            self._source = decide_app(self.explicit_app, environ=os.environ, cwd=Path.cwd())
-            self._source.settle_environment()
+            cwd = Path.cwd()
+            self._source = decide_app(self.explicit_app, environ=os.environ, cwd=cwd)
+            self._source.settle_environment(os.environ, cwd=cwd)
         return self._source
 
     @property

@@ -21,9 +21,7 @@ from agentq.cli.workers import child_environment, plan_one_worker, worker_argv
     required=True,
     help="A pool to serve; may be given again for pools of the same kind.",
 )
-@click.option(
-    "--concurrency", type=click.IntRange(min=1), metavar="N", help="Slots; else the pool's own number."
-)
+@click.option("--concurrency", type=click.IntRange(min=1), metavar="N", help="Slots; else the pool's own number.")
 @click.option(
     "--log-level",
     default="INFO",

@@ -67,9 +67,7 @@ def _plan(alike: Sequence[PoolSpec], concurrency: int | None) -> WorkerPlan:
     return WorkerPlan(tuple(spec.name for spec in alike), alike[0].kind, slots, alike[0].time_limit)
 
 
-def plan_one_worker(
-    specs: Mapping[str, PoolSpec], names: Sequence[str], *, concurrency: int | None
-) -> WorkerPlan:
+def plan_one_worker(specs: Mapping[str, PoolSpec], names: Sequence[str], *, concurrency: int | None) -> WorkerPlan:
     """One worker for all the pools named; refused if they are not alike."""
     plans = plan_workers(specs, names, concurrency=concurrency, together=True)
     if len(plans) > 1:
@@ -101,9 +99,7 @@ def _slots(spec: PoolSpec) -> int:
     return {"solo": 1, "threads": max(THREADS_AT_LEAST, 4 * cores)}.get(spec.kind, cores)
 
 
-def worker_argv(
-    plan: WorkerPlan, celery_spec: str, *, log_level: str = "INFO", banner: bool = False
-) -> list[str]:
+def worker_argv(plan: WorkerPlan, celery_spec: str, *, log_level: str = "INFO", banner: bool = False) -> list[str]:
     """The command line of a stock Celery worker, with a name that no other worker has.
 
     Gossip and mingle are off: they cost a second at the start, and nothing here relies on them.
@@ -111,9 +107,7 @@ def worker_argv(
     name = f"{plan.pools[0]}-{uuid.uuid4().hex[:6]}@%h"
     quiet = [] if banner else ["--quiet"]
     soft = None if plan.time_limit is None else plan.time_limit.total_seconds()
-    limits = (
-        [] if soft is None else [f"--soft-time-limit={soft:g}", f"--time-limit={soft + HARD_GRACE_SECONDS:g}"]
-    )
+    limits = [] if soft is None else [f"--soft-time-limit={soft:g}", f"--time-limit={soft + HARD_GRACE_SECONDS:g}"]
     return [
         sys.executable,
         "-m",

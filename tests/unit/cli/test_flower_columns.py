@@ -11,9 +11,7 @@ NAMES = {"run-1": "research"}
 
 def described(uuid: str, name: str, *, root_id: str | None) -> tuple[str, str, str]:
     state = State()
-    task = describe_task(
-        Task(uuid=uuid, name=name, root_id=root_id, cluster_state=state), AgentNames(NAMES.get)
-    )
+    task = describe_task(Task(uuid=uuid, name=name, root_id=root_id, cluster_state=state), AgentNames(NAMES.get))
     shown = task.as_dict()
     return shown["run_id"], shown["agent"], shown["step"]
 

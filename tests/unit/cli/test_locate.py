@@ -53,7 +53,7 @@ def test_parents_count_only_inside_a_repository(folder: Path) -> None:
 def test_a_subfolder_shares_the_project_s_state(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = AppSource("above:app", "agentq.toml", folder.parent, folder.parent / "agentq.toml")
     environ = {"AGENTQ_CONFIG": "mine.toml"}
-    source.settle_environment(environ)
+    source.settle_environment(environ, cwd=folder)
     assert environ == {"AGENTQ_CONFIG": "mine.toml", "AGENTQ_STATE_DIR": str(folder.parent / ".agentq")}
 
 
@@ -91,3 +91,23 @@ def test_loads_from_the_working_directory(folder: Path) -> None:
     (folder / "found_app.py").write_text(APP)
     assert type(load_app(AppSource("found_app", "-A", folder))).__name__ == "App"
     sys.modules.pop("found_app")
+
+
+def test_a_state_folder_that_the_file_names_stays(folder: Path) -> None:
+    (folder / ".git").mkdir()
+    (folder / "agentq.toml").write_text('app = "above:app"\nstate_dir = "/elsewhere"\n')
+    below = folder / "below"
+    below.mkdir()
+    source = decide_app(None, environ={}, cwd=below)
+    environ: dict[str, str] = {}
+    source.settle_environment(environ, cwd=below)
+    assert environ == {"AGENTQ_CONFIG": str(folder / "agentq.toml")}
+    source.settle_environment(environ := {}, cwd=folder)
+    assert environ == {}
+
+
+def test_settings_in_the_config_folder_name_the_application_too(folder: Path) -> None:
+    (folder / "config").mkdir()
+    (folder / "config" / "agentq.toml").write_text('app = "there:app"\n')
+    source = decide_app(None, environ={}, cwd=folder)
+    assert (source.spec, source.root) == ("there:app", folder)

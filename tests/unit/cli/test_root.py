@@ -35,9 +35,7 @@ def test_wrong_command_is_told_the_nearest(capsys: pytest.CaptureFixture[str]) -
     assert 'Did you mean "run"?' in capsys.readouterr().err
 
 
-def test_init_writes_a_project_and_never_overwrites(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_init_writes_a_project_and_never_overwrites(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert execute(["init", str(tmp_path / "shop")]) == 0
     written = (tmp_path / "shop" / "agents.py").read_text()
     compile(written, "agents.py", "exec")
@@ -51,6 +49,4 @@ def test_help_does_not_load_celery() -> None:
         "import sys; from agentq.cli.root import execute; execute(['--help']);"
         "sys.exit(any(name in sys.modules for name in ('celery', 'rich', 'redis', 'pydantic')))"
     )
-    assert (
-        subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=False).returncode == 0
-    )
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=False).returncode == 0

@@ -53,9 +53,7 @@ def test_the_command_line() -> None:
 def test_two_workers_never_have_one_name() -> None:
     plan = plan_one_worker(POOLS, ["tools", "search"], concurrency=3)
     assert plan.concurrency == 3
-    names = {
-        argv[argv.index("--hostname") + 1] for argv in (worker_argv(plan, "a:b"), worker_argv(plan, "a:b"))
-    }
+    names = {argv[argv.index("--hostname") + 1] for argv in (worker_argv(plan, "a:b"), worker_argv(plan, "a:b"))}
     assert len(names) == 2
 
 
@@ -66,9 +64,7 @@ def test_pools_that_are_not_alike_are_refused() -> None:
         plan_one_worker(POOLS, ["tols"], concurrency=None)
 
 
-def test_children_find_the_application_and_hash_alike(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_children_find_the_application_and_hash_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")
     env = child_environment(AppSource("shop.app:app", "-A", tmp_path))
     assert env["PYTHONPATH"].split(":")[0] == str(tmp_path)
