@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -111,9 +112,9 @@ def _text(value: object) -> str:
 
 
 def _show(app: AgentQ, findings: list[Finding], *, as_json: bool) -> None:
-    # Pydantic writes a SecretStr as asterisks in JSON; a URL may hold a password, so it is one of them.
-    settings = app.settings.model_dump(mode="json")
     if as_json:
+        # Pydantic writes a SecretStr as asterisks; a URL may hold a password, so it is one of them.
+        settings = app.settings.model_dump(mode="json")
         print_json({"findings": [vars(finding) for finding in findings], "settings": settings})
         return
     from rich.text import Text
@@ -133,4 +134,14 @@ def _show(app: AgentQ, findings: list[Finding], *, as_json: bool) -> None:
         for finding in to_do:
             console.print(f"  {finding.what}: {finding.advice}", markup=False, soft_wrap=False)
     console.print("\nSettings", style="bold")
-    console.print(listing(("setting", "value"), [(name, value) for name, value in settings.items()], fold=("value",)))
+    console.print(
+        listing(("setting", "value"), [(name, _setting(value)) for name, value in app.settings], fold=("value",))
+    )
+
+
+def _setting(value: object) -> str:
+    from agentq.console.words import duration
+
+    if isinstance(value, timedelta):
+        return duration(value)
+    return "-" if value is None else str(value)

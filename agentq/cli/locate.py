@@ -7,7 +7,6 @@ an application does.
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 import tomllib
 import traceback
@@ -109,9 +108,9 @@ def load_app(source: AppSource) -> Any:
                 f'{named} was not found: there is no module "{error.name}" in {source.root}. '
                 'Run "agentq init" for a new project, or name yours with -A module:app.'
             ) from error
-        raise CommandRefused(f"{named} cannot be imported: {_where(error)}") from error
+        raise CommandRefused(f"{named} cannot be imported: {_where(error, source.root)}") from error
     except Exception as error:
-        raise CommandRefused(f"{named} cannot be imported: {_where(error)}") from error
+        raise CommandRefused(f"{named} cannot be imported: {_where(error, source.root)}") from error
     app = getattr(module, attribute or "app", None)
     if app is None:
         found = ", ".join(name for name, value in vars(module).items() if _is_app(value)) or "none"
@@ -132,11 +131,9 @@ def _is_app(value: Any) -> bool:
     return hasattr(type(value), "server_words")
 
 
-def _where(error: BaseException) -> str:
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if "importlib" not in frame.filename and f"agentq{os.sep}cli" not in frame.filename
-    ]
-    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+def _where(error: BaseException, root: Path) -> str:
+    # The innermost line of the project's own code: what lies below it is a library's.
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    own = [frame for frame in frames if Path(frame.filename).is_relative_to(root)]
+    place = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
     return f"{type(error).__name__}: {error}{place}. --debug shows the traceback."

@@ -101,6 +101,8 @@ def flower_member(session: Session, port: int) -> Member:
         "--address=127.0.0.1",
         f"--port={port}",
         f"--conf={conf}",
+        # Its own start says what stands in our table, and that workers do not answer yet.
+        "--logging=error",
     ]
     return Member("flower", argv, child_environment(session.source))
 

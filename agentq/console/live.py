@@ -91,9 +91,7 @@ class LiveView:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         moment = self.moment
-        room = max(
-            3, (options.max_height or console.height) - FIXED_LINES - len(moment.notes) - 2 * len(moment.asks)
-        )
+        room = max(3, (options.max_height or console.height) - FIXED_LINES - len(moment.notes) - 2 * len(moment.asks))
         counts = count_by_name(moment.steps)
         active = [step for step in moment.steps if step.status == "running"]
         shown = counts[-max(1, room // 2) :]
@@ -103,9 +101,7 @@ class LiveView:
         if active:
             parts.append(_active_table(active, now=moment.now, room=max(1, room - len(shown))))
         parts.extend(_ask_lines(ask) for ask in moment.asks)
-        parts.extend(
-            Text(one_line(note), style="dim", no_wrap=True, overflow="ellipsis") for note in moment.notes
-        )
+        parts.extend(Text(one_line(note), style="dim", no_wrap=True, overflow="ellipsis") for note in moment.notes)
         yield Group(*parts)
 
     def _heading(self, console: Console, counts: Sequence[NameCount]) -> RenderableType:
@@ -135,9 +131,7 @@ def _counts_table(counts: Sequence[NameCount], *, width: int) -> RenderableType:
         table.add_column(width=min(30, width // 4))
     table.add_column(no_wrap=True, overflow="ellipsis")
     for count in counts:
-        bar = ProgressBar(
-            total=count.total, completed=count.done, finished_style="green", complete_style="cyan"
-        )
+        bar = ProgressBar(total=count.total, completed=count.done, finished_style="green", complete_style="cyan")
         cells: list[RenderableType] = [f"  {short_name(count.name)}", *([bar] if bars else [])]
         table.add_row(*cells, Text(count.words(), style="red" if count.failed else ""))
     return table
@@ -150,9 +144,7 @@ def _active_table(active: Sequence[StepSummary], *, now: datetime, room: int) ->
     table.add_column(justify="right", style="dim", no_wrap=True)
     ordered = sorted(active, key=lambda step: (step.worker or "", step.started_at or now))
     for step in ordered[:room]:
-        table.add_row(
-            f"  {worker_label(step.worker)}", short_name(step.name), duration(running_time(step, now))
-        )
+        table.add_row(f"  {worker_label(step.worker)}", short_name(step.name), duration(running_time(step, now)))
     if len(ordered) > room:
         table.add_row("", Text(f"and {len(ordered) - room} more", style="dim"), "")
     return Group(Text(), table)

@@ -116,9 +116,7 @@ def running_time(step: StepSummary, now: datetime) -> float | None:
 
 def asks_table(asks: Sequence[AskSummary], *, now: datetime, console: Console) -> Table:
     """One row per question; the question is never cut."""
-    table = _table(
-        "ask", "run", "agent", "asked", "state", "question", "answers", fold=("ask", "question", "answers")
-    )
+    table = _table("ask", "run", "agent", "asked", "state", "question", "answers", fold=("ask", "question", "answers"))
     for ask in asks:
         table.add_row(
             plain(ask.ask_id),
@@ -171,9 +169,7 @@ def event_line(event: Event) -> Text:
     if event.worker:
         line.append(f" on {worker_label(event.worker)}", style="cyan")
     if event.fields:
-        line.append(
-            " " + one_line(" ".join(f"{name}={_field(value)}" for name, value in event.fields.items()))
-        )
+        line.append(" " + one_line(" ".join(f"{name}={_field(value)}" for name, value in event.fields.items())))
     return line
 
 

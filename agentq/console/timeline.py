@@ -95,17 +95,12 @@ def _columns(stages: Sequence[Stage], now: datetime, *, width: int) -> list[list
     """Columns of equally long cells, the heading first; what a width has no room for is left out."""
     columns = [["step", *[one_line(stage.label) for stage in stages]]]
     if width >= 90:
-        columns.append(
-            ["pool", *[_one_of({step.queue or "in place" for step in stage.steps}) for stage in stages]]
-        )
+        columns.append(["pool", *[_one_of({step.queue or "in place" for step in stage.steps}) for stage in stages]])
     if width >= 110:
         columns.append(
             [
                 "worker",
-                *[
-                    _one_of({worker_label(step.worker) for step in stage.steps}, "workers")
-                    for stage in stages
-                ],
+                *[_one_of({worker_label(step.worker) for step in stage.steps}, "workers") for stage in stages],
             ]
         )
     columns.append(["tries", *[_range([step.attempts for step in stage.steps]) for stage in stages]])
@@ -159,9 +154,7 @@ def _bar(stage: Stage, *, begin: datetime, span: float, width: int, now: datetim
         finish = step.finished_at or now
         _cover(queued, (first - begin).total_seconds(), (start - begin).total_seconds(), span)
         if step.started_at is not None or step.queue is None:
-            _cover(
-                running, (start - begin).total_seconds(), (finish - begin).total_seconds(), span, mark=True
-            )
+            _cover(running, (start - begin).total_seconds(), (finish - begin).total_seconds(), span, mark=True)
         failed = failed or step.status == "failed"
     colour = "red" if failed else "yellow" if any(s.attempts > 1 for s in stage.steps) else "green"
     peak = max(running) or 1.0

@@ -217,7 +217,7 @@ def test_doctor_finds_what_is_wrong(agentq: Command, module_server: PrivateServe
     try:
         found = {row["what"]: row for row in document(agentq("doctor", "--json"), code=1)["findings"]}
     finally:
-        module_server.client.config_set("maxmemory-policy", before["maxmemory-policy"])
+        module_server.client.config_set("maxmemory-policy", str(before["maxmemory-policy"]))
     assert found["maxmemory-policy"]["level"] == "bad"
     assert "noeviction" in found["maxmemory-policy"]["advice"]
     assert found["server version"]["level"] == "ok"
