@@ -47,7 +47,7 @@ _POLL_S = 0.02
 
 
 class Place(NamedTuple):
-    """Where the server listens: on the folder's socket, or on a port of the loopback address, with a password."""
+    """Where the server listens: on the folder's socket, or on a port of the loopback address by password."""
 
     port: int = 0
     password: str = ""
@@ -105,6 +105,8 @@ def ask(folder: Path, place: Place, *, timeout_s: float = 2.0) -> str:
             return "silent"
         except OSError:
             return "closed"
+    if greeting and not reply.startswith((b"+OK", b"-LOADING")):
+        return "stranger"  # a server without our password would answer the PING all the same
     if b"+PONG" in reply:
         return "pong"
     return "loading" if b"LOADING" in reply else "stranger"
@@ -136,9 +138,7 @@ def _ensure_running(folder: Path, binary: str) -> int:
                 return _read_pid(folder)
             if time.monotonic() > deadline + (LOADING_S if state == "loading" else 0):
                 pid = _read_pid(folder)
-                raise StartError(
-                    f"its process {pid} lives but does not answer ({state}). End it (kill {pid}) and try again"
-                )
+                raise StartError(f"its process {pid} lives but does not answer ({state}): kill {pid}, then try again")
             time.sleep(_POLL_S)
         return _start(folder, binary, alive)
     finally:
@@ -235,8 +235,8 @@ def _configuration(folder: Path, place: Place) -> str:
         'save ""',
         "appendonly yes",
         "appendfsync everysec",
-        # Commands alone, no snapshot in front of them: Redis cannot read Valkey's snapshots, nor an old server
-        # a new one's, and the next start may well find another server on the path.
+        # Commands alone, no snapshot in front of them: Redis cannot read Valkey's snapshots, nor an old
+        # server a new one's, and the next start may well find another server on the path.
         "aof-use-rdb-preamble no",
         "aof-load-truncated yes",
     ]
@@ -304,14 +304,14 @@ def _leave_caretaker(folder: Path, server: int, *, start_lock: int) -> None:
         os.dup2(nowhere, stream)
     os.chdir("/")
     fcntl.flock(users, fcntl.LOCK_EX)
-    _end_server(where, alive, server)
+    _end_server(folder, where, alive, server)
     # This order: a new user who still found the caretaker's lock held would start a server with no caretaker.
     os.close(caretaker)
     os.close(users)
     os._exit(0)
 
 
-def _end_server(where: int, alive: int, server: int) -> None:
+def _end_server(folder: Path, where: int, alive: int, server: int) -> None:
     """End the server whose lock ``alive`` is, found through the folder's descriptor even after ``rm -r``."""
     try:
         descriptor = os.open(PID, os.O_RDONLY, dir_fd=where)
@@ -319,18 +319,26 @@ def _end_server(where: int, alive: int, server: int) -> None:
             server = int(file.read())  # another one than at first if that one died and was started again
     except (OSError, ValueError):
         pass  # the folder is gone or cut: the process known from the start is the best guess
-    for number, patience_s in ((signal.SIGTERM, END_S), (signal.SIGKILL, END_S)):
-        deadline = time.monotonic() + patience_s
+    # A server that ends by itself deletes its socket by name. In a folder made anew after rm -r that name is
+    # another server's, so the old one, whose data are gone, may not end by itself.
+    gently = [signal.SIGTERM] if _is_at(folder, where) else []
+    for number in (*gently, signal.SIGKILL):
         if try_lock(alive):
             return
         try:
             os.kill(server, number)
         except OSError:
             return
-        while time.monotonic() < deadline:
-            if try_lock(alive):
-                return
+        deadline = time.monotonic() + END_S
+        while not try_lock(alive) and time.monotonic() < deadline:
             time.sleep(_POLL_S)
+
+
+def _is_at(folder: Path, where: int) -> bool:
+    try:
+        return os.path.samestat(folder.stat(), os.fstat(where))
+    except OSError:
+        return False
 
 
 if __name__ == "__main__":
