@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from datetime import timedelta
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -56,10 +57,8 @@ class OwnWorkers:
             )
             return
         plans = plan_workers(app.pools, lacking, together=True)
-        env = child_environment(self._session.source)
-        members = [
-            Member(plan.name, worker_argv(plan, self._session.celery_spec, log_level="WARNING"), env) for plan in plans
-        ]
+        env, spec = child_environment(self._session.source), self._session.celery_spec
+        members = [Member(plan.name, partial(worker_argv, plan, spec, log_level="WARNING"), env) for plan in plans]
         self._tails = {member.name: deque(maxlen=TAIL_LINES) for member in members}
         self._company = Company(members, write_line=self._keep)
         self._company.start()

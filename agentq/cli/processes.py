@@ -35,7 +35,8 @@ class Member:
     """One child process, by name."""
 
     name: str
-    argv: Sequence[str]
+    make_argv: Callable[[], Sequence[str]]
+    """Called for each start, so that each process may have a name of its own."""
     env: Mapping[str, str]
     needed: bool = True
     """Whether it is started again when it ends by itself with exit code 0."""
@@ -126,7 +127,7 @@ class Company:
         # A session of its own: Ctrl-C in the terminal reaches this command alone, which then stops the
         # members in its own way; and their children can be killed with them as one group.
         process = subprocess.Popen(
-            list(member.argv),
+            list(member.make_argv()),
             env=dict(member.env),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

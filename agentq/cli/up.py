@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ import click
 
 from agentq.cli.commands import ExampleCommand
 from agentq.cli.output import say
-from agentq.cli.processes import Company, Member
+from agentq.cli.processes import Company, Member, WriteLine
 from agentq.cli.session import Session, app_command
 from agentq.cli.workers import WorkerPlan, child_environment, plan_workers, worker_argv
 
@@ -82,7 +83,7 @@ def up(session: Session, no_flower: bool, port: int | None, grace: float, log_le
 def worker_members(session: Session, plans: Sequence[WorkerPlan], *, log_level: str) -> list[Member]:
     """One child process for each planned worker."""
     env, spec = child_environment(session.source), session.celery_spec
-    return [Member(plan.name, worker_argv(plan, spec, log_level=log_level), env) for plan in plans]
+    return [Member(plan.name, partial(worker_argv, plan, spec, log_level=log_level), env) for plan in plans]
 
 
 def flower_member(session: Session, port: int) -> Member:
@@ -104,7 +105,7 @@ def flower_member(session: Session, port: int) -> Member:
         # Its own start says what stands in our table, and that workers do not answer yet.
         "--logging=error",
     ]
-    return Member("flower", argv, child_environment(session.source))
+    return Member("flower", lambda: argv, child_environment(session.source))
 
 
 def free_port(first: int) -> int:
@@ -145,14 +146,10 @@ def _run(app: AgentQ, console: Console, members: Sequence[Member], *, grace: tim
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         company.start()
-        checked = time.monotonic()
+        server = _ServerWatch(app, write_line)
         while not stopping.wait(TEND_SECONDS):
             company.tend()
-            if time.monotonic() - checked >= SERVER_CHECK_SECONDS:
-                checked = time.monotonic()
-                note = app.revive_server()
-                if note is not None:
-                    write_line("server", note)
+            server.look()
         say("Stopping: steps that run may finish; Ctrl-C again ends them at once.")
     finally:
         company.stop(grace=grace, hurry=hurry)
@@ -183,3 +180,30 @@ class _LineWriter:
         words = Text.assemble((f"{name:<{self._width}} │ ", self._colours.get(name, "bold")), plain(line))
         with self._lock:
             self._console.print(words, soft_wrap=True)
+
+
+class _ServerWatch:
+    """Starts our own server again when it has died, and tells when somebody else's comes and goes."""
+
+    def __init__(self, app: AgentQ, write_line: WriteLine) -> None:
+        self._app = app
+        self._write_line = write_line
+        self._looked = time.monotonic()
+        self._away = False
+
+    def look(self) -> None:
+        """The server's state is known, and told if it has changed; most calls only look at the clock."""
+        from agentq.core.errors import Unavailable
+
+        if time.monotonic() - self._looked < SERVER_CHECK_SECONDS:
+            return
+        self._looked = time.monotonic()
+        try:
+            note = self._app.revive_server()
+        except Unavailable as error:
+            note, away = (None if self._away else str(error)), True
+        else:
+            note, away = note or ("reached again" if self._away else None), False
+        self._away = away
+        if note is not None:
+            self._write_line("server", note)

@@ -26,7 +26,7 @@ time.sleep(60)
 
 
 def member(code: str, name: str = "one") -> Member:
-    return Member(name, [sys.executable, "-c", code], dict(os.environ))
+    return Member(name, lambda: [sys.executable, "-c", code], dict(os.environ))
 
 
 def test_what_dies_is_started_again_after_the_pause() -> None:
