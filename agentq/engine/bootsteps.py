@@ -94,7 +94,8 @@ class Service(bootsteps.StartStopStep):
             label=parent.hostname,
             free=_free_slots(parent),
             running=running_takes,
-            serves=parent.app.tasks.__contains__,
+            # The consumer's own table, not the app's: a task that was registered since has no strategy there.
+            serves=lambda name: name in parent.consumer.strategies,
             on_refused=lambda: give_up(parent),
         )
         self.taker = taker
@@ -273,9 +274,7 @@ def keep_durable(consumer: Any) -> None:
             message, error = args[at], args[-1]
             headers = message.headers or {}
             if HOLDER_HEADER in headers:
-                logger.error(
-                    "step_not_accepted id=%s task=%s: %r", headers.get("id"), headers.get("task"), error
-                )
+                logger.error("step_not_accepted id=%s task=%s: %r", headers.get("id"), headers.get("task"), error)
                 request = Context(headers, args=(), kwargs={})
                 consumer.app.backend.mark_as_failure(headers["id"], error, request=request)
             return method(*args)
