@@ -10,6 +10,13 @@ if TYPE_CHECKING:
     from agentq.app import AgentQ as AgentQ
     from agentq.app import install as install
     from agentq.core.errors import AgentqError as AgentqError
+    from agentq.core.errors import GetTimeout as GetTimeout
+    from agentq.core.errors import InvalidArguments as InvalidArguments
+    from agentq.core.errors import KeyReused as KeyReused
+    from agentq.core.errors import RunCancelled as RunCancelled
+    from agentq.core.errors import RunFailed as RunFailed
+    from agentq.core.errors import StepFailed as StepFailed
+    from agentq.core.errors import UsageError as UsageError
     from agentq.core.models import Breaker as Breaker
     from agentq.core.models import Budget as Budget
     from agentq.core.models import Event as Event
@@ -30,6 +37,13 @@ _HOMES = {
     "AgentQ": "agentq.app",
     "install": "agentq.app",
     "AgentqError": "agentq.core.errors",
+    "GetTimeout": "agentq.core.errors",
+    "InvalidArguments": "agentq.core.errors",
+    "KeyReused": "agentq.core.errors",
+    "RunCancelled": "agentq.core.errors",
+    "RunFailed": "agentq.core.errors",
+    "StepFailed": "agentq.core.errors",
+    "UsageError": "agentq.core.errors",
     "Breaker": "agentq.core.models",
     "Budget": "agentq.core.models",
     "Event": "agentq.core.models",
@@ -52,12 +66,19 @@ __all__ = [
     "Breaker",
     "Budget",
     "Event",
+    "GetTimeout",
     "Handle",
+    "InvalidArguments",
+    "KeyReused",
     "Needs",
     "Retry",
     "Run",
+    "RunCancelled",
+    "RunFailed",
     "Step",
+    "StepFailed",
     "Usage",
+    "UsageError",
     "agent",
     "install",
     "step",

@@ -69,7 +69,8 @@ class Toolkit(Declarations):
         )
 
     def _make_task(self, **settings: Any) -> Callable[[Callable[..., Any]], Any]:
-        made: Callable[[Callable[..., Any]], Any] = self.celery.task(**settings)
+        # A step belongs to the app of its store; Celery's default would put it into every other app as well.
+        made: Callable[[Callable[..., Any]], Any] = self.celery.task(**{"shared": False, **settings})
         return made
 
     @property

@@ -121,9 +121,10 @@ def _register_internal_steps(app: Celery) -> None:
         if attempt is not None:
             attempt.onward.merge(caught)
 
-    app.task(dispatch, name=joins.DISPATCH_TASK, base=Step, typing=False, ignore_result=True)
+    # Not shared: Celery would put a shared task of one app into every other app too, and warn of the double name.
+    app.task(dispatch, name=joins.DISPATCH_TASK, base=Step, shared=False, typing=False, ignore_result=True)
 
     def collect(results: Any) -> Any:
         return results
 
-    app.task(collect, name=COLLECT_TASK, base=Step, typing=False)
+    app.task(collect, name=COLLECT_TASK, base=Step, shared=False, typing=False)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import traceback as tracebacks
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -69,12 +70,13 @@ class Attempt:
         self.number = int(self.ours.get("n", 1))
         self.spent: list[Usage] = []
         self.onward = Capture()
+        self._onward_of_request: tuple[Any, Any] = (None, None)
         self._arguments: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
 
     def run(self, args: list[Any], kwargs: dict[str, Any]) -> Any:
         """Run and commit; return the encoded value. Raises what Celery's tracer shall see, after the commit."""
         # Celery's tracer would publish these before it stores the result; they go out with the commit instead.
-        chain, callbacks = self.request.chain, self.request.callbacks
+        chain, callbacks = self._onward_of_request = (self.request.chain, self.request.callbacks)
         self.request.chain = self.request.callbacks = None
         token = current_attempt.set(self)
         try:
@@ -153,6 +155,15 @@ class Attempt:
         limits = self.request.timelimit
         seconds = limits[1] if limits and limits[1] else self.task.soft_time_limit
         return timedelta(seconds=float(seconds)) if seconds else None
+
+    @contextmanager
+    def whole_request(self) -> Iterator[None]:
+        """Put the request's chain and callbacks back, for messages that carry the step on: retry and replace."""
+        self.request.chain, self.request.callbacks = self._onward_of_request
+        try:
+            yield
+        finally:
+            self.request.chain = self.request.callbacks = None
 
     @property
     def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -251,7 +262,7 @@ class Attempt:
 
     def _again(self, again: Again) -> None:
         """Commit the step's next generation, due after the delay; raises Celery's Retry for its events."""
-        with capture.capturing() as caught:
+        with self.whole_request(), capture.capturing() as caught:
             ours = {**self.ours, "n": self.number + (1 if again.counted else 0)}
             signature = self.task.signature_from_request(
                 self.request,

@@ -81,6 +81,7 @@ def offer_of(queue: str, message: dict[str, Any]) -> Offer:
         start_digest=ours.get("sd"),
         args_digest=ours.get("ad"),
         budget=ours.get("bu"),
+        undoes=bool(ours.get("ud")),
         card=ours.get("cd") or {},
     )
 

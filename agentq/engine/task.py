@@ -190,8 +190,10 @@ class Step(Task, Generic[P, R]):
         if holder_of(self.request) is None:
             return super().retry(*args, **kwargs)
         attempt = current_attempt.get()
-        headers = {HEADER: {**attempt.ours, "n": attempt.number + 1}} if attempt is not None else {}
-        with capture.capturing() as caught:
+        if attempt is None:
+            return super().retry(*args, **kwargs)
+        headers = {HEADER: {**attempt.ours, "n": attempt.number + 1}}
+        with attempt.whole_request(), capture.capturing() as caught:
             try:
                 return super().retry(*args, headers=headers, **kwargs)
             except Retry:
@@ -205,12 +207,15 @@ class Step(Task, Generic[P, R]):
         if holder_of(self.request) is None:
             super().replace(sig)
         attempt = current_attempt.get()
-        if attempt is not None and not sig.options.get("headers"):
+        if attempt is None:
+            super().replace(sig)
+            raise Ignore("replaced")
+        if not sig.options.get("headers"):
             kept: dict[str, Any] = {
                 name: attempt.ours[name] for name in ("pr", "ak", "jr", "jn", "ji", "cd") if name in attempt.ours
             }
             self._carry(sig, kept)
-        with capture.capturing() as caught:
+        with attempt.whole_request(), capture.capturing() as caught:
             try:
                 super().replace(sig)
             except Ignore:

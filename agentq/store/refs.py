@@ -58,6 +58,7 @@ class Offer:
         join: (root, join id) at which the outcome arrives, at place ``index``.
         start_digest, args_digest: keyed start; the same key with other arguments is refused.
         budget: limits of the tree, only for a root agent: ``steps``, ``tokens``, ``usd_micro``, ``wall_ms``.
+        undoes: the step takes back another one; it runs although its agent was cancelled.
         card: what listings show beside the name (tenant, key, priority, why).
     """
 
@@ -78,6 +79,7 @@ class Offer:
     start_digest: str | None = None
     args_digest: str | None = None
     budget: dict[str, int] | None = None
+    undoes: bool = False
     card: dict[str, Any] = field(default_factory=dict)
 
     def header(self) -> dict[str, Any]:
@@ -100,6 +102,7 @@ class Offer:
             "sd": self.start_digest,
             "ad": self.args_digest,
             "bu": self.budget,
+            "ud": 1 if self.undoes else None,
             "cd": self.card or None,
         }
         return {name: value for name, value in fields.items() if value is not None}

@@ -78,9 +78,7 @@ for _, ask in ipairs(h.closes or {}) do
   end
 end
 for _, child in ipairs(h.cancels or {}) do
-  if redis.call('SADD', K.cancelled(h.root), child) == 1 then
-    tell(h.root, child, '{"k":"cancel","why":"its parent ended"}', now)
-  end
+  call_off(h.root, child, 'its parent ended', now)
 end
 note_step(h.root, rec, h.id, 'finished', now, { o = h.status, error = h.error })
 if f[5] and f[6] and h.entry then tell(h.root, f[5], h.entry, now) end

@@ -13,7 +13,7 @@ if f[1] ~= 'h' or f[2] ~= worker or f[3] ~= take then return -1 end
 if redis.call('LLEN', K.log(root, run)) > seen then return 0 end
 local now = now_ms()
 local entry = redis.call('HGET', K.held(worker), take)
-local message = string.match(entry, '^[^\n]*\n[^\n]*\n(.*)$')
+local _, _, message = parts_of(entry)
 local generation = tonumber(f[4]) + 1
 redis.call('HDEL', K.held(worker), take)
 redis.call('DEL', K.wake(root, run))

@@ -21,9 +21,7 @@ for i = 1, carried do redis.call('RPUSH', log, ARGV[9 + i]) end
 for _, entry in ipairs(late) do redis.call('RPUSH', log, entry) end
 for i = 1, tonumber(ARGV[10 + carried]) do
   local child = ARGV[10 + carried + i]
-  if redis.call('SADD', K.cancelled(root), child) == 1 then
-    tell(root, child, '{"k":"cancel","why":"its parent went on as new"}', now)
-  end
+  call_off(root, child, 'its parent went on as new', now)
 end
 -- Signal ids are remembered for this log and the one before, so that the set stays bounded.
 local ids = K.signals(root, run)

@@ -75,9 +75,7 @@ for _, ask in ipairs(h.closes or {}) do
   end
 end
 for _, child in ipairs(h.cancels or {}) do
-  if redis.call('SADD', K.cancelled(h.root), child) == 1 then
-    tell(h.root, child, '{"k":"cancel","why":"its parent cancelled the call"}', now)
-  end
+  call_off(h.root, child, 'its parent cancelled the call', now)
 end
 if h.usage then
   for name, amount in pairs(h.usage) do

@@ -23,10 +23,15 @@ local function give(take, queue, cancelled, message)
   out[#out + 1] = message
 end
 
-local function is_cancelled(root, id, parent)
+-- A step is not to start when its agent was cancelled, or the call or fan-out that it belongs to. An agent's turn must
+-- see the cancel by itself, and an undo runs because of it.
+local function is_cancelled(root, id, f)
+  local parent, kind, fan_out, undoes = f[1], f[2], f[3], f[4]
   local key = K.cancelled(root)
-  if redis.call('EXISTS', key) == 0 then return 0 end
-  return redis.call('SISMEMBER', key, parent or id)
+  if kind == 'a' or undoes or redis.call('EXISTS', key) == 0 then return 0 end
+  if redis.call('SISMEMBER', key, id) == 1 then return 1 end
+  if parent and redis.call('SISMEMBER', key, parent) == 1 then return 1 end
+  return fan_out and redis.call('SISMEMBER', key, fan_out) or 0
 end
 
 local c = redis.call('HMGET', card, 'token', 'first', 'last')
@@ -34,12 +39,11 @@ if c[1] == token then
   for take = tonumber(c[2]), tonumber(c[3]) do
     local entry = redis.call('HGET', held, take)
     if entry then
-      local queue, _, message = string.match(entry, '^([^\n]*)\n([^\n]*)\n(.*)$')
+      local queue, _, message = parts_of(entry)
       local root, id = name_of(message)
       local cancelled = 0
       if root then
-        local f = redis.call('HMGET', K.step(root, id), 'pr', 'k')
-        if f[2] ~= 'a' then cancelled = is_cancelled(root, id, f[1]) end
+        cancelled = is_cancelled(root, id, redis.call('HMGET', K.step(root, id), 'pr', 'k', 'jn', 'ud'))
       end
       give(take, queue, cancelled, message)
     end
@@ -64,19 +68,19 @@ for _, lane in ipairs(lanes) do
       local taken, cancelled = true, 0
       if root then
         local rec = K.step(root, id)
-        local f = redis.call('HMGET', rec, 's', 'g', 'pr', 'k')
+        local f = redis.call('HMGET', rec, 's', 'g')
         taken = f[1] == 'q' and f[2] == generation
         if taken then
           redis.call('HSET', rec, 's', 'h', 'w', worker, 't', last + 1, 'wl', label, 'b', ms_text(now))
           redis.call('HINCRBY', rec, 'a', 1)
-          if f[4] ~= 'a' then cancelled = is_cancelled(root, id, f[3]) end
+          cancelled = is_cancelled(root, id, redis.call('HMGET', rec, 'pr', 'k', 'jn', 'ud'))
           note_step(root, rec, id, 'started', now)
         end
       end
       if taken then
         last = last + 1
         slots = slots - 1
-        redis.call('HSET', held, last, queue .. '\n' .. lane .. '\n' .. message)
+        redis.call('HSET', held, last, entry_of(queue, lane, message))
         give(last, queue, cancelled, message)
       end
     end

@@ -34,6 +34,17 @@ local function rest_of(message)
   return '{' .. string.sub(message, last + 1)
 end
 
+-- What stands in held under a take number. The queue's name comes with its length: it is users' text, newlines too.
+local function entry_of(queue, lane, message)
+  return lane .. '\n' .. #queue .. '\n' .. queue .. '\n' .. message
+end
+
+-- Queue, lane and message of an entry.
+local function parts_of(entry)
+  local lane, length, rest = string.match(entry, '^(%d+)\n(%d+)\n(.*)$')
+  return string.sub(rest, 1, length), lane, string.sub(rest, length + 2)
+end
+
 local function ring(queue)
   local bell = K.bell(queue)
   redis.call('LPUSH', bell, 1)

@@ -25,6 +25,14 @@ local function tell(root, run, entry, now)
   wake(root, run, now)
 end
 
+-- Nobody wants a child any more: a sub-agent hears of it, a step that is not taken yet never starts.
+local function call_off(root, child, why, now)
+  if redis.call('SADD', K.cancelled(root), child) == 0 then return end
+  if redis.call('HGET', K.step(root, child), 'k') == 'a' then
+    tell(root, child, '{"k":"cancel","why":' .. cjson.encode(why) .. '}', now)
+  end
+end
+
 -- Which limit of the tree one more step would exceed; nil when none. The reply is the name, the limit, the use.
 local function exceeded(root, now)
   local f = redis.call('HMGET', K.tree(root), 'b_steps', 'n_steps', 'b_tokens', 'n_tokens', 'b_usd_micro',
@@ -56,7 +64,7 @@ local function offer_one(o, rest, now)
   end
   if f[1] then return 0 end
   local fields = { 'g', o.g, 'q', o.q, 'l', o.l, 'nm', o.nm, 'k', o.k, 'c', ms_text(now) }
-  for _, name in ipairs({ 'pr', 'ak', 'jr', 'jn', 'ji', 'v', 'sd' }) do
+  for _, name in ipairs({ 'pr', 'ak', 'jr', 'jn', 'ji', 'v', 'sd', 'ud' }) do
     if o[name] ~= nil then
       fields[#fields + 1] = name
       fields[#fields + 1] = o[name]

@@ -6,7 +6,7 @@ local function give_back(worker, take, counted, now)
   local entry = redis.call('HGET', held, take)
   if not entry then return 0 end
   redis.call('HDEL', held, take)
-  local queue, lane, message = string.match(entry, '^([^\n]*)\n([^\n]*)\n(.*)$')
+  local queue, lane, message = parts_of(entry)
   local root, id = name_of(message)
   if not root then
     redis.call('RPUSH', K.lane(queue, lane), message)
