@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 from pydantic_core import PydanticSerializationError
 
-from agentq.core.codec import dumps, to_jsonable
+from agentq.core.codec import dumps, holds_unwritten_number, to_jsonable
 
 _EXACT: Final = frozenset({str, int, bool, float})
 """Types whose JSON is the value itself: a value of exactly this type crosses as it is."""
@@ -43,13 +43,10 @@ class Boundary:
         try:
             if self._adapter is None:
                 return to_jsonable(value)
-            written = self._adapter.dump_python(
-                self._adapter.validate_python(value), mode="json", warnings=False
-            )
-            return self._checked(written)
+            return self._written(self._adapter, value)
         except ValidationError as error:
             raise ValueError(_told(error)) from error
-        except PydanticSerializationError as error:
+        except (PydanticSerializationError, UnicodeDecodeError) as error:
             raise ValueError(f"JSON cannot hold it: {error}") from error
         except TypeError as error:
             raise ValueError(str(error)) from error
@@ -78,8 +75,12 @@ class Boundary:
         except PydanticUserError:
             return {}
 
-    def _checked(self, written: Any) -> Any:
+    def _written(self, adapter: TypeAdapter[Any], value: Any) -> Any:
+        typed = adapter.validate_python(value)
+        written = adapter.dump_python(typed, mode="json", warnings=False)
         text = json.dumps(written, allow_nan=False)
+        if "null" in text and holds_unwritten_number(adapter.dump_python(typed, warnings=False)):
+            raise ValueError("it holds NaN or an infinity, which JSON cannot hold")
         if _MASK in text and any(_secrets(self.json_schema())):
             # The mask would arrive in place of the secret, and the secret itself must not lie in a broker.
             raise ValueError("it holds a secret, which is not sent: let the step read it from its settings")

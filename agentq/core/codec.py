@@ -64,6 +64,20 @@ def short_hash(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_HASH_CHARACTERS]
 
 
+def holds_unwritten_number(dumped: Any) -> bool:
+    """Whether NaN or an infinity is in what pydantic dumped in its Python mode.
+
+    Its JSON mode writes null for one where a hint leaves the type open, and says nothing.
+    """
+    if isinstance(dumped, float):
+        return not math.isfinite(dumped)
+    if isinstance(dumped, Mapping):
+        return any(map(holds_unwritten_number, dumped.values()))
+    if isinstance(dumped, list | tuple | Set):
+        return any(map(holds_unwritten_number, dumped))
+    return False
+
+
 def _walk(value: Any, trail: _Trail) -> Any:
     kind = type(value)
     if kind in _PLAIN:
@@ -123,7 +137,10 @@ def _object(value: Any, trail: _Trail) -> Any:
     if isinstance(value, float):
         return _walk(float(value), trail)
     if isinstance(value, BaseModel):
-        return _walk(value.model_dump(mode="json"), trail)
+        written = _walk(value.model_dump(mode="json"), trail)
+        if holds_unwritten_number(value.model_dump()):
+            raise ValueError(f"{_place(trail)} holds NaN or an infinity, which JSON cannot hold")
+        return written
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
             field.name: _walk(getattr(value, field.name), (*trail, (id(value), field.name)))
