@@ -6,7 +6,7 @@ or a `repr`.
 """
 
 import json
-import os
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,9 +14,11 @@ import httpx
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
 from agentq import this_step
+from agentq.settings import Settings
 
 TIMEOUT = httpx.Timeout(150, connect=10)
 """A long answer may take minutes; a server that is there answers a connection at once."""
+logging.getLogger("httpx").setLevel(logging.WARNING)  # below, it logs whole addresses, and some hold a token
 _SHOWN = 300
 """Characters of a server's error that a message quotes."""
 _LATER = frozenset({408, 409, 425, 429})
@@ -34,15 +36,15 @@ class ModelUnavailable(ModelError):
 class Endpoint(NamedTuple):
     """Where the model is, and what it is called there."""
 
-    url: str
-    """The base, as in `https://host/v1`."""
+    url: SecretStr
+    """The base, as in `https://host/v1`; it may hold a user and a password."""
     name: str
     key: SecretStr | None
 
     @property
     def shown(self) -> str:
         """The address without user, password and query: for people and logs."""
-        url = httpx.URL(self.url)
+        url = httpx.URL(self.url.get_secret_value())
         port = f":{url.port}" if url.port is not None else ""
         return f"{url.scheme}://{url.host}{port}{url.path}"
 
@@ -98,12 +100,12 @@ class _Completion(BaseModel):
     usage: _Usage | None = None
 
 
-def configured(environment: Mapping[str, str] | None = None) -> Endpoint | None:
-    """The model that AGENTQ_MODEL_URL, _NAME and _KEY describe; None without the first two."""
-    values = os.environ if environment is None else environment
-    url, name = values.get("AGENTQ_MODEL_URL", "").strip(), values.get("AGENTQ_MODEL_NAME", "").strip()
-    key = values.get("AGENTQ_MODEL_KEY", "").strip()
-    return Endpoint(url, name, SecretStr(key) if key else None) if url and name else None
+def configured() -> Endpoint | None:
+    """The model of the settings (AGENTQ_MODEL_URL, _NAME and _KEY, or their file); None without the first two."""
+    settings = Settings.load()
+    url = settings.model_url.get_secret_value().strip() if settings.model_url is not None else ""
+    name = (settings.model_name or "").strip()
+    return Endpoint(SecretStr(url), name, settings.model_key) if url and name else None
 
 
 def configured_name() -> str | None:
@@ -125,9 +127,7 @@ async def chat(
     """
     endpoint = configured() if endpoint is None else endpoint
     if endpoint is None:
-        raise ModelError(
-            "No model is configured: set AGENTQ_MODEL_URL and AGENTQ_MODEL_NAME for the workers."
-        )
+        raise ModelError("No model is configured: set AGENTQ_MODEL_URL and AGENTQ_MODEL_NAME for the workers.")
     body: dict[str, Any] = {"model": endpoint.name, "messages": list(messages), "temperature": temperature}
     if tools:
         body["tools"] = list(tools)
@@ -139,12 +139,10 @@ async def chat(
 
 
 async def _post(endpoint: Endpoint, body: Mapping[str, Any]) -> httpx.Response:
-    url = httpx.URL(endpoint.url)
+    url = httpx.URL(endpoint.url.get_secret_value())
     user = (url.username, url.password) if url.username else None  # httpx logs the address of each request
     path = url.path.rstrip("/")
-    url = url.copy_with(
-        username=None, password=None, path=path.removesuffix("/chat/completions") + "/chat/completions"
-    )
+    url = url.copy_with(username=None, password=None, path=path.removesuffix("/chat/completions") + "/chat/completions")
     headers = {"Idempotency-Key": this_step.idempotency_key} if this_step.idempotency_key else {}
     if endpoint.key is not None:
         headers["Authorization"] = f"Bearer {endpoint.key.get_secret_value()}"
@@ -161,9 +159,7 @@ async def _post(endpoint: Endpoint, body: Mapping[str, Any]) -> httpx.Response:
         return response
     later = response.status_code in _LATER or response.status_code >= 500
     said = _hidden(endpoint, response.text[:_SHOWN].strip() or "nothing more")
-    message = (
-        f"The model {endpoint.name!r} at {endpoint.shown} answered with status {response.status_code}: {said}"
-    )
+    message = f"The model {endpoint.name!r} at {endpoint.shown} answered with status {response.status_code}: {said}"
     raise (ModelUnavailable if later else ModelError)(message)
 
 

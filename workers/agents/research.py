@@ -83,9 +83,7 @@ def search_part(part: Part, query: Query) -> Found:
 
 
 @step(pool="tools", retry=Retry(attempts=4), timeout=timedelta(minutes=2))
-def choose_quotations(
-    folder: str, finalists: list[tuple[float, Candidate]], added: list[str], most: int
-) -> Choice:
+def choose_quotations(folder: str, finalists: list[tuple[float, Candidate]], added: list[str], most: int) -> Choice:
     """The join: a handful of good and different quotations, each checked against its file once more."""
     notes: list[str] = []
     kept: list[Quotation] = []
@@ -191,11 +189,7 @@ async def _search(
         finalists = refining.finalists(query, results, searched.passages)
     if not finalists:
         empty = documents > 0 and not any(survey.passages for survey in surveys)
-        reason = (
-            reporting.no_text(folder, documents)
-            if empty
-            else reporting.nothing_found(asked.values(), searched)
-        )
+        reason = reporting.no_text(folder, documents) if empty else reporting.nothing_found(asked.values(), searched)
         return reporting.finished_report(question, reason, searched=searched, unread=unread, notes=notes)
     choice = await run.call(choose_quotations, folder, finalists, added, MORE if plan.model else FEW)
     notes.extend([*choice.notes, *reporting.few_found(choice.quotations)])

@@ -18,6 +18,9 @@ LAMBDA = 0.72
 """Weight of relevance against being unlike what is already chosen."""
 CENTRAL = 0.2
 """Weight of centrality within relevance."""
+SUPPORT = 0.1
+"""Weight of how well the rest of its file answers: a word may mean something else in a file about something else."""
+_SUPPORTERS = 5
 WEAK = 0.3
 """A candidate below this share of the best score is no quotation, unless there would be fewer than three."""
 SAME = 0.8
@@ -27,9 +30,7 @@ LEAST = 3
 Vector = dict[str, float]
 
 
-def choose(
-    finalists: Sequence[tuple[float, Candidate]], *, most: int = QUOTATIONS
-) -> list[tuple[float, Candidate]]:
+def choose(finalists: Sequence[tuple[float, Candidate]], *, most: int = QUOTATIONS) -> list[tuple[float, Candidate]]:
     """At most `most` candidates with scores relative to the best, best first."""
     if not finalists:
         return []
@@ -37,8 +38,10 @@ def choose(
     alike = [[_cosine(one, other) for other in vectors] for one in vectors]
     top = max(value for value, _ in finalists)
     central = _centrality(alike, [candidate.file for _, candidate in finalists])
+    support = _support(finalists)
     relevance = [
-        (1 - CENTRAL) * value / top + CENTRAL * central[place] for place, (value, _) in enumerate(finalists)
+        (1 - CENTRAL - SUPPORT) * value / top + CENTRAL * central[place] + SUPPORT * support[candidate.file]
+        for place, (value, candidate) in enumerate(finalists)
     ]
     chosen = _marginal(relevance, alike, [value / top for value, _ in finalists], most)
     ranked = sorted(chosen, key=lambda place: (-relevance[place], place))
@@ -54,9 +57,7 @@ def _marginal(
     while left and len(chosen) < most:
 
         def gain(place: int) -> float:
-            return LAMBDA * relevance[place] - (1 - LAMBDA) * max(
-                (alike[place][other] for other in chosen), default=0
-            )
+            return LAMBDA * relevance[place] - (1 - LAMBDA) * max((alike[place][other] for other in chosen), default=0)
 
         best = max(left, key=lambda place: (gain(place), -place))
         left.remove(best)
@@ -90,6 +91,15 @@ def _centrality(alike: Sequence[Sequence[float]], files: Sequence[str]) -> list[
     ]
     most = max(sums, default=0.0) or 1.0
     return [value / most for value in sums]
+
+
+def _support(finalists: Sequence[tuple[float, Candidate]]) -> dict[str, float]:
+    by_file: dict[str, list[float]] = {}
+    for value, candidate in finalists:
+        by_file.setdefault(candidate.file, []).append(value)
+    sums = {file: sum(sorted(values)[-_SUPPORTERS:]) for file, values in by_file.items()}
+    most = max(sums.values())
+    return {file: value / most for file, value in sums.items()}
 
 
 def spoken(terms: Sequence[str], finalists: Sequence[tuple[float, Candidate]]) -> list[str]:

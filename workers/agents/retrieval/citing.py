@@ -52,9 +52,7 @@ def check_citations(answer: str, quotations: Sequence[Quotation]) -> Checked:
     held = _MARKS.sub(hold, answer).strip()
     notes: list[str] = []
     if unknown:
-        notes.append(
-            f"Removed from the answer: citations of quotations that do not exist ({_listed(unknown)})."
-        )
+        notes.append(f"Removed from the answer: citations of quotations that do not exist ({_listed(unknown)}).")
     if unsupported:
         notes.append(
             "Removed from the answer: citations whose quotation does not speak of what the sentence says"

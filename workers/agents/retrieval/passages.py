@@ -23,9 +23,7 @@ _HEADING = re.compile(r"(#{1,6})\s+(.*?)\s*#*$")
 _UNDERLINE = re.compile(r"([=\-~^\"'`+*#:.])\1{2,}\s*$")
 _ITEM = re.compile(r"\s*(?:[-*+•]|\d{1,3}[.)])\s+(?:\[[ xX]\]\s+)?")
 _QUOTE = re.compile(r"\s*(?:>\s?)+")
-_SKIPPED = re.compile(
-    r"\s*(?:\[[^\]]+\]:\s|<!--|<[/a-zA-Z]|:::|import |export |\.\. |:[\w-]+:(?:\s|$)|\|?[\s:|+=-]+$)"
-)
+_SKIPPED = re.compile(r"\s*(?:\[[^\]]+\]:\s|<!--|<[/a-zA-Z]|:::|import |export |\.\. |:[\w-]+:(?:\s|$)|\|?[\s:|+=-]+$)")
 _DIRECTIVE = re.compile(r"(\s*)\.\. (?:[\w-]+::|\[|_|\|)")
 _ADMONITION = re.compile(
     r"\s*\.\. (?:note|warning|tip|important|seealso|hint|caution|danger|versionadded|admonition|topic)"
@@ -116,20 +114,11 @@ class _Lines:
         if not line or line.isspace():
             yield from self._close()
             return
-        if (
-            self.kind != "text"
-            and (self.kind == "markdown" or self.literal is not None)
-            and self._is_code(line)
-        ):
+        if self.kind != "text" and (self.kind == "markdown" or self.literal is not None) and self._is_code(line):
             yield from self._close()
             return
         first = line[0]
-        if (
-            self.lines == 1
-            and first in "=-~^\"'`+*#:."
-            and self.open is not None
-            and self._underlined(line, first)
-        ):
+        if self.lines == 1 and first in "=-~^\"'`+*#:." and self.open is not None and self._underlined(line, first):
             return
         if first == "#" and self.kind == "markdown" and (match := _HEADING.match(line)):
             yield from self._close()
@@ -151,9 +140,7 @@ class _Lines:
             if self.fence == mark:
                 self.fence = ""
                 return True
-        return bool(self.fence) or (
-            self.open is None and line.startswith(("    ", "\t")) and not _ITEM.match(line)
-        )
+        return bool(self.fence) or (self.open is None and line.startswith(("    ", "\t")) and not _ITEM.match(line))
 
     def _underlined(self, line: str, first: str) -> bool:
         if not _UNDERLINE.match(line) or (self.kind == "markdown" and first not in "=-") or self.open is None:

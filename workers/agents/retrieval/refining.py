@@ -25,6 +25,10 @@ EXTRA_WEIGHT = 0.5
 """Weight of a term that only a model's sub-questions hold."""
 COMMON = 1 / 250
 """A term that makes up more than this share of the words names nothing."""
+SURE = 4
+"""A term shared by fewer passages counts for less in proportion."""
+SMALL = 2000
+"""Words added to a collection's before rates are taken: in a page or two every word looks common."""
 FINALISTS = 48
 """Candidates among which the join chooses."""
 FLOOR = 0.4
@@ -102,13 +106,13 @@ def _added(
     spread = 2 if len({hint.file for _, hint in best}) > 3 else 1
     kept: list[tuple[str, float, float]] = []
     for term, weight in mass.items():
-        rate = occurrences[term] / max(1, spoken[term])
+        rate = occurrences[term] / (spoken[term] + SMALL)
         if term in known or holders[term] < 2 or len(files[term]) < spread or rate > COMMON or len(term) < 3:
             continue
         if not any(letter.isalpha() for letter in term):
             continue
         rarity = math.log(1 + 1 / (12 * rate))
-        kept.append((term, weight * rarity, round(rarity, 4)))
+        kept.append((term, weight * rarity * min(1.0, holders[term] / SURE), round(rarity, 4)))
     return sorted(kept, key=lambda item: (-item[1], item[0]))[:ADDED]
 
 
@@ -128,9 +132,7 @@ def _rates(surveys: Sequence[Survey]) -> tuple[dict[str, int], dict[str, int]]:
 
 def finalists(query: Query, found: Sequence[Found], in_all: int) -> list[tuple[float, Candidate]]:
     """The best candidates of all parts by the whole collection's statistics, best first, each text once."""
-    rarity = {
-        term: idf(max(1, in_all), sum(one.frequency.get(term, 0) for one in found)) for term in query.weights
-    }
+    rarity = {term: idf(max(1, in_all), sum(one.frequency.get(term, 0) for one in found)) for term in query.weights}
     weighed = query.model_copy(update={"idf": rarity})
     ranked = sorted(
         (

@@ -15,6 +15,8 @@ _PARAGRAPH = 3
 _NAMED = 5
 """Unread files named in the answer; the report holds the others."""
 
+_STOPS = tuple(".!?…:;")
+_CLOSING = "\"'”\u2019)*`_]"
 _LINK = re.compile(r"!?\[([^\]]*)\]\([^)\s]*\)")
 _ROLE = re.compile(r":[\w:-]+:`~?@?([^`<]*?)(?:\s*<[^`]*>)?`")
 _STRONG = re.compile(r"(\*\*|__)(?=\S)(.+?)(?<=\S)\1")
@@ -30,16 +32,14 @@ def extractive_answer(quotations: Sequence[Quotation], lead: str = NO_MODEL) -> 
     """Short paragraphs of the quotations, each with its [n]; those of one file together, in its order."""
     numbered = list(enumerate(quotations, 1))
     files = list(dict.fromkeys(quotation.file for quotation in quotations))
-    ordered = sorted(
-        numbered, key=lambda item: (files.index(item[1].file), item[1].page or 0, item[1].line, item[0])
-    )
+    ordered = sorted(numbered, key=lambda item: (files.index(item[1].file), item[1].page or 0, item[1].line, item[0]))
     sentences = [f"{_finished(plain(quotation.text))} [{number}]" for number, quotation in ordered]
     paragraphs = [" ".join(sentences[at : at + _PARAGRAPH]) for at in range(0, len(sentences), _PARAGRAPH)]
     return "\n\n".join([lead, *paragraphs])
 
 
 def _finished(text: str) -> str:
-    return text if text[-1:] in ".!?…:;\"'”\u2019)*`" else f"{text}."
+    return text if text.rstrip(_CLOSING)[-1:] in _STOPS else f"{text}."
 
 
 def with_unread(answer: str, unread: Sequence[Unread]) -> str:
@@ -66,9 +66,7 @@ def finished_report(
     """The report, with what could not be read below the answer, and long lists cut and the cut said."""
     notes = list(dict.fromkeys(notes))
     if len(unread) > UNREAD_LIMIT:
-        notes.append(
-            f"{len(unread) - UNREAD_LIMIT} more files could not be read; the first {UNREAD_LIMIT} are listed."
-        )
+        notes.append(f"{len(unread) - UNREAD_LIMIT} more files could not be read; the first {UNREAD_LIMIT} are listed.")
     return Report.model_validate(
         {
             "question": question,

@@ -24,9 +24,9 @@ B = 0.6
 documents."""
 AVERAGE_TERMS = 12.0
 """Terms in a sentence of English prose, stop words left out."""
-OWN, NEIGHBOUR, HEADING = 1.0, 0.35, 0.35
+OWN, NEIGHBOUR, HEADING = 1.0, 0.3, 0.35
 """Weights of the three fields."""
-COVERAGE = 0.6
+COVERAGE = 0.75
 """Share of a score that hangs on how much of the question is met."""
 _PASSAGE_CHARS = 130
 """A sentence's usual length: how many passages stand in text that holds no asked word is estimated by it."""
@@ -96,9 +96,7 @@ def _block_matches(
         length = 1 - B + B * len(all_terms[index]) / AVERAGE_TERMS
         frequencies = {
             term: round(
-                OWN * own[term] / length
-                + NEIGHBOUR * min(1, before[term] + after[term])
-                + HEADING * above[term],
+                OWN * own[term] / length + NEIGHBOUR * min(1, before[term] + after[term]) + HEADING * above[term],
                 4,
             )
             for term in sorted({*own, *before, *after, *above})
@@ -110,9 +108,7 @@ def _lower(text: str) -> str:
     lower = text.lower()
     if len(lower) == len(text):
         return lower
-    return "".join(
-        low if len(low := letter.lower()) == 1 else letter for letter in text
-    )  # "İ" grows, places must not
+    return "".join(low if len(low := letter.lower()) == 1 else letter for letter in text)  # "İ" grows, places must not
 
 
 def idf(passages_in_all: int, holding: int) -> float:
@@ -133,9 +129,7 @@ def score(frequencies: Mapping[str, float], query: Query) -> float:
         total += max(_gain(one, frequencies, query) for one in concept)
         rarity = query.idf.get(term, 1.0)
         whole += rarity
-        present += rarity * max(
-            query.weights.get(one, 0.0) * min(1.0, frequencies.get(one, 0.0)) for one in concept
-        )
+        present += rarity * max(query.weights.get(one, 0.0) * min(1.0, frequencies.get(one, 0.0)) for one in concept)
     total += sum(_gain(term, frequencies, query) for term in query.weights if term not in counted)
     return total * (1 - COVERAGE + COVERAGE * present / whole) if whole else total
 
@@ -234,9 +228,7 @@ def _push(best: list[tuple[float, int, str, Kept]], item: tuple[float, int, str,
         heapq.heapreplace(best, item)
 
 
-def _texts(
-    part: Part, unread: list[Unread], read: list[str], notes: list[str]
-) -> Iterator[tuple[Slice, Text]]:
+def _texts(part: Part, unread: list[Unread], read: list[str], notes: list[str]) -> Iterator[tuple[Slice, Text]]:
     for piece in part.slices:
         try:
             for text in read_slice(part.folder, piece):

@@ -37,7 +37,7 @@ _IRREGULAR = {
     "began": "begin", "begun": "begin", "bought": "buy", "broke": "break", "broken": "break",
     "brought": "bring", "built": "build", "caught": "catch", "children": "child", "chose": "choose",
     "chosen": "choose", "data": "datum", "died": "die", "dying": "die", "drawn": "draw", "drew": "draw",
-    "fallen": "fall", "fell": "fall", "felt": "feel", "found": "find", "fought": "fight", "grew": "grow",
+    "fallen": "fall", "fell": "fall", "fed": "feed", "felt": "feel", "found": "find", "fought": "fight", "grew": "grow",
     "grown": "grow", "held": "hold", "indices": "index", "kept": "keep", "knew": "know", "known": "know",
     "laid": "lay", "led": "lead", "left": "leave", "lost": "lose", "made": "make", "men": "man",
     "met": "meet", "paid": "pay", "ran": "run", "resumption": "resume", "sent": "send", "sold": "sell",
@@ -55,8 +55,8 @@ _DERIVATIONS = (
     ("fulness", ""), ("ousness", ""), ("iveness", "iv"), ("ization", "iz"), ("isation", "iz"),
     ("ational", ""), ("ability", "able"), ("ibility", "ible"), ("ation", ""), ("ement", ""), ("ment", ""),
     ("ness", ""), ("ence", ""), ("ency", ""), ("ent", ""), ("ance", ""), ("ant", ""), ("able", ""),
-    ("ible", ""), ("ically", "ic"), ("ally", "al"), ("ably", "able"), ("ator", ""), ("ery", ""), ("ure", ""),
-    ("ion", ""), ("ous", ""), ("er", ""), ("or", ""), ("ly", ""),
+    ("ible", ""), ("ically", "ic"), ("ally", "al"), ("ably", "able"), ("ator", ""), ("ery", "er"), ("ure", ""),
+    ("ion", ""), ("ous", ""), ("or", ""), ("ly", ""),
 )  # fmt: skip
 """Endings, tried in this order, one of the first table and up to two of the second, and what takes their
 place. After Porter (1980) and Harman's S-stemmer (1991), cut down: the aim is that the forms of one word
@@ -140,9 +140,7 @@ def finder(wanted: tuple[str, ...]) -> re.Pattern[str]:
     for term in wanted:
         heads.add(_head(term))
         heads.update(form for form, base in _IRREGULAR.items() if stem(base) == term)
-    shortest = [
-        head for head in sorted(heads) if not any(head != other and head.startswith(other) for other in heads)
-    ]
+    shortest = [head for head in sorted(heads) if not any(head != other and head.startswith(other) for other in heads)]
     return re.compile("|".join(map(re.escape, shortest)) or r"(?!)")
 
 
