@@ -73,7 +73,7 @@ class Settings(Model):
     """Every so-manieth take begins at the lowest priority that waits, so that none starves."""
 
     pools_file: Path | None = None
-    """Declares the pools; by default `pools.toml` beside the settings' file, or `config/pools.toml`."""
+    """Declares the pools; by default `pools.toml` beside the settings' file, without one `config/pools.toml`."""
     models_file: Path | None = None
     """Declares models; by default `models.toml`, found alike."""
     logging_file: Path | None = None

@@ -61,10 +61,13 @@ def _lines(text: str) -> dict[tuple[str, ...], int]:
     table: tuple[str, ...] = ()
     for number, line in enumerate(text.splitlines(), start=1):
         if header := _TABLE.match(line):
-            table = _parts(header["name"])
-            found.setdefault(table, number)
+            table = place = _parts(header["name"])
         elif key := _KEY.match(line):
-            found.setdefault((*table, *_parts(key["name"])), number)
+            place = (*table, *_parts(key["name"]))
+        else:
+            continue
+        for depth in range(1, len(place) + 1):
+            found.setdefault(place[:depth], number)
     return found
 
 
