@@ -24,7 +24,7 @@ from agentq.core.codec import dumps, loads
 from agentq.core.error_base import Wire
 from agentq.core.errors import JournalUnreadable
 
-AskKind = Literal["call", "map", "local", "ask", "spawn", "emit", "undo"]
+AskKind = Literal["call", "map", "canvas", "local", "ask", "spawn", "emit", "undo"]
 ResultStatus = Literal["ok", "error", "revoked"]
 
 _SHOWN_CHARACTERS: Final = 200

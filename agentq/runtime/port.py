@@ -1,0 +1,176 @@
+"""Carries a turn's wishes out: the messages by the engine, the writes by the store. Owns no rule of either."""
+
+from __future__ import annotations
+
+import inspect
+import uuid
+from collections.abc import Sequence
+from typing import Any, Final
+
+from agentq.core.codec import dumps, loads
+from agentq.core.ids import step_id
+from agentq.core.journal import Ask, Entry, Result, encode
+from agentq.engine import realloop
+from agentq.engine.attempt import Attempt
+from agentq.engine.binding import TurnEnd
+from agentq.engine.capture import Capture
+from agentq.engine.dispatch import call_offers, canvas_offers, map_offers, next_generation
+from agentq.engine.handle import failure_of
+from agentq.engine.this_step import InPlace, current_attempt
+from agentq.runtime.effects import Batch, Effect
+from agentq.runtime.machine import Identity, Machine
+from agentq.runtime.turn import Turn
+
+_CHUNK: Final = 500
+"""Outcomes read at once: some hundred KB of the usual results."""
+
+
+def run_turn(attempt: Attempt) -> TurnEnd:
+    """One turn of the agent whose attempt this is has been run; what it parks or goes on as is written."""
+    task = attempt.task
+    args, kwargs = attempt.arguments
+    typed_args, typed_kwargs = task.schema.decode(list(args), dict(kwargs))
+    card = attempt.ours.get("cd") or {}
+    identity = Identity(
+        run_id=attempt.holder.id,
+        agent=task.name,
+        version=task.agentq.version,
+        key=card.get("key"),
+        tenant=card.get("tenant"),
+    )
+    machine = Machine(
+        lambda run: task.function(run, *typed_args, **typed_kwargs),
+        identity,
+        write_result=task.schema.encode_result,
+        write_arguments=lambda args, kwargs: task.schema.encode(list(args), dict(kwargs)),
+    )
+    return Turn(EnginePort(attempt), machine, linger=attempt.binding.limits.linger_s).run()
+
+
+class EnginePort:
+    """The `TurnPort` of a real worker."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+        self._store = attempt.store
+        self._holder = attempt.holder
+
+    def read(self, seen: int) -> Sequence[bytes]:
+        """The log from `seen` on."""
+        return self._store.read_log(self._holder.root, self._holder.id, seen)
+
+    def send(self, batch: Batch) -> Sequence[bytes]:
+        """The batch is written, once, however often the connection breaks."""
+        caught = Capture()
+        questions: list[str] = []
+        events: list[str] = []
+        for effect in batch.dispatch:
+            ask = effect.ask
+            if ask.kind == "emit":
+                events.append(dumps({"e": "emit", "r": self._holder.id, "n": ask.name, "f": effect.fields}))
+            elif ask.kind == "ask":
+                card = {"id": ask.id, "run": self._holder.id, "q": ask.question, "schema": ask.answer_schema}
+                questions.append(dumps(card))
+            elif ask.kind != "local":
+                caught.merge(self._messages(effect))
+        closes, cancels = self.ids_of(batch.calls_off)
+        usage = self._attempt.take_usage()
+        return self._store.send(
+            self._holder,
+            token=uuid.uuid4().hex,
+            seen=batch.seen,
+            asks=[encode(effect.ask) for effect in batch.asks],
+            joins=caught.joins,
+            offers=caught.offers,
+            questions=questions,
+            results=[encode(result) for result in batch.results],
+            events=events,
+            tick=batch.tick,
+            closes=closes,
+            cancels=cancels,
+            usage=usage,
+        )
+
+    def _messages(self, effect: Effect) -> Capture:
+        ask = effect.ask
+        if ask.kind == "map":
+            return map_offers(self._attempt, effect.target, effect.calls, ask_id=ask.id)
+        if ask.kind == "canvas":
+            return canvas_offers(self._attempt, effect.target, ask_id=ask.id)
+        return call_offers(self._attempt, effect.target, effect.calls[0], ask_id=ask.id, undoes=ask.kind == "undo")
+
+    def park(self, *, seen: int, due_ms: int | None, waits: Sequence[str]) -> bool:
+        """The worker is given back, unless the log has grown."""
+        self._settle_usage(seen)
+        return self._store.park(self._holder, seen=seen, due_ms=due_ms, waits=waits)
+
+    def _settle_usage(self, seen: int) -> None:
+        # What local calls spent and no send has carried yet; they all have, unless the last one was given up.
+        usage = self._attempt.take_usage()
+        if usage:
+            self._store.send(self._holder, token=uuid.uuid4().hex, seen=seen, usage=usage)
+
+    def wait(self, seconds: float) -> None:
+        """The run's bell rang, or the time has passed."""
+        self._store.wait_log(self._holder.root, self._holder.id, seconds)
+
+    def load_result(self, ask_id: str) -> Any:
+        """The value of a step, from where its result lies."""
+        meta = self._store.outcomes([ask_id])[0]
+        return loads(meta)["result"] if meta is not None else None
+
+    def load_members(self, ask: Ask) -> Sequence[Result]:
+        """The outcomes of a map's members, from where their results lie."""
+        found: list[Result] = []
+        for at in range(0, ask.members or 0, _CHUNK):
+            ids = [step_id(ask.id, str(index)) for index in range(at, min(at + _CHUNK, ask.members or 0))]
+            for member, meta in zip(ids, self._store.outcomes(ids), strict=True):
+                found.append(_member(ask, member, meta))
+        return found
+
+    def restart(self, *, seen: int, arguments: Any, carry: Sequence[Entry], calls_off: Sequence[Effect]) -> None:
+        """The run's next turn is queued, with a new log."""
+        closes, cancels = self.ids_of(calls_off)
+        if closes or (usage := self._attempt.take_usage()):
+            self._store.send(self._holder, token=uuid.uuid4().hex, seen=seen, closes=closes, usage=usage)
+        args, kwargs = arguments
+        self._store.restart(
+            self._holder,
+            token=uuid.uuid4().hex,
+            seen=seen,
+            message=next_generation(self._attempt, args, kwargs).message,
+            version=self._attempt.task.agentq.version,
+            carry=[encode(entry) for entry in carry],
+            cancels=cancels,
+        )
+
+    def perform(self, effect: Effect) -> Any:
+        """What the function of a local call returned; within it, `this_step` is the call."""
+        args, kwargs = effect.calls[0]
+        token = current_attempt.set(InPlace(self._attempt, effect.ask.id))
+        try:
+            value = effect.target(*args, **kwargs)
+            return realloop.run(value) if inspect.iscoroutine(value) else value
+        finally:
+            current_attempt.reset(token)
+
+    def now_ms(self) -> int:
+        """The server's time."""
+        return self._store.now_ms()
+
+    def ids_of(self, effects: Sequence[Effect]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Questions to close; steps and runs to call off."""
+        asked = tuple(effect.ask.id for effect in effects if effect.ask.kind == "ask")
+        sent = tuple(effect.ask.id for effect in effects if effect.ask.kind not in ("ask", "emit", "local"))
+        return asked, sent
+
+
+def _member(ask: Ask, member: str, meta: bytes | None) -> Result:
+    if meta is None:
+        gone = {"result": "its result is gone: it was kept for the retention only"}
+        return Result(id=member, status="error", value=failure_of(gone, {}, ask.name, member).to_wire())
+    outcome = loads(meta)
+    if outcome["status"] == "SUCCESS":
+        return Result(id=member, status="ok", value=outcome.get("result"))
+    status = "revoked" if outcome["status"] == "REVOKED" else "error"
+    return Result(id=member, status=status, value=failure_of(outcome, {}, ask.name, member).to_wire())

@@ -1,0 +1,228 @@
+"""One turn of an agent at a worker: read the log, replay it, go on while inputs come, then end or park.
+
+It owns the order of reading, sending and waiting. What a message is, and how anything is written, is the port's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Final, Protocol
+
+from agentq.core.errors import JournalUnreadable, ReplayMismatch
+from agentq.core.journal import Ask, Cancel, Entry, Joined, Result, Signal, decode
+from agentq.engine.binding import TurnEnd
+from agentq.runtime.effects import Batch, Effect
+from agentq.runtime.local_calls import LocalCalls
+from agentq.runtime.machine import Machine, Outcome
+
+_FIRST_LOOK_S: Final = 0.05
+_LONGEST_LOOK_S: Final = 0.5
+"""While a local call runs, the log is looked at after the first of these times, then ever less often up to the
+second: most local calls end before the first look, and a long one must not cost the server much."""
+
+
+class TurnPort(Protocol):
+    """What a turn needs of the engine and the store. Every method may raise StaleHolder, which ends the turn."""
+
+    def read(self, seen: int) -> Sequence[bytes]:
+        """The entries of the log from position `seen` on."""
+        ...
+
+    def send(self, batch: Batch) -> Sequence[bytes]:
+        """The batch is recorded and dispatched at once; the entries from `batch.seen` on, its own among them."""
+        ...
+
+    def park(self, *, seen: int, due_ms: int | None, waits: Sequence[str]) -> bool:
+        """The worker is given back; False if the log has grown past `seen`, then nothing has changed."""
+        ...
+
+    def wait(self, seconds: float) -> None:
+        """Something was appended to the log, or so many seconds have passed. It may return early."""
+        ...
+
+    def load_result(self, ask_id: str) -> Any:
+        """The JSON-able value of a step that succeeded, which is too large for the log."""
+        ...
+
+    def load_members(self, ask: Ask) -> Sequence[Result]:
+        """The outcomes of a map's members, in their order."""
+        ...
+
+    def restart(self, *, seen: int, arguments: Any, carry: Sequence[Entry], calls_off: Sequence[Effect]) -> None:
+        """The run's next log begins with `carry` and what came after `seen`, and its next turn is queued."""
+        ...
+
+    def perform(self, effect: Effect) -> Any:
+        """What the function of a local call returned. Called in another thread than the rest."""
+        ...
+
+    def now_ms(self) -> int:
+        """The server's time."""
+        ...
+
+    def ids_of(self, effects: Sequence[Effect]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The ids of the questions, and those of the steps and runs, that stand behind these asks."""
+        ...
+
+
+class Turn:
+    """One turn. `run` is called once."""
+
+    def __init__(self, port: TurnPort, machine: Machine, *, linger: float = 0.5) -> None:
+        self._port = port
+        self._machine = machine
+        self._linger = linger
+        self._locals = LocalCalls(port.perform)
+        self._inputs: deque[Entry] = deque()
+        self._seen = 0
+        self._clock_offset_ms: int | None = None
+
+    def run(self) -> TurnEnd:
+        """The run has ended, has parked or goes on as new; nothing of it is left in this process."""
+        try:
+            return self._run()
+        except (ReplayMismatch, JournalUnreadable) as error:
+            return TurnEnd("error", error=error)
+        finally:
+            self._locals.close()
+            self._machine.drop()
+
+    def _run(self) -> TurnEnd:
+        machine = self._machine
+        machine.loop.live = False
+        self._absorb(self._port.read(0), replayed=True)
+        deadline = time.monotonic() + self._linger
+        while True:
+            if self._feed():
+                deadline = time.monotonic() + self._linger
+            machine.loop.live = True
+            if machine.outcome is not None:
+                return self._end(machine.outcome)
+            self._start_locals()
+            if machine.has_urgent or self._is_due():
+                self._send()
+            elif len(self._locals):
+                self._wait_for_locals()
+                deadline = time.monotonic() + self._linger
+            elif not self._wait_for_inputs(deadline) and self._park():
+                return TurnEnd("parked")
+
+    # -- the log
+
+    def _absorb(self, lines: Sequence[bytes], *, replayed: bool = False) -> None:
+        self._seen += len(lines)
+        for line in lines:
+            entry = decode(line)
+            if not isinstance(entry, Ask):
+                self._inputs.append(entry)
+            elif replayed:
+                self._machine.record(entry)
+
+    def _feed(self) -> bool:
+        fed = bool(self._inputs)
+        machine = self._machine
+        while self._inputs and machine.outcome is None:
+            entry = self._inputs.popleft()
+            members: Sequence[Result] = ()
+            if isinstance(entry, Joined):
+                if machine.wants(entry):
+                    members = self._port.load_members(machine.ask_of(entry.id))
+            elif isinstance(entry, Result) and entry.large and machine.wants(entry):
+                entry = replace(entry, value=self._port.load_result(entry.id), large=False)
+            machine.feed(entry, members)
+        return fed
+
+    def _send(self, results: Sequence[Result] = (), *, final: bool = False) -> None:
+        machine = self._machine
+        asks = machine.take_asks()
+        if final:
+            # Who still waits for a call when the agent ends will not hear of it: it is not sent.
+            dispatch = [effect for effect in asks if effect.ask.kind in ("spawn", "emit")]
+        else:
+            dispatch = [effect for effect in asks if not effect.cancelled and not effect.settled]
+            results = [*results, *(Result(id=each.ask.id, status="revoked") for each in asks if _is_void(each))]
+        batch = Batch(
+            seen=self._seen,
+            asks=asks,
+            dispatch=dispatch,
+            results=results,
+            tick=not final and self._is_due(),
+            calls_off=() if final else machine.take_given_up(),
+        )
+        self._absorb(self._port.send(batch))
+
+    # -- waiting
+
+    def _start_locals(self) -> None:
+        wanted = self._machine.open_locals
+        self._locals.forget(wanted)
+        if len(self._locals) < len(wanted):
+            for effect in wanted.values():
+                self._locals.start(effect)
+
+    def _wait_for_locals(self) -> None:
+        look = _FIRST_LOOK_S
+        while not self._inputs:
+            seconds = look if (due := self._seconds_to_due()) is None else min(look, max(0.0, due))
+            results = self._locals.wait(seconds)
+            if results:
+                self._send(results)
+            elif self._is_due():
+                return
+            else:
+                self._absorb(self._port.read(self._seen))
+                look = min(look * 2, _LONGEST_LOOK_S)
+
+    def _wait_for_inputs(self, deadline: float) -> bool:
+        """Whether to go on: inputs have come, or a timer is due before the deadline."""
+        left = deadline - time.monotonic()
+        due = self._seconds_to_due()
+        if left <= 0:
+            return False
+        self._port.wait(min(left, due) if due is not None else left)
+        self._absorb(self._port.read(self._seen))
+        return bool(self._inputs) or self._is_due() or time.monotonic() < deadline
+
+    def _park(self) -> bool:
+        machine = self._machine
+        if self._port.park(seen=self._seen, due_ms=machine.next_due_ms, waits=machine.waits):
+            return True
+        self._absorb(self._port.read(self._seen))
+        return False
+
+    def _seconds_to_due(self) -> float | None:
+        due = self._machine.next_due_ms
+        if due is None:
+            return None
+        if self._clock_offset_ms is None:
+            # Asked once a turn: from then on the two clocks run alike, well enough to guess when to look again.
+            self._clock_offset_ms = self._port.now_ms() - int(time.monotonic() * 1000) - 1
+        return (due - self._clock_offset_ms) / 1000 - time.monotonic()
+
+    def _is_due(self) -> bool:
+        due = self._seconds_to_due()
+        return due is not None and due <= 0
+
+    # -- the end
+
+    def _end(self, outcome: Outcome) -> TurnEnd:
+        machine = self._machine
+        machine.drop()
+        open_effects = machine.open_effects()
+        if machine.has_news:
+            self._send(final=True)
+        if outcome.kind == "restart":
+            unseen = [entry for entry in self._inputs if isinstance(entry, Signal | Cancel)]
+            carry = [*outcome.carry, *unseen]
+            self._port.restart(seen=self._seen, arguments=outcome.value, carry=carry, calls_off=open_effects)
+            return TurnEnd("restarted")
+        closes, cancels = self._port.ids_of(open_effects)
+        return TurnEnd(outcome.kind, value=outcome.value, error=outcome.error, closes=closes, cancels=cancels)
+
+
+def _is_void(effect: Effect) -> bool:
+    """Whether it was given up before it was sent, so that its outcome is to be told here."""
+    return effect.cancelled and not effect.settled and effect.ask.kind != "local"
