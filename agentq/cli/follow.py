@@ -18,6 +18,7 @@ from rich.live import Live
 
 from agentq.cli.answers import person, read_answer
 from agentq.console.live import LiveView, RunMoment, count_by_name
+from agentq.console.tables import emitted_words
 from agentq.console.words import duration, one_line, short_id, short_name
 from agentq.core.models import ENDED
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from agentq.app import AgentQ
     from agentq.core.models import AskSummary
 
+EMITTED = "emit"
+"""The kind of an event that an agent or a step made by `emit`."""
 POLL_SECONDS = 0.25
 COST_FACTOR = 8
 """A look at a large run costs the server time; at most a ninth of the time goes into looking."""
@@ -54,6 +57,7 @@ class Follower:
         self._began = datetime.now(UTC)
         self._deadline = None if timeout is None else time.monotonic() + timeout.total_seconds()
         self._notes: list[str] = []
+        self._seen = 0
         self._told: dict[str, tuple[str, float]] = {}
         self._asked: set[str] = set()
 
@@ -92,6 +96,8 @@ class Follower:
         status = str(self._handle.status())
         if self._tend is not None:
             self._notes.extend(self._tend())
+        if self._console is not None:
+            self._notes.extend(self._emitted())
         # Only a parked run can wait for a person; the list of asks is everybody's and may be long.
         waits = status == "parked" and self._console is not None
         return RunMoment(
@@ -104,6 +110,15 @@ class Follower:
             asks=self._app.asks.list(run_id=self._handle.id) if waits else (),
             notes=tuple(self._notes[-5:]),
         )
+
+    def _emitted(self) -> list[str]:
+        """What the run and its steps have emitted since the last look, in words."""
+        found = []
+        for event in self._app.store.events(self._handle.root, after=self._seen):
+            self._seen = event.offset
+            if event.kind == EMITTED:
+                found.append(emitted_words(event))
+        return found
 
     def _show_live(self, console: Console) -> str:
         status = "queued"

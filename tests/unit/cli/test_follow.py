@@ -12,14 +12,14 @@ import pytest
 from rich.console import Console
 
 from agentq.cli.follow import Follower
-from agentq.core.models import AskSummary, RunStatus, StepSummary
+from agentq.core.models import AskSummary, Event, RunStatus, StepSummary
 from tests.unit.cli.made import BEGIN, step
 
 
 class FakeHandle:
     """A run whose status changes with each look."""
 
-    id = "3f2a81c0-5e0f"
+    id = root = "3f2a81c0-5e0f"
 
     def __init__(self, *statuses: RunStatus, steps: Sequence[StepSummary] = ()) -> None:
         self._statuses = list(statuses)
@@ -38,11 +38,18 @@ class FakeApp:
     """An application whose only part that counts is its asks."""
 
     def __init__(self, *asks: AskSummary) -> None:
-        self.asks = self
+        self.asks = self.store = self
         self._asks = list(asks)
+        self._events = [
+            Event(offset=1, at=BEGIN, kind="taken", run_id="r", name="search"),
+            Event(offset=2, at=BEGIN, kind="emit", run_id="r", name="listed", fields={"f": {"parts": 3}}),
+        ]
 
     def list(self, *, run_id: str) -> list[AskSummary]:
         return self._asks
+
+    def events(self, root: str, *, after: int) -> Sequence[Event]:
+        return [event for event in self._events if event.offset > after]
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +77,7 @@ def test_lines_tell_each_change_once() -> None:
     assert words == [
         "research 3f2a81c0 queued",
         "started one worker",
+        "listed parts=3",
         "search 3/3 on tools-1@host",
         "research 3f2a81c0 running",
         "research 3f2a81c0 succeeded",
