@@ -16,6 +16,7 @@ from kombu.entity import Queue
 
 from agentq.core.errors import InvalidSetting
 from agentq.engine import capture, joins
+from agentq.engine.attempt import Attempt
 from agentq.engine.binding import Binding, bind
 from agentq.engine.bootsteps import Terms, attach
 from agentq.engine.connection import fuse
@@ -118,7 +119,7 @@ def _register_internal_steps(app: Celery) -> None:
         attempt = current_attempt.get()
         with capture.capturing() as caught:
             maybe_signature(body, app=app).apply_async((results,))
-        if attempt is not None:
+        if isinstance(attempt, Attempt):
             attempt.onward.merge(caught)
 
     # Not shared: Celery would put a shared task of one app into every other app too, and warn of the double name.

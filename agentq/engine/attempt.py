@@ -55,6 +55,7 @@ class Attempt:
         holder: names the attempt at the store.
         request: Celery's request.
         parent: run id of the agent that asked for the step; None in canvas.
+        run_id: the run that its history belongs to.
         number: which try this is, 1 for the first.
         spent: what the function said that it used.
     """
@@ -67,6 +68,8 @@ class Attempt:
         self.request = request
         self.ours: dict[str, Any] = getattr(request, HEADER, None) or {}
         self.parent: str | None = self.ours.get("pr")
+        self.run_id = self.parent or holder.id
+        self.step_id = holder.id
         self.number = int(self.ours.get("n", 1))
         self.spent: list[Usage] = []
         self.onward = Capture()
@@ -232,7 +235,7 @@ class Attempt:
             caught,
             self.request,
             value,
-            usage=self._usage(end),
+            usage=self.take_usage(),
             closes=end.closes if end is not None else (),
             cancels=end.cancels if end is not None else (),
         )
@@ -254,7 +257,7 @@ class Attempt:
             self.request,
             error,
             status=status,
-            usage=self._usage(end),
+            usage=self.take_usage(),
             closes=end.closes if end is not None else (),
             cancels=end.cancels if end is not None else (),
         )
@@ -282,6 +285,7 @@ class Attempt:
         caught: Capture = getattr(self.request, CAUGHT, None) or Capture()
         own = [offer for offer in caught.offers if offer.id == self.holder.id]
         others = [offer for offer in caught.offers if offer.id != self.holder.id]
+        usage = self.take_usage()
         outcome.keep_trying(
             lambda: self.store.commit(
                 self.holder,
@@ -292,19 +296,25 @@ class Attempt:
                 offers=[*own, *others],
                 arrivals=caught.arrivals,
                 error=f"{type(error).__name__}: {error}"[:500] if error is not None else None,
-                usage=self._usage(None),
+                usage=usage,
                 name=self.task.name,
             )
         )
         setattr(self.request, COMMITTED, True)
 
-    def _usage(self, end: TurnEnd | None) -> dict[str, int]:
-        usage: dict[str, int] = dict(end.usage) if end is not None else {}
-        for spent in self.spent:
-            usage["tokens"] = usage.get("tokens", 0) + spent.tokens_in + spent.tokens_out
-            usage["tokens_in"] = usage.get("tokens_in", 0) + spent.tokens_in
-            usage["tokens_out"] = usage.get("tokens_out", 0) + spent.tokens_out
-            usage["usd_micro"] = usage.get("usd_micro", 0) + int(spent.usd * 1_000_000)
+    def take_usage(self) -> dict[str, int]:
+        """Return what was said to be used since the last time, as the store counts it."""
+        spent, self.spent[:] = list(self.spent), []
+        usage: dict[str, int] = {}
+        for each in spent:
+            for name, amount in (
+                ("tokens", each.tokens_in + each.tokens_out),
+                ("tokens_in", each.tokens_in),
+                ("tokens_out", each.tokens_out),
+                ("usd_micro", int(each.usd * 1_000_000)),
+            ):
+                if amount:
+                    usage[name] = usage.get(name, 0) + amount
         return usage
 
 

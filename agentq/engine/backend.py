@@ -16,7 +16,7 @@ from celery.exceptions import WorkerLostError
 from celery.result import GroupResult
 from celery.utils.log import get_logger
 
-from agentq.core.errors import StaleHolder
+from agentq.core.errors import AgentqError, StaleHolder, from_wire
 from agentq.engine import capture
 from agentq.engine.binding import find_binding
 from agentq.engine.joins import body_offer, leaves
@@ -61,6 +61,19 @@ class Backend(RedisBackend):
             if binding is not None and binding.store.is_begun(task_id):
                 return {"status": states.STARTED, "result": None, "task_id": task_id}
         return meta
+
+    def prepare_exception(self, exc: BaseException, serializer: str | None = None) -> Any:
+        """Return an exception as JSON holds it; one of ours with its fields, so that it comes back as itself."""
+        prepared = super().prepare_exception(exc, serializer)
+        if isinstance(exc, AgentqError) and isinstance(prepared, dict):
+            prepared["agentq"] = exc.to_wire()
+        return prepared
+
+    def exception_to_python(self, exc: Any) -> Any:
+        """Return the exception that a stored failure tells of."""
+        if isinstance(exc, dict) and isinstance(exc.get("agentq"), dict):
+            return from_wire(exc["agentq"])
+        return super().exception_to_python(exc)
 
     def mark_as_done(
         self,

@@ -36,7 +36,6 @@ class TurnEnd:
         value: the agent's return value, not encoded.
         error: what the agent raised.
         closes, cancels: open asks and running children that end with it.
-        usage: what was spent in place and not yet recorded.
     """
 
     kind: str
@@ -44,7 +43,6 @@ class TurnEnd:
     error: BaseException | None = None
     closes: tuple[str, ...] = ()
     cancels: tuple[str, ...] = ()
-    usage: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

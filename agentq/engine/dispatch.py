@@ -80,6 +80,15 @@ def canvas_offers(attempt: Attempt, signature: Signature, *, ask_id: str) -> Cap
     return caught
 
 
+def next_generation(attempt: Attempt, args: list[Any], kwargs: dict[str, Any]) -> Offer:
+    """Return the message with which the attempt's own run goes on, with other arguments."""
+    with attempt.whole_request(), capture.capturing() as caught:
+        attempt.task.signature_from_request(
+            attempt.request, args, kwargs, headers={HEADER: attempt.ours}
+        ).apply_async()
+    return caught.offers[0]
+
+
 def _applied(attempt: Attempt, step: Step[..., Any], call: Call, *, task_id: str, ours: dict[str, Any]) -> Capture:
     args, kwargs = call
     with capture.capturing() as caught:

@@ -142,8 +142,7 @@ class Step(Task, Generic[P, R]):
         options["priority"] = priority_of(self, call, options)
         if why:
             ours.setdefault("cd", {})["why"] = why
-        if call.timeout is not None:
-            options.update(limits_of(call.timeout, binding_of(self.app).limits.grace_s))
+        self._limit(call, options)
         options["headers"] = {**headers, HEADER: ours}
         return super().apply_async(
             args,
@@ -155,6 +154,15 @@ class Step(Task, Generic[P, R]):
             shadow=shadow,
             **options,
         )
+
+    def _limit(self, call: CallOptions, options: dict[str, Any]) -> None:
+        """Put the attempt's time limits on the message: the call's, the step's, or the app's default."""
+        limits = binding_of(self.app).limits
+        if call.timeout is not None:
+            options.update(limits_of(call.timeout, limits.grace_s))
+        elif not self.is_agent and self.soft_time_limit is None and self.time_limit is None:
+            options.setdefault("soft_time_limit", limits.step_s)
+            options.setdefault("time_limit", limits.step_s + limits.grace_s)
 
     def _refuse_eager(self) -> None:
         """Agents cannot run eagerly; steps can."""
@@ -190,7 +198,7 @@ class Step(Task, Generic[P, R]):
         if holder_of(self.request) is None:
             return super().retry(*args, **kwargs)
         attempt = current_attempt.get()
-        if attempt is None:
+        if not isinstance(attempt, Attempt):
             return super().retry(*args, **kwargs)
         headers = {HEADER: {**attempt.ours, "n": attempt.number + 1}}
         with attempt.whole_request(), capture.capturing() as caught:
@@ -207,7 +215,7 @@ class Step(Task, Generic[P, R]):
         if holder_of(self.request) is None:
             super().replace(sig)
         attempt = current_attempt.get()
-        if attempt is None:
+        if not isinstance(attempt, Attempt):
             super().replace(sig)
             raise Ignore("replaced")
         if not sig.options.get("headers"):

@@ -12,7 +12,22 @@ from agentq.core.models import Usage
 if TYPE_CHECKING:
     from agentq.engine.attempt import Attempt
 
-current_attempt: ContextVar[Attempt | None] = ContextVar("agentq_attempt", default=None)
+
+class InPlace:
+    """A local call of an agent: the agent's attempt, with an id of the call's own."""
+
+    def __init__(self, attempt: Attempt, step_id: str) -> None:
+        self.holder = attempt.holder
+        self.store = attempt.store
+        self.request = attempt.request
+        self.ours = attempt.ours
+        self.spent = attempt.spent
+        self.run_id = attempt.holder.id
+        self.step_id = step_id
+        self.number = 1
+
+
+current_attempt: ContextVar[Attempt | InPlace | None] = ContextVar("agentq_attempt", default=None)
 
 
 class ThisStep:
@@ -25,7 +40,7 @@ class ThisStep:
         Outside a run it is the empty string.
         """
         attempt = current_attempt.get()
-        return f"{attempt.holder.root}:{attempt.holder.id}" if attempt is not None else ""
+        return f"{attempt.holder.root}:{attempt.step_id}" if attempt is not None else ""
 
     @property
     def run_id(self) -> str | None:
@@ -37,7 +52,7 @@ class ThisStep:
     def step_id(self) -> str | None:
         """The step's id; None outside a run."""
         attempt = current_attempt.get()
-        return attempt.holder.id if attempt is not None else None
+        return attempt.step_id if attempt is not None else None
 
     @property
     def attempt(self) -> int:
@@ -63,7 +78,7 @@ class ThisStep:
         """Put a line into the run's history now, so that a follower sees a partial result."""
         attempt = current_attempt.get()
         if attempt is not None:
-            event = {"e": "emit", "r": attempt.parent or attempt.holder.id, "s": attempt.holder.id}
+            event = {"e": "emit", "r": attempt.run_id, "s": attempt.step_id}
             attempt.store.emit(attempt.holder, [dumps({**event, "n": kind, "f": fields})])
 
     def heartbeat(self, note: str | None = None) -> None:

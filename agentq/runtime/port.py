@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from agentq.core.codec import dumps, loads
 from agentq.core.ids import step_id
-from agentq.core.journal import Ask, Entry, Result, encode
+from agentq.core.journal import Ask, Entry, Result, ResultStatus, encode
 from agentq.engine import realloop
 from agentq.engine.attempt import Attempt
 from agentq.engine.binding import TurnEnd
@@ -114,6 +114,11 @@ class EnginePort:
         """The run's bell rang, or the time has passed."""
         self._store.wait_log(self._holder.root, self._holder.id, seconds)
 
+    def is_slot_wanted(self) -> bool:
+        """Whether the agent's own queue holds messages: every free slot of its pool is taken."""
+        queue = (self._attempt.request.delivery_info or {}).get("routing_key")
+        return bool(queue) and any(self._store.waiting(str(queue)).values())
+
     def load_result(self, ask_id: str) -> Any:
         """The value of a step, from where its result lies."""
         meta = self._store.outcomes([ask_id])[0]
@@ -172,5 +177,5 @@ def _member(ask: Ask, member: str, meta: bytes | None) -> Result:
     outcome = loads(meta)
     if outcome["status"] == "SUCCESS":
         return Result(id=member, status="ok", value=outcome.get("result"))
-    status = "revoked" if outcome["status"] == "REVOKED" else "error"
+    status: ResultStatus = "revoked" if outcome["status"] == "REVOKED" else "error"
     return Result(id=member, status=status, value=failure_of(outcome, {}, ask.name, member).to_wire())

@@ -43,6 +43,10 @@ class TurnPort(Protocol):
         """Something was appended to the log, or so many seconds have passed. It may return early."""
         ...
 
+    def is_slot_wanted(self) -> bool:
+        """Whether other work waits in the queue that this turn's worker serves."""
+        ...
+
     def load_result(self, ask_id: str) -> Any:
         """The JSON-able value of a step that succeeded, which is too large for the log."""
         ...
@@ -79,6 +83,7 @@ class Turn:
         self._inputs: deque[Entry] = deque()
         self._seen = 0
         self._clock_offset_ms: int | None = None
+        self._looked = False
 
     def run(self) -> TurnEnd:
         """The run has ended, has parked or goes on as new; nothing of it is left in this process."""
@@ -182,9 +187,18 @@ class Turn:
         due = self._seconds_to_due()
         if left <= 0:
             return False
-        self._port.wait(min(left, due) if due is not None else left)
+        # What the agent waits for may itself wait for this very slot: a short look first, then only if none else does.
+        patience = left if self._looked else min(left, _FIRST_LOOK_S)
+        self._port.wait(min(patience, due) if due is not None else patience)
         self._absorb(self._port.read(self._seen))
-        return bool(self._inputs) or self._is_due() or time.monotonic() < deadline
+        if self._inputs or self._is_due():
+            self._looked = False
+            return True
+        if not self._looked:
+            self._looked = True
+            if self._port.is_slot_wanted():
+                return False
+        return time.monotonic() < deadline
 
     def _park(self) -> bool:
         machine = self._machine
