@@ -36,8 +36,8 @@ _TABLE: Final = "pools"
 class PoolSpec(Model):
     """Workers of one kind."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_.\-]{1,100}$")
-    """Also the name of its queue."""
+    name: str = Field(pattern=r"^[^\s,]{1,200}$")
+    """Also the name of its queue; no blanks and commas, since `celery -Q` takes a list of names."""
     kind: Literal["prefork", "threads", "solo"] = "prefork"
     """Threads for steps that wait for I/O, prefork for those that compute."""
     concurrency: PositiveInt | Literal["auto"] = "auto"
