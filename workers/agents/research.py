@@ -176,7 +176,9 @@ async def _search(
     extra = [term for one in plan.sub_questions for term in words.question_words(one).terms]
     first = refining.first_query(list(asked), extra, parts=len(parts))
     surveys = await run.starmap(survey_part, [(part, first) for part in parts])
-    unread = [*found.unread, *(one for survey in surveys for one in survey.unread)]
+    unread = list(
+        {one.file: one for one in (*found.unread, *(each for survey in surveys for each in survey.unread))}.values()
+    )
     documents = len({piece.file for piece in found.slices} - {one.file for one in unread})
     searched = refining.total(surveys, parts=len(parts), files=documents)
     notes.extend(note for survey in surveys for note in survey.notes)
@@ -188,8 +190,7 @@ async def _search(
         results = await run.starmap(search_part, [(part, query) for part in parts])
         finalists = refining.finalists(query, results, searched.passages)
     if not finalists:
-        empty = documents > 0 and not any(survey.passages for survey in surveys)
-        reason = reporting.no_text(folder, documents) if empty else reporting.nothing_found(asked.values(), searched)
+        reason = reporting.why_nothing(folder, asked.values(), searched)
         return reporting.finished_report(question, reason, searched=searched, unread=unread, notes=notes)
     choice = await run.call(choose_quotations, folder, finalists, added, MORE if plan.model else FEW)
     notes.extend([*choice.notes, *reporting.few_found(choice.quotations)])

@@ -51,8 +51,10 @@ def test_nothing_gets_clear_words() -> None:
     assert "('how', 'is', 'it')" in reporting.no_question(["how", "is", "it"])
     assert reporting.no_documents("docs", {}, []) == "The folder 'docs' is empty: there is nothing to read."
     assert "(3 .png, 1 .py)" in reporting.no_documents("docs", {".py": 1, ".png": 3}, [])
-    assert reporting.no_text("docs", 2) == "The folder 'docs' has 2 documents, but there is no text in it."
-    found = reporting.nothing_found(["zebra"], Searched(files=1200))
+    empty = reporting.why_nothing("docs", ["zebra"], Searched(files=2))
+    assert empty == "The folder 'docs' has 2 documents, but there is no text in it."
+    assert reporting.why_nothing("docs", ["zebra"], Searched()).startswith("None of the documents")
+    found = reporting.why_nothing("docs", ["zebra"], Searched(files=1200, passages=9))
     assert found == "Nothing was found: no passage of 1,200 documents speaks of 'zebra'."
 
 

@@ -91,8 +91,8 @@ class Hint(_Value):
 class Survey(_Value):
     """What round one learns from a part."""
 
-    files: int = 0
     words: int = 0
+    """In the texts that hold an asked term."""
     passages: int = 0
     frequency: dict[str, int] = {}
     """In how many passages each asked term occurs."""
@@ -144,7 +144,7 @@ class Searched(_Value):
     files: int = 0
     parts: int = 0
     passages: int = 0
-    words: int = 0
+    """Sentences, estimated by the length of the text."""
 
 
 class Report(_Value):

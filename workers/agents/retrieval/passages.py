@@ -197,7 +197,7 @@ class _Lines:
         while self.headings and self.headings[-1][0] >= level:
             self.headings.pop()
         self.headings.append((level, title[:80]))
-        self.heading = " > ".join(title for _, title in self.headings[-2:])
+        self.heading = " > ".join(dict.fromkeys(title for _, title in self.headings[-2:]))
 
 
 def _indent(line: str) -> int:

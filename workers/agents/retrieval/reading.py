@@ -245,10 +245,18 @@ class _HtmlText(HTMLParser):
 
 def html_text(source: str) -> str:
     """The text of HTML without its tags, every word still on its line, blocks apart by `BLOCK_BREAK`."""
-    parser = _HtmlText()
-    parser.feed(source)
-    parser.close()
-    return "".join(parser.pieces)
+    for text in (
+        source,
+        source.replace("<![", "<!-["),
+    ):  # the parser gives up at a marked section that it does not know
+        parser = _HtmlText()
+        try:
+            parser.feed(text)
+            parser.close()
+        except AssertionError:
+            continue
+        return "".join(parser.pieces)
+    return ""
 
 
 def cut_pages(path: Path) -> list[tuple[int, int]]:

@@ -56,7 +56,6 @@ def total(surveys: Sequence[Survey], *, parts: int, files: int) -> Searched:
         files=files,
         parts=parts,
         passages=sum(one.passages for one in surveys),
-        words=sum(one.words for one in surveys),
     )
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 
 from workers.agents.retrieval.models import UNREAD_LIMIT, Listing, Quotation, Report, Searched, Unread
 
-NO_MODEL = "No model is configured: these are quotations from the folder, best first, not a written answer."
-MODEL_FAILED = "The model gave no answer that its quotations bear out: these are the quotations, best first."
+NO_MODEL = "No model is configured: these are quotations from the folder, not a written answer."
+MODEL_FAILED = "The model gave no answer that its quotations bear out: these are the quotations."
 _PARAGRAPH = 3
 """Sentences in one paragraph."""
 _NAMED = 5
@@ -111,13 +111,12 @@ def no_documents(folder: str, other: dict[str, int], unread: Sequence[Unread]) -
     return f"The folder {folder!r} has no Markdown, text, reStructuredText, HTML or PDF document.{held}"
 
 
-def no_text(folder: str, files: int) -> str:
-    """For a folder whose documents hold no text at all."""
-    return f"The folder {folder!r} has {_counted(files, 'document')}, but there is no text in it."
-
-
-def nothing_found(words: Iterable[str], searched: Searched) -> str:
+def why_nothing(folder: str, words: Iterable[str], searched: Searched) -> str:
     """For a question that no passage answers."""
+    if not searched.files:
+        return f"None of the documents in the folder {folder!r} could be read."
+    if not searched.passages:
+        return f"The folder {folder!r} has {_counted(searched.files, 'document')}, but there is no text in it."
     shown = ", ".join(repr(word) for word in list(words)[:8])
     return f"Nothing was found: no passage of {_counted(searched.files, 'document')} speaks of {shown}."
 

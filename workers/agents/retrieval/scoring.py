@@ -146,11 +146,10 @@ def survey_part(part: Part, query: Query) -> Survey:
     """
     tally, spoken = Tally(), Counter[str]()
     best: list[tuple[float, int, str, Match]] = []
-    read: list[str] = []
     unread: list[Unread] = []
     notes: list[str] = []
     order = 0
-    for slice_, text in _texts(part, unread, read, notes):
+    for slice_, text in _texts(part, unread, notes):
         some = False
         for match in matches(text.text, slice_, list(query.weights), tally):
             some, order = True, order - 1
@@ -161,7 +160,6 @@ def survey_part(part: Part, query: Query) -> Survey:
             spoken.update(words.WORD.findall(text.text.lower()))
     counts = _term_counts(spoken, {term for *_, match in best for term in match.terms})
     return Survey(
-        files=len(set(read)),
         words=spoken.total(),
         passages=tally.passages,
         frequency=dict(sorted(tally.frequency.items())),
@@ -194,7 +192,7 @@ def search_part(part: Part, query: Query) -> Found:
     tally = Tally()
     best: list[tuple[float, int, str, Candidate]] = []
     order = 0
-    for slice_, text in _texts(part, [], [], []):
+    for slice_, text in _texts(part, [], []):
         for match in matches(text.text, slice_, list(query.weights), tally):
             order -= 1
             value = score(match.frequencies, query)
@@ -228,7 +226,7 @@ def _push(best: list[tuple[float, int, str, Kept]], item: tuple[float, int, str,
         heapq.heapreplace(best, item)
 
 
-def _texts(part: Part, unread: list[Unread], read: list[str], notes: list[str]) -> Iterator[tuple[Slice, Text]]:
+def _texts(part: Part, unread: list[Unread], notes: list[str]) -> Iterator[tuple[Slice, Text]]:
     for piece in part.slices:
         try:
             for text in read_slice(part.folder, piece):
@@ -237,5 +235,3 @@ def _texts(part: Part, unread: list[Unread], read: list[str], notes: list[str]) 
                 yield piece, text
         except Unreadable as problem:
             unread.append(Unread(file=piece.file, reason=str(problem)))
-        else:
-            read.append(piece.file)
