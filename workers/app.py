@@ -1,0 +1,7 @@
+"""The Celery app that the shipped worker processes load: ``celery -A workers.app worker``, ``agentq -A workers.app:app``."""
+
+from __future__ import annotations
+
+from agentq import AgentQ
+
+app = AgentQ("workers", include=["workers.agents.research", "workers.agents.assistant"])
