@@ -211,9 +211,7 @@ def _wait_for_lock(folder: Path, descriptor: int, *, shared: bool, doing: str) -
     deadline = time.monotonic() + _PATIENCE_S
     while not caretaker.try_lock(descriptor, shared=shared):
         if time.monotonic() > deadline:
-            raise StoreUnavailable(
-                url=str(folder), reason=f"another process {doing} for more than {_PATIENCE_S:.0f} s"
-            )
+            raise StoreUnavailable(url=str(folder), reason=f"another process {doing} for more than {_PATIENCE_S:.0f} s")
         time.sleep(_POLL_S)
 
 
@@ -273,9 +271,7 @@ def _address(folder: Path) -> ServerAddress:
 def _refusal(folder: Path, error: OSError) -> InvalidSetting | StoreUnavailable:
     words = error.strerror or str(error)
     if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE}:
-        return StoreUnavailable(
-            url=str(folder), reason=f"{words}: the private server cannot keep its files there"
-        )
+        return StoreUnavailable(url=str(folder), reason=f"{words}: the private server cannot keep its files there")
     return InvalidSetting(
         name="state_dir",
         value=str(folder.parent),
