@@ -7,6 +7,7 @@ records behind the keys hold.
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 LAYOUT_VERSION: Final = 1
@@ -50,6 +51,9 @@ _PLAIN_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "failures": ("digest",),
 }
 
+_PREFIX = re.compile(r"[A-Za-z0-9_.\-]{1,40}\Z")
+"""What may stand in the scripts' text between quotes, and in front of a colon."""
+
 PERMANENT: Final = frozenset(
     {"workers", "reaping", "ticks", "due", "retiring", "runs", "asks", "agents", "held", "bell"}
 )
@@ -60,6 +64,8 @@ class Keys:
     """Builds keys under one prefix; ``keys.step(root, id)`` and so on, as in the tables above."""
 
     def __init__(self, prefix: str = "agentq") -> None:
+        if not _PREFIX.match(prefix):
+            raise ValueError(f"a key prefix is 1 to 40 of A-Z a-z 0-9 _ . -, not {prefix!r}")
         self.prefix = prefix
         self._stem = f"{prefix}:{LAYOUT_VERSION}"
 

@@ -114,15 +114,16 @@ class LogCalls(StepCalls, StoreConnection):
 
     def signal(self, root: str, run: str, name: str, payload: str, *, signal_id: str | None = None) -> AppendReply:
         """Append a signal (``payload`` is JSON) once per id; the reply says what came of it."""
-        identity = signal_id if signal_id is not None else uuid.uuid4().hex
-        return _APPENDED[int(self.run_script("append", "signal", root, run, name, payload, identity))]
+        token = uuid.uuid4().hex
+        identity = signal_id if signal_id is not None else token
+        return _APPENDED[int(self.run_script("append", "signal", root, run, token, name, payload, identity))]
 
     def cancel(self, root: str, run: str, why: str) -> AppendReply:
         """Append a cancel to a run; the reply says what came of it."""
-        return _APPENDED[int(self.run_script("append", "cancel", root, run, dump(why)))]
+        return _APPENDED[int(self.run_script("append", "cancel", root, run, uuid.uuid4().hex, dump(why)))]
 
     def answer(self, root: str, ask_id: str, answer: str, *, by: str) -> tuple[AppendReply, str | None]:
         """Decide an ask with ``answer`` (JSON); return what came of it and the answer that stands."""
-        reply = self.run_script("append", "answer", root, ask_id, answer, by)
+        reply = self.run_script("append", "answer", root, ask_id, uuid.uuid4().hex, answer, by)
         standing = reply[1].decode() if len(reply) > 1 else None
         return _APPENDED[int(reply[0])], standing

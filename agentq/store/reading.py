@@ -212,16 +212,17 @@ class Reads(StoreConnection):
         """Return the lines of a tree's history behind offset ``after``; offsets count from 1 and never move."""
 
         def read() -> list[Event]:
-            with self.client.pipeline(transaction=True) as pipe:
-                pipe.hget(self.keys.tree(root), "cut")
-                pipe.llen(self.keys.events(root))
-                cut = int(pipe.execute()[0] or 0)
+            cut = int(self.client.hget(self.keys.tree(root), "cut") or 0)
+            while True:
                 start = max(after - cut, 0)
-                pipe.lrange(self.keys.events(root), start, start + limit - 1)
-                pipe.hget(self.keys.tree(root), "cut")
-                lines, cut_after = pipe.execute()
-            first = start + int(cut_after or 0)
-            return [event_of(first + at, line) for at, line in enumerate(lines, start=1)]
+                with self.client.pipeline(transaction=True) as pipe:
+                    pipe.lrange(self.keys.events(root), start, start + limit - 1)
+                    pipe.hget(self.keys.tree(root), "cut")
+                    lines, found = pipe.execute()
+                # A script may have cut the list in between: what was read then lies further on than asked for.
+                if int(found or 0) == cut:
+                    return [event_of(cut + start + at, line) for at, line in enumerate(lines, start=1)]
+                cut = int(found or 0)
 
         return self.guarded(read)
 
@@ -247,10 +248,10 @@ class Reads(StoreConnection):
             for name in names:
                 root, _, ask_id = name.partition("|")
                 ask = self.client.hgetall(self.keys.ask(root, ask_id))
-                if not ask:
+                summary = self._ask(root, ask_id, ask) if ask else None
+                if summary is None:
                     self.client.zrem(self.keys.of("asks"), name)
                     continue
-                summary = self._ask(root, ask_id, ask)
                 if run_id is None or run_id in (summary.run_id, root):
                     found.append(summary)
             return found
@@ -265,19 +266,23 @@ class Reads(StoreConnection):
                 root, _, found = name.decode().partition("|")
                 if found == ask_id:
                     ask = self.client.hgetall(self.keys.ask(root, found))
-                    return (root, self._ask(root, ask_id, ask)) if ask else None
+                    summary = self._ask(root, ask_id, ask) if ask else None
+                    return (root, summary) if summary is not None else None
             return None
 
         return self.guarded(read)
 
-    def _ask(self, root: str, ask_id: str, ask: dict[bytes, bytes]) -> AskSummary:
+    def _ask(self, root: str, ask_id: str, ask: dict[bytes, bytes]) -> AskSummary | None:
+        """Return an ask; None when its run has ended, by a hard limit for instance, without closing it."""
         card = json.loads(ask[b"card"])
-        agent = text(self.client.hget(self.keys.step(root, card["run"]), "nm")) or ""
+        agent, state = self.client.hmget(self.keys.step(root, card["run"]), "nm", "s")
+        if state in (None, b"d"):
+            return None
         answer = ask.get(b"answer")
         return AskSummary(
             ask_id=ask_id,
             run_id=card["run"],
-            agent=agent,
+            agent=text(agent) or "",
             question=card["q"],
             answer_schema=card.get("schema") or {},
             asked_at=moment(ask[b"c"]) or datetime.now(UTC),

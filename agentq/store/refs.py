@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from agentq.core.errors import InvalidArguments
+from agentq.core.lanes import PRIORITIES
 
 _ID = re.compile(r"[A-Za-z0-9_.:\-]{1,200}\Z")
 
@@ -21,6 +22,16 @@ def checked_id(value: str, *, what: str = "task_id") -> str:
             step="apply_async", parameter=what, value=value, reason="an id is 1 to 200 of A-Z a-z 0-9 _ . : -"
         )
     return value
+
+
+def checked_lane(queue: str, lane: int) -> None:
+    """Return if messages may go there; raises InvalidArguments for a nameless queue, or a lane that none takes from."""
+    if not queue:
+        raise InvalidArguments(step="apply_async", parameter="queue", value=queue, reason="a queue has a name")
+    if lane not in PRIORITIES.values():
+        raise InvalidArguments(
+            step="apply_async", parameter="lane", value=lane, reason=f"lanes are {sorted(PRIORITIES.values())}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +95,7 @@ class Offer:
 
     def header(self) -> dict[str, Any]:
         """Return the fields that the scripts read, short names, without what is None."""
+        checked_lane(self.queue, self.lane)
         fields: dict[str, Any] = {
             "root": checked_id(self.root, what="root_id"),
             "id": checked_id(self.id),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
@@ -76,6 +77,7 @@ class StepCalls(StoreConnection):
         offers: Sequence[Offer] = (),
         arrivals: Iterable[Arrival] = (),
         entry: str | None = None,
+        tells: Sequence[tuple[str, str]] = (),
         error: str | None = None,
         usage: dict[str, int] | None = None,
         closes: Sequence[str] = (),
@@ -92,6 +94,8 @@ class StepCalls(StoreConnection):
             results: (task id, Celery's meta as JSON) to store and publish.
             joins, offers, arrivals: what goes on from here.
             entry: what the parent's log is told, JSON without time.
+            tells: (run id, entry) for the logs of other runs of the tree: a step that ends a chain for an agent which
+                asked for its last task only.
             error: one line for listings.
             usage: what was spent: ``tokens``, ``usd_micro``.
             closes: ids of open asks of an agent that ends.
@@ -101,21 +105,26 @@ class StepCalls(StoreConnection):
         Raises:
             StaleHolder: another attempt holds the step, or it is done; nothing was written.
         """
-        header: dict[str, Any] = {
-            **holder.to_wire(),
-            "token": f"{holder.worker}|{holder.take}|{mode}",
-            "mode": mode,
-            "status": status,
+        header: dict[str, Any] = {**holder.to_wire(), "mode": mode, "status": status}
+        optional = {
+            "entry": entry,
+            "tells": tells,
+            "error": error,
+            "usage": usage,
+            "closes": closes,
+            "cancels": cancels,
         }
-        optional = {"entry": entry, "error": error, "usage": usage, "closes": closes, "cancels": cancels}
         header.update({field: value for field, value in optional.items() if value})
-        arguments: list[Any] = [dump(header), len(results)]
+        rest: list[Any] = [len(results)]
         for task_id, meta in results:
-            arguments.extend((task_id, meta))
-        arguments.extend(joins_arguments(joins))
-        arguments.extend(offers_arguments(offers))
-        arguments.extend(arrivals_arguments(arrivals))
-        self.expect_held(self.run_script("commit", *arguments), holder, name)
+            rest.extend((task_id, meta))
+        rest.extend(joins_arguments(joins))
+        rest.extend(offers_arguments(offers))
+        rest.extend(arrivals_arguments(arrivals))
+        # By content: a caller that tries again is the same commit, but the main process that speaks of a time limit
+        # while the child succeeds is another one, and the later of the two must hear that it lost.
+        header["token"] = _digest([header, *rest])
+        self.expect_held(self.run_script("commit", dump(header), *rest), holder, name)
 
     def expect_held(self, reply: Sequence[Any], holder: Holder, name: str) -> None:
         """Return if the script accepted the holder; raises StaleHolder with what it found otherwise."""
@@ -140,19 +149,26 @@ class StepCalls(StoreConnection):
         return int(self.run_script("progress", holder.root, holder.id, holder.worker, holder.take, meta)) == 1
 
     def drop(self, worker: str, take: int) -> None:
-        """End the custody of a plain message: it is acknowledged."""
+        """End the custody of a plain message: it is acknowledged. A step's ends by its commit alone."""
         self.run_script("settle", worker, take, "drop")
 
-    def requeue(self, worker: str, take: int) -> None:
-        """Hand a message back to the front of its lane; it does not count as a start."""
-        self.run_script("settle", worker, take, "requeue")
+    def requeue(self, worker: str, take: int, *, lost: bool = False) -> None:
+        """Hand a message back to the front of its lane; it does not count as a start.
+
+        ``lost``: the attempt died (a child of the pool was killed); it counts as a start and as a death.
+        """
+        self.run_script("settle", worker, take, "lost" if lost else "requeue")
 
     def emit(self, holder: Holder, events: Sequence[str]) -> bool:
         """Append lines to the run's history; False when another holds the step."""
-        arguments = (holder.root, holder.id, holder.worker, holder.take, *events)
+        arguments = (holder.root, holder.id, holder.worker, holder.take, self.new_token(), *events)
         return int(self.run_script("emit", *arguments)) == 1
 
     @staticmethod
     def new_token() -> str:
         """Return a token for one take."""
         return uuid.uuid4().hex
+
+
+def _digest(values: Sequence[Any]) -> str:
+    return hashlib.sha1(dump(values).encode(), usedforsecurity=False).hexdigest()

@@ -9,19 +9,20 @@ local now = now_ms()
 local key = K.breaker(ARGV[2])
 local reset = tonumber(ARGV[3])
 local f = redis.call('HMGET', key, 'state', 'until', 'probe')
-redis.call('PEXPIRE', key, RETENTION_MS)
 
 if ARGV[1] == 'admit' then
   if f[1] ~= 'open' then return 0 end
   if now < tonumber(f[2]) then return tonumber(f[2]) - now end
   if f[3] and now < tonumber(f[3]) then return tonumber(f[3]) - now end
   redis.call('HSET', key, 'probe', now + reset)
+  redis.call('PEXPIRE', key, RETENTION_MS)
   return 0
 end
 
 local failures = K.failures(ARGV[2])
 if ARGV[4] == '0' then
-  if f[1] == 'open' then
+  -- Only a probe closes it: a call that began before the trip and ends well says nothing of now.
+  if f[1] == 'open' and f[3] then
     redis.call('HSET', key, 'state', 'closed')
     redis.call('HDEL', key, 'until', 'probe')
     redis.call('DEL', failures)
@@ -34,6 +35,7 @@ redis.call('PEXPIRE', failures, ARGV[7])
 if f[1] == 'open' or redis.call('ZCARD', failures) >= tonumber(ARGV[6]) then
   redis.call('HSET', key, 'state', 'open', 'until', now + reset)
   redis.call('HDEL', key, 'probe')
+  redis.call('PEXPIRE', key, RETENTION_MS)
   return 1
 end
 return 0

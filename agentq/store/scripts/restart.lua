@@ -20,8 +20,7 @@ redis.call('RPUSH', log, stamped(cjson.encode({ k = 'start', version = ARGV[8] ~
 for i = 1, carried do redis.call('RPUSH', log, ARGV[9 + i]) end
 for _, entry in ipairs(late) do redis.call('RPUSH', log, entry) end
 for i = 1, tonumber(ARGV[10 + carried]) do
-  local child = ARGV[10 + carried + i]
-  call_off(root, child, 'its parent went on as new', now)
+  call_off(root, ARGV[10 + carried + i], 'its parent went on as new', now)
 end
 -- Signal ids are remembered for this log and the one before, so that the set stays bounded.
 local ids = K.signals(root, run)
@@ -29,7 +28,7 @@ if redis.call('HLEN', ids) > 0 then
   local segment = redis.call('HINCRBY', rec, 'seg', 1)
   if segment % 8 == 0 then
     for _, id in ipairs(redis.call('HKEYS', ids)) do
-      if tonumber(redis.call('HGET', ids, id)) < segment - 8 then redis.call('HDEL', ids, id) end
+      if tonumber(string.match(redis.call('HGET', ids, id), '^%d+')) < segment - 8 then redis.call('HDEL', ids, id) end
     end
   end
 end

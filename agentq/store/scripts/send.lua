@@ -1,5 +1,5 @@
 -- send: what an agent's turn asks for and has done in place, in one batch.
--- include: common tree offer join
+-- include: common tree offer join finish
 -- ARGV: JSON header {root, id, worker, take, token, seen, tick?, closes?, cancels?, usage?}
 --       number of asks; per ask: its entry as JSON
 --       number of joins; per join: JSON header, body message or ''
@@ -7,7 +7,8 @@
 --       number of questions; per question: JSON {id, run, q, schema?}
 --       number of results; per result: its entry as JSON without its time
 --       number of events; per event: JSON object without its time
--- Reply: {1, entries of the log from `seen` on…}; {0, state, worker, take} when another holds the run
+-- Reply: {1, entries of the log from `seen` on…}; {0, state, worker, take} when another holds the run, or the worker
+--        was marked dead
 -- Keeps: a stale turn can dispatch nothing and record nothing (2); asks, their records and messages are one instant
 --   (1); a step over the tree's budget is not sent: its refusal is an input like any other (7, 11).
 local h = cjson.decode(ARGV[1])
@@ -17,6 +18,8 @@ local f = redis.call('HMGET', rec, 's', 'w', 't', 'tok')
 if f[1] ~= 'h' or f[2] ~= h.worker or f[3] ~= tostring(h.take) then
   return { 0, f[1] or '', f[2] or '', f[3] or '' }
 end
+-- The survivors are about to give this turn to another: what it sends now, its successor would not know in time.
+if redis.call('EXISTS', K.dead(h.worker)) == 1 then return { 0, 'dead', '', '' } end
 
 local function reply()
   local tail = redis.call('LRANGE', log, h.seen, -1)
@@ -30,29 +33,45 @@ redis.call('HSET', rec, 'tok', h.token, 'd', 0)
 local at = 1
 local function following() at = at + 1 return ARGV[at] end
 
+-- Why an offer is not sent, as an error's wire form; nil when it is. What stands is not refused afterwards. Parts of a
+-- canvas (no ask, no join of ours) are never refused: half a canvas would never end.
+local function refusal_of(o)
+  if not (o.ak or o.jn) or redis.call('EXISTS', K.step(o.root, o.id)) == 1 then return nil end
+  local limit, allowed, used = exceeded(o.root, now)
+  if limit then
+    return { code = 'budget_exceeded', fields = { limit_name = limit, limit = allowed, used = used } }, 'BudgetExceeded'
+  end
+  if not o.sd then return nil end
+  -- Another run's outcome is not told to this one: a child under a key that stands elsewhere is refused.
+  local run = claim_start(o)
+  if run == o.id then return nil end
+  return { code = 'key_reused', fields = { key = (o.cd or {}).key or '', run_id = run } }, 'KeyReused'
+end
+
+local function refuse(o, refusal, name)
+  if o.ak then
+    redis.call('RPUSH', log, stamped(cjson.encode({ k = 'result', id = o.ak, s = 'error', v = refusal }), now))
+    return
+  end
+  -- Put together as text: cjson writes an empty list as {}.
+  local result = { exc_type = name, exc_module = 'agentq.core.errors', exc_message = { refusal.code }, agentq = refusal }
+  local meta = '{"status":"FAILURE","result":' .. cjson.encode(result) .. ',"traceback":null,"children":[],"task_id":'
+    .. cjson.encode(o.id) .. '}'
+  redis.call('SET', K.result(o.id), meta)
+  redis.call('PUBLISH', K.result(o.id), meta)
+  enlist(o.root, 'r', o.id)
+  arrive(o.jr, o.jn, o.ji, false, now)
+end
+
 for _ = 1, tonumber(following()) do redis.call('RPUSH', log, following()) end
 for _ = 1, tonumber(following()) do
   local j = cjson.decode(following())
-  following()
-  make_join(j)
+  open_join(j, following(), now)
 end
 for _ = 1, tonumber(following()) do
   local o, rest = cjson.decode(following()), following()
-  local limit, allowed, used = exceeded(h.root, now)
-  if limit then
-    local refusal = { code = 'budget_exceeded', fields = { limit_name = limit, limit = allowed, used = used } }
-    if o.ak then
-      redis.call('RPUSH', log, stamped(cjson.encode({ k = 'result', id = o.ak, s = 'error', v = refusal }), now))
-    else
-      local meta = cjson.encode({ status = 'FAILURE', task_id = o.id, children = {}, traceback = cjson.null,
-        result = { exc_type = 'BudgetExceeded', exc_module = 'agentq.core.errors', exc_message = { limit },
-          agentq = refusal } })
-      redis.call('SET', K.result(o.id), meta, 'PX', RETENTION_MS)
-      arrive(o.jr, o.jn, o.ji, false, now)
-    end
-  else
-    offer_one(o, rest, now)
-  end
+  local refusal, name = refusal_of(o)
+  if refusal then refuse(o, refusal, name) else offer_one(o, rest, now) end
 end
 for _ = 1, tonumber(following()) do
   local text = following()
@@ -68,18 +87,7 @@ end
 for _ = 1, tonumber(following()) do redis.call('RPUSH', log, stamped(following(), now)) end
 for _ = 1, tonumber(following()) do note(h.root, following(), now) end
 if h.tick then redis.call('RPUSH', log, stamped('{"k":"tick"}', now)) end
-for _, ask in ipairs(h.closes or {}) do
-  if redis.call('HGET', K.ask(h.root, ask), 's') == 'open' then
-    redis.call('HSET', K.ask(h.root, ask), 's', 'closed')
-    redis.call('ZREM', K.asks(), h.root .. '|' .. ask)
-  end
-end
-for _, child in ipairs(h.cancels or {}) do
-  call_off(h.root, child, 'its parent cancelled the call', now)
-end
-if h.usage then
-  for name, amount in pairs(h.usage) do
-    redis.call('HINCRBY', K.tree(h.root), 'n_' .. name, string.format('%.0f', amount))
-  end
-end
+close_asks(h.root, h.closes)
+for _, child in ipairs(h.cancels or {}) do call_off(h.root, child, 'its parent cancelled the call', now) end
+spend(h.root, h.usage)
 return reply()

@@ -1,8 +1,20 @@
 -- settle: ends a worker's custody of one message that no commit ends: a plain message acknowledged or put back, a
 -- durable one handed back by its owner.
 -- include: common tree offer release
--- ARGV: worker, take, 'drop' | 'requeue'
--- Reply: 1 when something was held under that number, else 0
--- Keeps: a message leaves custody only by its owner's word (1); a hand-back does not count as a start (9).
-if ARGV[3] == 'drop' then return redis.call('HDEL', K.held(ARGV[1]), ARGV[2]) end
-return give_back(ARGV[1], ARGV[2], false, now_ms())
+-- ARGV: worker, take, 'drop' | 'requeue' | 'lost'
+--         drop: a plain message is done with; requeue: handed back; lost: its attempt died, which counts as a death
+-- Reply: 1 when something was held under that number and has left, else 0
+-- Keeps: a message leaves custody only by its owner's word, a step never by being dropped (1); a hand-back does not
+--   count as a start (9).
+local worker, take, how = ARGV[1], ARGV[2], ARGV[3]
+if how ~= 'drop' then return give_back(worker, take, how == 'lost', now_ms()) end
+local entry = redis.call('HGET', K.held(worker), take)
+if not entry then return 0 end
+local _, _, message = parts_of(entry)
+local root, id = name_of(message)
+if root then
+  local f = redis.call('HMGET', K.step(root, id), 's', 'w', 't')
+  -- Dropped, it would be held by nobody and done by nobody: only its commit ends it.
+  if f[1] == 'h' and f[2] == worker and f[3] == take then return 0 end
+end
+return redis.call('HDEL', K.held(worker), take)

@@ -9,12 +9,6 @@ if redis.call('EXISTS', K.dead(worker)) == 1 then return { 0 } end
 local now = now_ms()
 local held, card = K.held(worker), K.worker(worker)
 
--- A consumer that keeps no lease (a plain kombu one) is given up after an hour without a take, as in stock kombu.
-if not redis.call('ZSCORE', K.workers(), worker) then
-  redis.call('ZADD', K.workers(), now + 3600000, worker)
-  redis.call('PEXPIRE', card, 7200000)
-end
-
 local out = { 1 }
 local function give(take, queue, cancelled, message)
   out[#out + 1] = take
@@ -89,4 +83,9 @@ for _, lane in ipairs(lanes) do
   if slots <= 0 then break end
 end
 redis.call('HSET', card, 'token', token, 'first', first, 'last', last)
+-- A consumer that keeps no lease (a plain kombu one) is given up after an hour without a take, as in stock kombu.
+if redis.call('HEXISTS', card, 'since') == 0 then
+  redis.call('ZADD', K.workers(), now + 3600000, worker)
+  redis.call('PEXPIRE', card, 7200000)
+end
 return out

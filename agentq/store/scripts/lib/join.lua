@@ -1,39 +1,63 @@
 -- Joins: one bit a member, the count moves only by a first arrival (invariant 4).
 
-local function make_join(j)
+-- A body keeps the tree of its join alive until it is done, since it reads there where its results lie.
+local function body_of(root, body, message, now)
+  offer_one(body, message, now)
+  local rec = K.step(body.root, body.id)
+  local f = redis.call('HMGET', rec, 's', 'tr')
+  if body.root == root or not f[1] or f[1] == 'd' then
+    leave_tree(root)
+    return
+  end
+  redis.call('HSET', rec, 'tr', root)
+  if f[2] then leave_tree(f[2]) end
+end
+
+local function release_join(root, id, now)
+  local key = K.join(root, id)
+  local f = redis.call('HMGET', key, 'pr', 'bo', 'bm')
+  redis.call('HSET', key, 'sent', 1)
+  redis.call('HDEL', key, 'bm')
+  if f[1] then
+    tell(root, f[1], cjson.encode({ k = 'joined', id = id }), now)
+  else
+    body_of(root, cjson.decode(f[2]), f[3], now)
+  end
+end
+
+-- Opens a join if it is absent; one without members releases at once. A body that waits keeps the tree alive.
+local function open_join(j, message, now)
   local key = K.join(j.root, j.id)
   if redis.call('EXISTS', key) == 1 then return end
   redis.call('HSET', key, 'size', j.size, 'n', 0, 'ok', 0, 'sent', 0)
   if j.need then redis.call('HSET', key, 'need', j.need) end
   if j.ids then redis.call('HSET', key, 'ids', j.ids) end
-  if j.pr then redis.call('HSET', key, 'pr', j.pr) end
-  if j.body then redis.call('HSET', key, 'bo', cjson.encode(j.body), 'bm', j.message) end
+  if j.pr then
+    redis.call('HSET', key, 'pr', j.pr)
+  else
+    enter_tree(j.root)
+    redis.call('HSET', key, 'bo', cjson.encode(j.body), 'bm', message)
+  end
   enlist(j.root, 'j', j.id)
+  if j.size == 0 then release_join(j.root, j.id, now) end
 end
 
 local function arrive(root, id, index, succeeded, now)
   local key = K.join(root, id)
-  if redis.call('EXISTS', key) == 0 then return end
+  local f = redis.call('HMGET', key, 'size', 'need', 'sent')
+  if not f[1] then return end
+  local size = tonumber(f[1])
   -- A fan-out numbers its members; canvas, whose branches nest, is told apart by the branch's task id.
   local place = tonumber(index)
   local bits = K.bits(root, id)
   if place then
-    if redis.call('SETBIT', bits, place, 1) == 1 then return end
+    if place < 0 or place >= size or redis.call('SETBIT', bits, place, 1) == 1 then return end
   elseif redis.call('SADD', bits, index) == 0 then
     return
   end
   local n = redis.call('HINCRBY', key, 'n', 1)
   local ok = redis.call('HINCRBY', key, 'ok', succeeded and 1 or 0)
-  local f = redis.call('HMGET', key, 'size', 'need', 'sent', 'pr', 'bo', 'bm')
   if f[3] ~= '0' then return end
-  if n < tonumber(f[1]) and not (f[2] and ok >= tonumber(f[2])) then return end
-  redis.call('HSET', key, 'sent', 1)
-  redis.call('HDEL', key, 'bm')
-  if f[4] then
-    tell(root, f[4], cjson.encode({ k = 'joined', id = id }), now)
-  else
-    offer_one(cjson.decode(f[5]), f[6], now)
-    -- The pending body has kept the tree alive in place of the step that it has now become.
-    leave_tree(root)
-  end
+  if n < size and not (f[2] and ok >= tonumber(f[2])) then return end
+  release_join(root, id, now)
 end

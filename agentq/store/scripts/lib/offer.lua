@@ -18,9 +18,11 @@ local function wake(root, run, now)
   end
 end
 
--- Appends an input (text of a JSON object without its time) to a run's log and wakes the run.
+-- Appends an input (text of a JSON object without its time) to a run's log and wakes the run. A run that has ended, or
+-- whose record is gone, hears nothing: a log without a record would never get an end.
 local function tell(root, run, entry, now)
-  if redis.call('HGET', K.step(root, run), 's') == 'd' then return end
+  local state = redis.call('HGET', K.step(root, run), 's')
+  if not state or state == 'd' then return end
   redis.call('RPUSH', K.log(root, run), stamped(entry, now))
   wake(root, run, now)
 end
@@ -45,9 +47,34 @@ local function exceeded(root, now)
   return nil
 end
 
+-- Puts a run under its start key. Returns the run that stands there and whether its arguments are the same.
+local function claim_start(o)
+  local run, digest = standing_start(o.sd)
+  if run then return run, digest == (o.ad or '') end
+  redis.call('SET', K.start(o.sd), o.id .. '|' .. (o.ad or ''))
+  return o.id, true
+end
+
+local function begin_agent(o, now)
+  enlist(o.root, 'a', o.id)
+  local start = { k = 'start', version = o.v }
+  redis.call('RPUSH', K.log(o.root, o.id), stamped(cjson.encode(start), now))
+  redis.call('ZADD', K.runs(), now, o.root .. '|' .. o.id)
+end
+
+-- A replaced record takes its successor's message under the next generation, and keeps its place in its run.
+local function succeed_to(o, rec, generation, rest, now)
+  redis.call('HSET', rec, 'g', generation, 'q', o.q, 'l', o.l, 'nm', o.nm)
+  if o.k == 'a' and redis.call('HGET', rec, 'k') ~= 'a' then
+    redis.call('HSET', rec, 'k', 'a')
+    if o.v then redis.call('HSET', rec, 'v', o.v) end
+    begin_agent(o, now)
+  end
+  place(o.root, o.id, rec, o.q, o.l, generation, rest, o.due, now)
+end
+
 -- Records a step if it is absent and puts it in its lane. Returns 1 for a new one, 0 for a known one.
 -- A plain message, a Celery task's, goes to its lane without a record.
--- A record that was replaced takes its successor's message under the next generation.
 local function offer_one(o, rest, now)
   if o.k == 'p' then
     redis.call('LPUSH', K.lane(o.q, o.l), rest)
@@ -57,9 +84,7 @@ local function offer_one(o, rest, now)
   local rec = K.step(o.root, o.id)
   local f = redis.call('HMGET', rec, 's', 'g')
   if f[1] == 'r' then
-    local generation = tonumber(f[2]) + 1
-    redis.call('HSET', rec, 'g', generation, 'q', o.q, 'l', o.l)
-    place(o.root, o.id, rec, o.q, o.l, generation, rest, o.due, now)
+    succeed_to(o, rec, tonumber(f[2]) + 1, rest, now)
     return 1
   end
   if f[1] then return 0 end
@@ -76,7 +101,6 @@ local function offer_one(o, rest, now)
   end
   redis.call('HSET', rec, unpack(fields))
   enter_tree(o.root)
-  enlist(o.root, o.k, o.id)
   local tree = K.tree(o.root)
   redis.call('HINCRBY', tree, 'n_steps', o.id == o.root and 0 or 1)
   if o.id == o.root then
@@ -85,11 +109,7 @@ local function offer_one(o, rest, now)
       for name, limit in pairs(o.bu) do redis.call('HSET', tree, 'b_' .. name, string.format('%.0f', limit)) end
     end
   end
-  if o.k == 'a' then
-    local start = { k = 'start', version = o.v }
-    redis.call('RPUSH', K.log(o.root, o.id), stamped(cjson.encode(start), now))
-    redis.call('ZADD', K.runs(), now, o.root .. '|' .. o.id)
-  end
+  if o.k == 'a' then begin_agent(o, now) else enlist(o.root, o.k, o.id) end
   place(o.root, o.id, rec, o.q, o.l, o.g, rest, o.due, now)
   note_step(o.root, rec, o.id, 'queued', now, { q = o.q })
   return 1

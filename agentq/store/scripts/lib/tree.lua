@@ -8,29 +8,44 @@ local MEMBER_KEYS = {
   end,
   j = function(root, id) return { K.join(root, id), K.bits(root, id) } end,
   q = function(root, id) return { K.ask(root, id) } end,
+  -- A step that was refused before it had a record: its result alone is read.
+  r = function(_, id) return { K.result(id) } end,
 }
+
+local function shared_keys(root)
+  return { K.tree(root), K.members(root), K.cancelled(root), K.events(root) }
+end
 
 local function enlist(root, kind, id)
   redis.call('RPUSH', K.members(root), kind .. '|' .. id)
 end
 
--- Gives an end to the members from first on, at most chunk of them; returns the next one, nil when it is through.
-local function retire_chunk(root, first, chunk)
+-- The run that stands under a keyed start, and the hash of its arguments.
+local function standing_start(digest)
+  return string.match(redis.call('GET', K.start(digest)) or '', '^([^|]*)|(.*)$')
+end
+
+-- Does act(key) for every key of the members from first on, at most chunk members; returns how many members it saw.
+local function each_member(root, first, chunk, act)
   local names = redis.call('LRANGE', K.members(root), first, first + chunk - 1)
   for _, name in ipairs(names) do
     local kind, id = string.match(name, '^(%a)|(.*)$')
-    for _, key in ipairs(MEMBER_KEYS[kind](root, id)) do
-      redis.call('PEXPIRE', key, RETENTION_MS)
-    end
+    for _, key in ipairs(MEMBER_KEYS[kind](root, id)) do act(key) end
     if kind == 'a' then
       local digest = redis.call('HGET', K.step(root, id), 'sd')
-      if digest then redis.call('PEXPIRE', K.start(digest), RETENTION_MS) end
+      if digest and standing_start(digest) == id then act(K.start(digest)) end
     end
   end
-  if #names == chunk then return first + chunk end
-  for _, key in ipairs({ K.tree(root), K.members(root), K.cancelled(root), K.events(root) }) do
-    redis.call('PEXPIRE', key, RETENTION_MS)
-  end
+  return #names
+end
+
+local function expire(key) redis.call('PEXPIRE', key, RETENTION_MS) end
+local function persist(key) redis.call('PERSIST', key) end
+
+-- Gives an end to the members from first on, at most chunk of them; returns the next one, nil when it is through.
+local function retire_chunk(root, first, chunk)
+  if each_member(root, first, chunk, expire) == chunk then return first + chunk end
+  for _, key in ipairs(shared_keys(root)) do expire(key) end
   return nil
 end
 
@@ -45,12 +60,10 @@ local function leave_tree(root)
 end
 
 local function enter_tree(root)
-  local live = redis.call('HINCRBY', K.tree(root), 'live', 1)
-  if live == 1 then
-    -- A tree that had ended lives again: its shared keys lose their end.
-    redis.call('ZREM', K.retiring(), root)
-    for _, key in ipairs({ K.tree(root), K.members(root), K.cancelled(root), K.events(root) }) do
-      redis.call('PERSIST', key)
-    end
-  end
+  if redis.call('HINCRBY', K.tree(root), 'live', 1) > 1 or redis.call('EXISTS', K.members(root)) == 0 then return end
+  -- A tree that had ended lives again (a plain task stood between two steps): what it has done so far loses its end.
+  redis.call('ZREM', K.retiring(), root)
+  local first = 0
+  while each_member(root, first, 1000, persist) == 1000 do first = first + 1000 end
+  for _, key in ipairs(shared_keys(root)) do persist(key) end
 end
