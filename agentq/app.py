@@ -15,7 +15,7 @@ from celery import Celery
 from agentq.core.errors import StoreUnavailable
 from agentq.core.pools import PoolSpec, load_pools
 from agentq.directory import Agents, Asks, Runs
-from agentq.engine.assembly import agents_of, bind_app, broker_address, named_queues
+from agentq.engine.assembly import agents_of, bind_app, broker_address, load_tasks, named_queues
 from agentq.engine.binding import Binding, Limits
 from agentq.engine.bootsteps import Terms
 from agentq.engine.declare import Declarations
@@ -91,7 +91,7 @@ class Toolkit(Declarations):
         """The declared pools by name, and a default one for each queue that only code names."""
         pools = dict(self.declared_pools)
         default_queue = str(self.celery.conf.task_default_queue)
-        self.celery.finalize(auto=True)
+        load_tasks(self.celery)
         for name in [*named_queues(self.celery), default_queue]:
             if name not in pools:
                 pools[name] = PoolSpec(name=name)

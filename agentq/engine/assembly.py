@@ -107,8 +107,15 @@ def declare_queues(app: Celery, binding: Binding) -> None:
             app.amqp.queues.add(Queue(name, routing_key=name, exchange=name))
 
 
+def load_tasks(app: Celery) -> None:
+    """Import the modules that the app includes or discovers: Celery does so in its workers alone."""
+    app.loader.import_default_modules()
+    app.finalize(auto=True)
+
+
 def agents_of(app: Celery) -> dict[str, Agent[..., Any]]:
-    """Return the agents among an app's tasks, by name."""
+    """Return the agents among an app's tasks, by name; loads the modules that the app includes, as its workers do."""
+    load_tasks(app)
     return {name: task for name, task in app.tasks.items() if getattr(task, "is_agent", False)}
 
 
