@@ -70,7 +70,13 @@ class Company:
 
     def start(self) -> None:
         """Every member has a process."""
-        for member in self.members:
+        members, self.members = self.members, []
+        self.add(members)
+
+    def add(self, members: Sequence[Member]) -> None:
+        """The members belong to the company and have a process."""
+        self.members.extend(members)
+        for member in members:
             self._launch(member)
 
     def tend(self) -> list[Member]:

@@ -63,7 +63,8 @@ def plan_workers(
 
 
 def _plan(alike: Sequence[PoolSpec], concurrency: int | None) -> WorkerPlan:
-    slots = concurrency or max(_slots(spec) for spec in alike)
+    # One more for each pool that shares the worker: an agent that lingers must not take the place of steps.
+    slots = concurrency or max(_slots(spec) for spec in alike) + len(alike) - 1
     return WorkerPlan(tuple(spec.name for spec in alike), alike[0].kind, slots, alike[0].time_limit)
 
 
@@ -99,12 +100,18 @@ def _slots(spec: PoolSpec) -> int:
     return {"solo": 1, "threads": max(THREADS_AT_LEAST, 4 * cores)}.get(spec.kind, cores)
 
 
-def worker_argv(plan: WorkerPlan, celery_spec: str, *, log_level: str = "INFO", banner: bool = False) -> list[str]:
-    """The command line of a stock Celery worker, with a name that no other worker has.
+def new_label(plan: WorkerPlan) -> str:
+    """A name for a worker, without its machine's, that no other worker has."""
+    return f"{plan.pools[0]}-{uuid.uuid4().hex[:6]}"
+
+
+def worker_argv(
+    plan: WorkerPlan, celery_spec: str, *, label: str | None = None, log_level: str = "INFO", banner: bool = False
+) -> list[str]:
+    """The command line of a stock Celery worker, by the label given, else by one that no other worker has.
 
     Gossip and mingle are off: they cost a second at the start, and nothing here relies on them.
     """
-    name = f"{plan.pools[0]}-{uuid.uuid4().hex[:6]}@%h"
     quiet = [] if banner else ["--quiet"]
     soft = None if plan.time_limit is None else plan.time_limit.total_seconds()
     limits = [] if soft is None else [f"--soft-time-limit={soft:g}", f"--time-limit={soft + HARD_GRACE_SECONDS:g}"]
@@ -123,7 +130,7 @@ def worker_argv(plan: WorkerPlan, celery_spec: str, *, log_level: str = "INFO", 
         "--concurrency",
         str(plan.concurrency),
         "--hostname",
-        name,
+        f"{label or new_label(plan)}@%h",
         "--without-gossip",
         "--without-mingle",
         "--loglevel",

@@ -37,7 +37,7 @@ def test_one_worker_for_each_pool_or_for_those_alike() -> None:
         ("tools+search", "prefork"),
         ("gpu", "solo"),
     ]
-    assert [plan.concurrency for plan in plans][1:] == [4, 1]
+    assert [plan.concurrency for plan in plans][1:] == [5, 1]
     assert plans[0].concurrency >= 32
 
 
