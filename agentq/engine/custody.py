@@ -6,7 +6,6 @@ a second, then take again. Both commands travel on the poll connection, whose re
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from queue import Empty
 from typing import Any, Literal
 
@@ -15,17 +14,13 @@ from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 
-from agentq.core.errors import Unavailable
-from agentq.engine.messages import HEADER, HOLDER_HEADER, lane_of
+from agentq.engine.delivery import deliver
+from agentq.engine.messages import HOLDER_HEADER
 from agentq.engine.slots import try_settle
-from agentq.store.refs import Holder, Offer, Taken, TakeReply
+from agentq.store.refs import TakeReply
 
 # Through kombu: only the store imports redis.
 NoScriptError = kombu_redis.exceptions.NoScriptError  # type: ignore[attr-defined]
-
-UNSERVED_DELAY_MS = 5_000
-"""How long a step waits again that came to a worker without its task: long enough for a rolling deploy to
-cost nothing, short enough that the step starts soon after a worker with the task has come."""
 
 
 class QoS(kombu_redis.QoS):
@@ -199,28 +194,10 @@ class Reader:
         return self._deliver(reply)
 
     def _deliver(self, reply: TakeReply) -> bool:
-        channel = self.channel
-        failure: Exception | None = None
-        for taken in reply.taken:
-            channel._queue_cycle.rotate(taken.queue)
-            handler = channel.connection._callbacks.get(taken.queue)
-            try:
-                if handler is None:
-                    # The consumer was cancelled while the reply was under way.
-                    try_settle(channel.taker, taken.take, "requeue")
-                else:
-                    hand_over(channel, taken, handler)
-            except Exception as error:
-                # The rest of the reply is in custody too: it must reach its handlers whatever became of this
-                # one.
-                failure = error
-                kombu_redis.crit(
-                    "agentq: a message of queue %r was not accepted: %r", taken.queue, error, exc_info=True
-                )
-                channel.taker.abandon([taken.take])
-                virtual.QoS.ack(channel.qos, str(taken.take))
-        if failure is not None:
-            raise failure
+        failures = [deliver(self.channel, taken) for taken in reply.taken]
+        for failure in failures:
+            if failure is not None:
+                raise failure
         return True
 
     def _read_wait(self) -> bool:
@@ -241,59 +218,3 @@ class Reader:
         channel._queue_cycle.rotate(queue)
         channel.connection._deliver(loads(bytes_to_str(item)), queue)
         return True
-
-
-def hand_over(channel: Any, taken: Taken, handler: Callable[[Any], Any]) -> None:
-    """Give a taken message to its handler, with its attempt in the headers.
-
-    A message that is none is dropped with its text in the log, since no handler can look at it. A step whose
-    task
-    this process lacks goes back and waits a little: another worker may have it.
-    """
-    taker = channel.taker
-    try:
-        payload = loads(bytes_to_str(taken.message))
-        named = payload.pop(HEADER, None)
-        headers = payload.setdefault("headers", {})
-        properties = payload["properties"]
-        properties["delivery_tag"] = str(taken.take)
-        properties.setdefault("delivery_info", {"exchange": "", "routing_key": taken.queue})
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        kombu_redis.crit(
-            "agentq: dropped what is no message from queue %r: %r\n%r", taken.queue, error, taken.message
-        )
-        try_settle(taker, taken.take, "drop")
-        return
-    if named is not None:
-        root, step, generation = named.split("|")
-        holder = Holder(root=root, id=step, worker=taker.id, take=taken.take)
-        if not taker.serves(headers.get("task", "")):
-            _put_off(channel, taken, holder, payload)
-            return
-        headers[HOLDER_HEADER] = {
-            **holder.to_wire(),
-            "generation": int(generation),
-            "cancelled": taken.cancelled,
-        }
-    handler(payload)
-
-
-def _put_off(channel: Any, taken: Taken, holder: Holder, payload: dict[str, Any]) -> None:
-    name = payload["headers"].get("task", "")
-    kombu_redis.warning("agentq: no task %r here, step %s waits for a worker that has it", name, holder.id)
-    store = channel.store
-    again = Offer(
-        root=holder.root,
-        id=holder.id,
-        queue=taken.queue,
-        lane=lane_of(payload["properties"].get("priority")),
-        name=name,
-        message="{" + bytes_to_str(taken.message).split(",", 1)[1],
-        due_ms=store.now_ms() + UNSERVED_DELAY_MS,
-    )
-    try:
-        store.commit(
-            holder, mode="again", status="RETRY", offers=[again], error=f"no worker here serves {name!r}"
-        )
-    except Unavailable as error:
-        raise ConnectionError(str(error)) from error

@@ -21,7 +21,8 @@ from kombu.utils.json import dumps
 
 from agentq.core.errors import Unavailable
 from agentq.engine import capture
-from agentq.engine.custody import QoS, Reader, hand_over
+from agentq.engine.custody import QoS, Reader
+from agentq.engine.delivery import hand_over
 from agentq.engine.messages import is_durable, lane_of, offer_of
 from agentq.engine.slots import Taker, current
 from agentq.store import Store
@@ -55,9 +56,7 @@ class Channel(kombu_redis.Channel):
         # The store spells lanes by itself; with other names or steps it would look into other lists.
         for name in ("sep", "priority_steps", "global_keyprefix"):
             if getattr(self, name) != getattr(kombu_redis.Channel, name):
-                raise ValueError(
-                    f"agentq has its own layout of queues: leave out the transport option {name!r}."
-                )
+                raise ValueError(f"agentq has its own layout of queues: leave out the transport option {name!r}.")
         self.reader = Reader(self)
 
     @property
@@ -139,9 +138,7 @@ class Channel(kombu_redis.Channel):
             return super().basic_get(queue, no_ack=True, **kwargs)
         taker = self.taker
         reply = self.stored(
-            lambda: self.store.take(
-                taker.id, taker.token(), slots=1, label=taker.label, queues=[queue], low_share=0
-            )
+            lambda: self.store.take(taker.id, taker.token(), slots=1, label=taker.label, queues=[queue], low_share=0)
         )
         taker.answered()
         if reply.refused:

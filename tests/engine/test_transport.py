@@ -94,9 +94,7 @@ class TestDurable:
         assert len(held(store)) == 1
         assert store.client.llen("q") == 0
 
-    def test_acknowledging_a_step_leaves_it_in_custody(
-        self, app: Celery, connection: Any, store: Store
-    ) -> None:
+    def test_acknowledging_a_step_leaves_it_in_custody(self, app: Celery, connection: Any, store: Store) -> None:
         send_step(app)
         _, messages = consume(connection)
         connection.drain_events(timeout=2)
@@ -185,9 +183,7 @@ class TestDurable:
 
 
 class TestPlain:
-    def test_a_plain_message_is_held_until_acknowledged(
-        self, app: Celery, connection: Any, store: Store
-    ) -> None:
+    def test_a_plain_message_is_held_until_acknowledged(self, app: Celery, connection: Any, store: Store) -> None:
         app.send_task("echo", args=(1,), queue="q", ignore_result=True)
         channel, messages = consume(connection)
         connection.drain_events(timeout=2)
@@ -197,9 +193,7 @@ class TestPlain:
         channel.close()
         assert store.client.llen("q") == 0
 
-    def test_a_stock_producer_is_understood(
-        self, server: PrivateServer, connection: Any, store: Store
-    ) -> None:
+    def test_a_stock_producer_is_understood(self, server: PrivateServer, connection: Any, store: Store) -> None:
         stock = Celery("stock", broker=server.celery_url)
         with stock.connection_for_write() as link:
             assert not isinstance(link.transport, Transport)
@@ -221,6 +215,16 @@ class TestPlain:
     def test_what_is_no_message_is_dropped(self, connection: Any, store: Store) -> None:
         store.client.lpush("q", b"\xff not json", b"[]", b"{}")
         _, messages = consume(connection, prefetch_count=10)
+        drain(connection)
+        assert messages == []
+        assert held(store) == []
+
+    def test_a_body_that_is_none_is_dropped(self, connection: Any, store: Store) -> None:
+        broken = {"body": "abc", "properties": {"body_encoding": "base64", "delivery_tag": "x"}}
+        store.client.lpush("q", json.dumps(broken))
+        _, messages = consume(connection)
+        with pytest.raises(ValueError):
+            connection.drain_events(timeout=2)
         drain(connection)
         assert messages == []
         assert held(store) == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -99,9 +101,7 @@ class TestServing:
         wait_until(lambda: len(lines(notes, "end")) == 10, description="all have run")
         assert time.monotonic() - began < 4
 
-    def test_an_idle_worker_hears_the_bell(
-        self, app: Celery, server: PrivateServer, start_worker: Start
-    ) -> None:
+    def test_an_idle_worker_hears_the_bell(self, app: Celery, server: PrivateServer, start_worker: Start) -> None:
         launch(start_worker, server)
         send(app, "echo", 0).get(timeout=10)
         waits = []
@@ -123,9 +123,7 @@ class TestServing:
         app.control.broadcast("shutdown")
         assert worker.wait() == 0
 
-    def test_a_plain_eta_keeps_celerys_way(
-        self, app: Celery, server: PrivateServer, start_worker: Start
-    ) -> None:
+    def test_a_plain_eta_keeps_celerys_way(self, app: Celery, server: PrivateServer, start_worker: Start) -> None:
         launch(start_worker, server, concurrency=1)
         delayed = [send(app, "echo", number, countdown=2) for number in range(3)]
         assert send(app, "echo", "now").get(timeout=2) == "now"
@@ -186,6 +184,45 @@ class TestEnds:
         assert worker.wait() == EXIT_GIVEN_UP
         assert worker.children() == []
         store.client.delete(store.keys.held(card.id), store.keys.worker(card.id))
+
+    def test_a_message_that_fails_the_consumer_is_kept_and_does_not_come_again(
+        self, app: Celery, server: PrivateServer, store: Store, start_worker: Start
+    ) -> None:
+        worker = launch(start_worker, server)
+        send(app, "echo", 1, ignore_result=True)
+        wait_until(lambda: no_custody(store), description="the first has run")
+        body = base64.b64encode(b"[[1], {}, {}]").decode()
+        headers = {"task": "echo", "lang": "py"}
+        properties = {"delivery_tag": "x", "body_encoding": "base64", "delivery_info": {}}
+        broken = {
+            "body": body,
+            "content-type": "application/json",
+            "content-encoding": "utf-8",
+            "headers": headers,
+            "properties": properties,
+        }
+        store.ring("q", 0, json.dumps(broken))
+        wait_until(lambda: "failed: KeyError('id')" in worker.log(), description="the consumer has failed")
+        assert send(app, "echo", 2).get(timeout=10) == 2
+        assert worker.log().count("failed: KeyError('id')") == 1
+        worker.terminate()
+        with app.connection_for_write() as connection:
+            assert connection.default_channel.queue_purge("q") == 1
+
+    @pytest.mark.parametrize("pool", ["prefork", "threads"])
+    def test_a_worker_that_stood_still_ends_when_it_goes_on(
+        self, app: Celery, server: PrivateServer, start_worker: Start, notes: Path, pool: str
+    ) -> None:
+        first = launch(start_worker, server, concurrency=1, pool=pool)
+        send(app, "note_late", str(notes), "a", 4.0, ignore_result=True)
+        wait_until(lambda: len(lines(notes, "start")) == 1, description="it runs")
+        second = launch(start_worker, server, concurrency=1)
+        first.pause()
+        wait_until(lambda: len(lines(notes, "start")) == 2, description="it runs elsewhere", timeout=20)
+        first.resume()
+        assert first.wait() == EXIT_GIVEN_UP
+        wait_until(lambda: len(lines(notes, "end")) >= 1, description="it ends elsewhere", timeout=20)
+        assert second.running
 
     @pytest.mark.parametrize("pool", ["prefork", "threads"])
     def test_a_restarted_server_is_found_again(
