@@ -58,7 +58,8 @@ class Toolkit(Declarations):
             ),
             Terms(
                 open_store=lambda: self.store,
-                open_lease_store=self.open_store,
+                # A connection that hangs must not cost the lease.
+                open_lease_store=lambda: self.open_store(socket_timeout=self.settings.lease.total_seconds() / 2),
                 announcements=self.announcements,
                 lease_s=self._settings.lease.total_seconds(),
                 renew_s=self._settings.renew.total_seconds(),
@@ -115,10 +116,12 @@ class Toolkit(Declarations):
             self._store = self.open_store()
         return self._store
 
-    def open_store(self) -> Store:
-        """Return a new store at the app's server, with connections of its own."""
+    def open_store(self, *, socket_timeout: float = 30.0) -> Store:
+        """Return a new store at the app's server, with connections of its own; the time-out is in seconds."""
         retention_ms = int(self.settings.result_retention.total_seconds() * 1000)
-        return Store(self.address.url, prefix=self.settings.prefix, retention_ms=retention_ms)
+        return Store(
+            self.address.url, prefix=self.settings.prefix, retention_ms=retention_ms, socket_timeout=socket_timeout
+        )
 
     def announcements(self) -> dict[str, dict[str, Any]]:
         """Return what this app's workers publish of the agents that they serve."""
@@ -191,4 +194,5 @@ def _limits(settings: Settings) -> Limits:
         grace_s=settings.step_hard_grace.total_seconds(),
         turn_s=settings.turn_limit.total_seconds(),
         linger_s=settings.linger.total_seconds(),
+        low_share=settings.low_share,
     )

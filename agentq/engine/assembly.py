@@ -26,6 +26,9 @@ from agentq.engine.task import Agent, Step
 from agentq.engine.this_step import current_attempt
 from agentq.store import Store
 
+DEFAULT_CONNECTION_RETRIES = 100
+"""Celery's default; a worker that gives up after it would need somebody to start it when the server is back."""
+
 REDIS_SCHEMES = ("redis", "rediss", "redis+socket", "socket", "unix")
 
 
@@ -52,8 +55,14 @@ def bind_app(
             conf.broker_url = url
         conf.result_backend = f"agentq.engine.backend:Backend+{url.removeprefix('redis+')}"
         conf.worker_prefetch_multiplier = 1
+        # What runs is fenced by its holder: a lost connection is no reason to cut it off, nor to take less afterwards.
+        conf.worker_enable_prefetch_count_reduction = False
+        conf.worker_cancel_long_running_tasks_on_connection_loss = False
+        conf.broker_transport_options = {"low_share": binding.limits.low_share, **(conf.broker_transport_options or {})}
         if conf.broker_connection_retry_on_startup is None:
             conf.broker_connection_retry_on_startup = True
+        if conf.broker_connection_max_retries == DEFAULT_CONNECTION_RETRIES:
+            conf.broker_connection_max_retries = None
 
     def register(sender: Any = None, **_kwargs: Any) -> None:
         declare_queues(app, binding)

@@ -95,6 +95,7 @@ class Attempt:
     def _run(self, args: list[Any], kwargs: dict[str, Any], chain: Any, callbacks: Any) -> Any:
         wire = getattr(self.request, HOLDER_HEADER, None) or {}
         if wire.get("cancelled"):
+            self.request.chain = chain
             self.fail(RunCancelled(run_id=self.parent or self.holder.root), status=states.REVOKED)
             raise Ignore("its run was cancelled")
         try:
@@ -249,7 +250,6 @@ class Attempt:
                 self.task.backend.mark_as_revoked(self.request.id, str(error), self.request, True)
             else:
                 self.task.backend.mark_as_failure(self.request.id, error, trace, self.request, True, True)
-        self.request.chain = None
         outcome.commit_failure(
             self.store,
             self.holder,
@@ -261,6 +261,7 @@ class Attempt:
             closes=end.closes if end is not None else (),
             cancels=end.cancels if end is not None else (),
         )
+        self.request.chain = None
         setattr(self.request, COMMITTED, True)
 
     def _again(self, again: Again) -> None:

@@ -116,7 +116,7 @@ class Backend(RedisBackend):
             return
         with unless_stale():
             if isinstance(exc, WorkerLostError):
-                binding.store.requeue(holder.worker, holder.take)
+                binding.store.requeue(holder.worker, holder.take, lost=True)
                 return
             with capture.capturing() as caught:
                 mark()

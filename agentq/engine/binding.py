@@ -54,12 +54,14 @@ class Limits:
         grace_s: from the soft limit to the hard one.
         turn_s: longest time of an agent's turn between two rests.
         linger_s: how long a turn waits for inputs before it parks.
+        low_share: every N-th take begins with the lowest lane.
     """
 
     step_s: float = 600.0
     grace_s: float = 30.0
     turn_s: float = 60.0
     linger_s: float = 0.5
+    low_share: int = 8
 
 
 @dataclass(slots=True)

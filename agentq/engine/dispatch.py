@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery.canvas import Signature, _chain, _chord, chain, chord, group
 
+from agentq.core.errors import UsageError
 from agentq.core.ids import step_id
 from agentq.engine import capture
 from agentq.engine.capture import Capture
@@ -32,9 +33,7 @@ Call = tuple[list[Any], dict[str, Any]]
 """Encoded arguments."""
 
 
-def call_offers(
-    attempt: Attempt, step: Step[..., Any], call: Call, *, ask_id: str, undoes: bool = False
-) -> Capture:
+def call_offers(attempt: Attempt, step: Step[..., Any], call: Call, *, ask_id: str, undoes: bool = False) -> Capture:
     """Return the message of one step or sub-agent, whose outcome is told to the agent's log under ``ask_id``.
 
     ``undoes``: it takes back another step, and runs although the agent was cancelled.
@@ -74,7 +73,7 @@ def map_offers(attempt: Attempt, step: Step[..., Any], calls: Sequence[Call], *,
 def canvas_offers(attempt: Attempt, signature: Signature, *, ask_id: str) -> Capture:
     """Return the messages of a canvas, the outcome of whose last task is told to the agent's log."""
     ours = {"pr": attempt.holder.id, "ak": ask_id}
-    ended = _ending(signature.clone(), ours, attempt.task.app)
+    ended = ending(signature.clone(), ours, attempt.task.app)
     with capture.capturing() as caught:
         ended.apply_async(root_id=attempt.holder.root, parent_id=attempt.holder.id)
     return caught
@@ -83,9 +82,7 @@ def canvas_offers(attempt: Attempt, signature: Signature, *, ask_id: str) -> Cap
 def next_generation(attempt: Attempt, args: list[Any], kwargs: dict[str, Any]) -> Offer:
     """Return the message with which the attempt's own run goes on, with other arguments."""
     with attempt.whole_request(), capture.capturing() as caught:
-        attempt.task.signature_from_request(
-            attempt.request, args, kwargs, headers={HEADER: attempt.ours}
-        ).apply_async()
+        attempt.task.signature_from_request(attempt.request, args, kwargs, headers={HEADER: attempt.ours}).apply_async()
     return caught.offers[0]
 
 
@@ -123,14 +120,28 @@ def _member(first: Offer, template: dict[str, Any], embedded: Any, call: Call, t
     return replace(first, id=task_id, index=index, message=text)
 
 
-def _ending(signature: Any, ours: dict[str, Any], app: Any) -> Any:
-    """Return the signature with the agent's address on the task that ends it."""
+def ending(signature: Any, ours: dict[str, Any], app: Any) -> Any:
+    """Return the signature with ``ours`` on the step that ends it; a group ends in a step that collects its results.
+
+    Raises UsageError when a plain Celery task ends it: its outcome would be nobody's.
+    """
     if isinstance(signature, group):
-        return chord(signature, _ending(app.tasks[COLLECT_TASK].s(), ours, app), app=app)
+        return _like(signature, chord(signature, ending(app.tasks[COLLECT_TASK].s(), ours, app), app=app))
     if isinstance(signature, _chain):
         tasks = list(signature.tasks)
-        return chain(*tasks[:-1], _ending(tasks[-1], ours, app), app=app)
+        return _like(signature, chain(*tasks[:-1], ending(tasks[-1], ours, app), app=app))
     if isinstance(signature, _chord):
-        return chord(signature.tasks, _ending(signature.body, ours, app), app=app)
+        return _like(signature, chord(signature.tasks, ending(signature.body, ours, app), app=app))
+    if not hasattr(app.tasks.get(signature.task), HEADER):
+        raise UsageError(
+            f"Task {signature.task!r} is a plain Celery task, whose outcome agentq does not see: end the canvas with "
+            "a step (@app.step)."
+        )
     headers = dict(signature.options.get("headers") or {})
-    return signature.set(headers={**headers, HEADER: ours})
+    return signature.set(headers={**headers, HEADER: {**(headers.get(HEADER) or {}), **ours}})
+
+
+def _like(signature: Any, made: Any) -> Any:
+    """Return ``made`` with the options of the signature that it stands for, but for a group's id."""
+    made.options.update({name: value for name, value in signature.options.items() if name != "task_id"})
+    return made

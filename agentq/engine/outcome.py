@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from celery import states
@@ -118,6 +118,7 @@ def commit_failure(
             offers=caught.offers,
             arrivals=caught.arrivals,
             entry=_entry(request, holder, outcome, wire),
+            tells=_tells(request, wire),
             error=line,
             usage=usage,
             closes=closes,
@@ -132,6 +133,29 @@ def commit_revoked(store: Store, holder: Holder, caught: Capture, request: Any, 
     name = getattr(request, "task", None) or holder.id
     error = StepFailed(step=name, step_id=holder.id, error_type="Revoked", message=reason or "revoked")
     commit_failure(store, holder, caught, request, error, status=states.REVOKED)
+
+
+def _tells(request: Any, error: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what agents are told that await the end of a canvas in which this task has failed.
+
+    The end itself, which carries the agent's address, never runs.
+    """
+    return [
+        (ours["pr"], dumps({"k": "result", "id": ours["ak"], "s": "error", "v": error}))
+        for ours in _addresses(getattr(request, "chain", None) or [])
+    ]
+
+
+def _addresses(signatures: Any) -> Iterator[dict[str, Any]]:
+    for signature in signatures:
+        ours = ((signature.get("options") or {}).get("headers") or {}).get(HEADER) or {}
+        if "ak" in ours:
+            yield ours
+        inner = signature.get("kwargs") or {}
+        if signature.get("subtask_type") == "chord" and inner.get("body"):
+            yield from _addresses([inner["body"]])
+        if signature.get("subtask_type") in ("chain", "group"):
+            yield from _addresses(inner.get("tasks") or [])
 
 
 def _entry(request: Any, holder: Holder, outcome: str, value: Any) -> str | None:

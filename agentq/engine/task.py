@@ -18,6 +18,7 @@ from agentq.core.schema import CallSchema
 from agentq.engine import capture
 from agentq.engine.attempt import CAUGHT, Attempt, in_place
 from agentq.engine.binding import binding_of
+from agentq.engine.dispatch import ending
 from agentq.engine.handle import Handle
 from agentq.engine.messages import HEADER
 from agentq.engine.options import CallOptions, StepOptions, budget_limits
@@ -218,27 +219,17 @@ class Step(Task, Generic[P, R]):
         if not isinstance(attempt, Attempt):
             super().replace(sig)
             raise Ignore("replaced")
-        if not sig.options.get("headers"):
-            kept: dict[str, Any] = {
-                name: attempt.ours[name] for name in ("pr", "ak", "jr", "jn", "ji", "cd") if name in attempt.ours
-            }
-            self._carry(sig, kept)
+        kept: dict[str, Any] = {
+            name: attempt.ours[name] for name in ("pr", "ak", "jr", "jn", "ji", "cd") if name in attempt.ours
+        }
+        successor = ending(sig, kept, self.app)
         with attempt.whole_request(), capture.capturing() as caught:
             try:
-                super().replace(sig)
+                super().replace(successor)
             except Ignore:
                 setattr(self.request, CAUGHT, caught)
                 raise
         raise Ignore("replaced")
-
-    @staticmethod
-    def _carry(sig: Signature, kept: dict[str, Any]) -> None:
-        """Put this step's place in its run on the signature that takes over: on the last task of a chain."""
-        last = sig
-        while getattr(last, "tasks", None) and last.subtask_type == "chain":
-            last = last.tasks[-1]
-        if last.subtask_type is None:
-            last.options["headers"] = {**(last.options.get("headers") or {}), HEADER: kept}
 
 
 class Agent(Step[P, R]):

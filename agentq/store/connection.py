@@ -23,8 +23,16 @@ RETENTION_MS = 7 * 24 * 3600 * 1000
 class StoreConnection:
     """Owns the clients; a fork gets new ones, since two processes must not read one socket."""
 
-    def __init__(self, url: str, *, prefix: str = "agentq", retention_ms: int = RETENTION_MS) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        prefix: str = "agentq",
+        retention_ms: int = RETENTION_MS,
+        socket_timeout: float = 30.0,
+    ) -> None:
         self.url = url
+        self._socket_timeout = socket_timeout
         self.keys = Keys(prefix)
         self.retention_ms = retention_ms
         self.scripts = ScriptSet(self.keys, retention_ms=retention_ms)
@@ -40,7 +48,7 @@ class StoreConnection:
         """The redis.Redis for ordinary commands; untyped, since its stubs leave open whether replies are decoded."""
         if self._client is None or self._pid != os.getpid():
             self._forget_parent()
-            self._client = connect(self.url)
+            self._client = connect(self.url, socket_timeout=self._socket_timeout)
         return self._client
 
     @property
