@@ -1,0 +1,115 @@
+"""The shipped agents on real workers, some of which are SIGKILLed in the middle."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests.fixtures.model_server import Asked, Line, model_server
+from tests.kit.projects import load_module
+from tests.kit.server import PrivateServer
+from tests.kit.waiting import wait_until
+from tests.kit.worker import WorkerProcess
+
+TIMEOUT = 120.0
+QUESTION = "How should agent state be kept so that a crashed agent can resume?"
+POOLS = ("managers", "tools", "model")
+WORDS = ("agent", "state", "crash", "journal", "lease", "worker", "garden", "rose", "soil", "train", "price", "market")
+START = Callable[..., WorkerProcess]
+
+
+@pytest.fixture(scope="module")
+def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """200 small files that no two of are alike."""
+    folder = tmp_path_factory.mktemp("documents")
+    chance = random.Random(11)
+    for number in range(200):
+        lines = [
+            f"The {chance.choice(WORDS)} {n} is kept by the {chance.choice(WORDS)} of the {chance.choice(WORDS)}."
+            for n in range(60)
+        ]
+        (folder / f"{number:03}.md").write_text(f"# Page {number}\n\n" + "\n\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def agents(module_server: PrivateServer) -> Iterator[ModuleType]:
+    """The shipped app as a client has it; each test starts workers of its own."""
+    loaded = load_module("workers.app", url=module_server.celery_url)
+    yield loaded
+    loaded.app.close()
+
+
+def research(agents: ModuleType, folder: Path) -> Any:
+    return agents.app.agents["research"].start(QUESTION, str(folder))
+
+
+def done(handle: Any, step: str) -> int:
+    return sum(one.status == "succeeded" and one.name.endswith(step) for one in handle.steps())
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.long)])
+def test_research_over_200_files_survives(
+    agents: ModuleType,
+    clean_server: PrivateServer,
+    start_worker: START,
+    documents: Path,
+    rng: random.Random,
+    kills: int,
+) -> None:
+    def start() -> WorkerProcess:
+        return start_worker("workers.app", url=clean_server.celery_url, queues=POOLS)
+
+    workers = [start(), start()]
+    undisturbed = research(agents, documents).get(timeout=TIMEOUT)
+    assert len(undisturbed.quotations) >= 3
+    for _ in range(kills):
+        handle = research(agents, documents)
+        step, seen = rng.choice([("survey_part", rng.randrange(5, 150)), ("search_part", rng.randrange(5, 150))])
+        wait_until(lambda: done(handle, step) >= seen, description=f"{seen} of {step}", timeout=TIMEOUT)  # noqa: B023
+        before = len(handle.steps())
+        workers.pop(rng.randrange(2)).kill_tree()
+        killed = time.monotonic()
+        finished = done(handle, step)
+        wait_until(lambda: done(handle, step) > finished or len(handle.steps()) > before, description="the run goes on")  # noqa: B023
+        assert time.monotonic() - killed < 10
+        assert handle.get(timeout=TIMEOUT) == undisturbed
+        workers.append(start())
+
+
+def conversation(asked: Asked) -> Line:
+    """A model without memory: what it says follows from the conversation, as after a crash it must."""
+    turn = sum(message["role"] == "assistant" for message in asked.messages)
+    if turn < 4:
+        return Line(calls=[("calculate", {"expression": f"{turn} + 1"})], wait=1.0, tokens=(100, 10))
+    return Line(content="All added up.", wait=1.0, tokens=(100, 10))
+
+
+@pytest.mark.parametrize("turn", [2, 4])
+def test_the_assistant_makes_no_committed_call_again(
+    agents: ModuleType, clean_server: PrivateServer, start_worker: START, turn: int
+) -> None:
+    with model_server(conversation) as model:
+        env = {"AGENTQ_MODEL_URL": model.url, "AGENTQ_MODEL_NAME": "tiny"}
+
+        def start() -> WorkerProcess:
+            return start_worker("workers.app", url=clean_server.celery_url, queues=POOLS, env=env)
+
+        worker = start()
+        handle = agents.app.agents["assistant"].start("Add!")
+        wait_until(lambda: len(model.asked) >= turn, description=f"model call {turn} is under way")
+        worker.kill_tree()
+        start()
+        assert handle.get(timeout=TIMEOUT) == "All added up."
+    keys = [asked.headers["idempotency-key"] for asked in model.asked]
+    again = {key for key, number in Counter(keys).items() if number > 1}
+    assert again == {keys[turn - 1]}, "only the call that was under way is made again"
+    assert len(keys) == 6
+    assert handle.usage().tokens_in == 500, "what was spent is what was committed"
