@@ -17,7 +17,7 @@ from agentq.core.models import Needs, Priority
 from agentq.core.schema import CallSchema
 from agentq.engine import capture
 from agentq.engine.attempt import CAUGHT, Attempt, in_place
-from agentq.engine.binding import binding_of
+from agentq.engine.binding import binding_of, find_binding
 from agentq.engine.dispatch import ending
 from agentq.engine.handle import Handle
 from agentq.engine.messages import HEADER
@@ -129,6 +129,10 @@ class Step(Task, Generic[P, R]):
         if USING in options:
             call = CallOptions.from_wire(options.pop(USING))
         args, kwargs = list(args or ()), dict(kwargs or {})
+        if find_binding(self.app) is None:
+            # A shared step in an app without agentq: a plain producer, whose message a worker of ours records.
+            sent = {"task_id": task_id, "producer": producer, "link": link, "link_error": link_error, "shadow": shadow}
+            return super().apply_async(*self.schema.encode(args, kwargs), **sent, **options)
         if self.app.conf.task_always_eager:
             self._refuse_eager()
         if capture.active() is None:

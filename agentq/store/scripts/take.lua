@@ -83,6 +83,10 @@ for _, lane in ipairs(lanes) do
   if slots <= 0 then break end
 end
 redis.call('HSET', card, 'token', token, 'first', first, 'last', last)
+if slots > 0 then
+  -- Every lane was looked at to its end: what rang before is answered, and must not wake anybody for nothing.
+  for i = 6, #ARGV do redis.call('DEL', K.bell(ARGV[i])) end
+end
 -- A consumer that keeps no lease (a plain kombu one) is given up after an hour without a take, as in stock kombu.
 if redis.call('HEXISTS', card, 'since') == 0 then
   redis.call('ZADD', K.workers(), now + 3600000, worker)
