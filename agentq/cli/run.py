@@ -70,6 +70,8 @@ def run(
     app = session.app
     parameters = parameters_of(app, agent)
     kwargs = parse_arguments(agent, parameters, arguments)
+    # Asked first: Celery would try for long to reach a server that is away.
+    app.store.now_ms()
     try:
         handle = app.agents[agent].using(priority=priority, key=key, tenant=tenant).start(**kwargs)
     except InvalidArguments as error:

@@ -28,7 +28,8 @@ def report(result: Any, *, console: Console) -> RenderableType:
 
 def _answered(value: Mapping[str, Any], console: Console) -> RenderableType:
     parts: list[RenderableType] = [Text(plain(value["answer"]))]
-    rest = {name: field for name, field in value.items() if name != "answer"}
+    rest = dict(value)
+    del rest["answer"]
     quotations = rest.get("quotations")
     if _are_quotations(quotations):
         assert isinstance(quotations, list)
@@ -38,17 +39,24 @@ def _answered(value: Mapping[str, Any], console: Console) -> RenderableType:
     unread = rest.pop("unread", None)
     if unread:
         parts += [Text(), _unread_lines(unread)]
-    facts = [
-        f"{name}: {one_line(field if isinstance(field, str) else dumps(field))}"
-        for name, field in rest.items()
-        if field not in (None, [], {}, "") and not isinstance(field, Mapping)
-    ]
-    nested = {name: field for name, field in rest.items() if isinstance(field, Mapping) and field}
+    facts = [f"{name}: {_fact(field)}" for name, field in rest.items() if _is_told(name, field)]
     if facts:
-        parts += [Text(), Text("\n".join(plain(fact) for fact in facts), style="dim")]
-    if nested:
-        parts.append(JSON(dumps(nested)))
+        parts += [Text(), Text("\n".join(facts), style="dim")]
     return Group(*parts)
+
+
+def _is_told(name: str, field: Any) -> bool:
+    # The question has just been asked by whoever reads this.
+    return name != "question" and field not in (None, [], {}, "")
+
+
+def _fact(field: Any) -> str:
+    """A field's value on one line: words where it is simple, JSON where it is not."""
+    if isinstance(field, Mapping) and not any(isinstance(item, Mapping | list) for item in field.values()):
+        return ", ".join(f"{one_line(name)} {_fact(item)}" for name, item in field.items())
+    if isinstance(field, list) and all(isinstance(item, str) for item in field):
+        return ", ".join(map(one_line, field))
+    return one_line(field if isinstance(field, str) else dumps(field))
 
 
 def _are_quotations(value: object) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.kit.process import ManagedProcess, clean_environment
+from tests.kit.process import ROOT, ManagedProcess, clean_environment
 from tests.kit.server import PrivateServer
 from tests.kit.waiting import wait_until
 
@@ -58,6 +58,43 @@ Answer = tuple[int, str, str]
 Command = Callable[..., Answer]
 
 
+class Zygote:
+    """Runs commands in forks of one process that has loaded everything."""
+
+    def __init__(self, folder: Path, env: dict[str, str]) -> None:
+        self._folder = folder
+        self._env = env
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.engine.cli_zygote"],
+            cwd=ROOT,
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __call__(self, *argv: str, more: dict[str, str] | None = None) -> Answer:
+        """Exit code, stdout and stderr of `agentq` with these arguments."""
+        out, err = self._folder / "stdout", self._folder / "stderr"
+        request = {
+            "argv": argv,
+            "env": {**self._env, **(more or {})},
+            "cwd": str(self._folder),
+            "out": str(out),
+            "err": str(err),
+        }
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        code = int(self._process.stdout.readline())
+        return code, out.read_text(), err.read_text()
+
+    def close(self) -> None:
+        """The process has ended."""
+        self._process.communicate()
+
+
 def command_in(folder: Path, env: dict[str, str]) -> Command:
     """A function that runs `agentq` with its arguments and gives exit code, stdout and stderr."""
 
@@ -98,7 +135,7 @@ def agentq(folder: Path, module_server: PrivateServer) -> Iterator[Command]:
         )
         for pool in ("managers", "tools")
     ]
-    command = command_in(folder, env)
+    command = Zygote(folder, env)
     try:
         for worker in workers:
             worker.start()
@@ -109,6 +146,7 @@ def agentq(folder: Path, module_server: PrivateServer) -> Iterator[Command]:
         )
         yield command
     finally:
+        command.close()
         for worker in workers:
             worker.terminate(timeout=10)
 

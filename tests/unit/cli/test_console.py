@@ -174,7 +174,8 @@ ANSWER = {
         {"text": "The journal\nis the truth.", "file": "docs/a.md", "line": 12, "score": 3.14159},
         {"text": "[bold]not markup[/bold]", "file": "docs/b.md", "line": 3, "score": 1.0},
     ],
-    "searched": 12,
+    "searched": {"files": 12, "parts": 3},
+    "terms": ["a", "b"],
     "unread": [{"file": "x.pdf", "reason": "is encrypted"}],
 }
 
@@ -187,7 +188,7 @@ def test_an_answer_with_quotations(width: int) -> None:
     assert "docs/a.md:12" in shown
     assert "[bold]not markup[/bold]" in " ".join(shown.split())
     assert "x.pdf: is encrypted" in shown
-    assert "searched: 12" in shown
+    assert "searched: files 12, parts 3\nterms: a, b" in shown
 
 
 @pytest.mark.parametrize(
