@@ -1,0 +1,267 @@
+"""Short words for the store's tests: make steps, take them, end them, let time pass, and look where everything is."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agentq.core.lanes import PRIORITIES
+from agentq.store import Store
+from agentq.store.refs import Holder, Join, Offer, TakeReply
+from tests.kit.server import PrivateServer
+
+LEASE_MS = 3000
+LONG_AGO = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Got:
+    """A taken message: its attempt, its generation, and what the take said of it."""
+
+    holder: Holder
+    generation: int
+    cancelled: bool
+    queue: str
+    message: dict[str, Any]
+
+
+class Bench:
+    """A store on a test's server, with workers and steps by name."""
+
+    def __init__(self, server: PrivateServer, **options: Any) -> None:
+        self.store = Store(server.url, **options)
+        self.client = self.store.client
+        self.keys = self.store.keys
+
+    # -- making
+
+    def step(self, step_id: str | None = None, *, root: str | None = None, **options: Any) -> Offer:
+        """Return an offer of a step, by default of a run of its own."""
+        identity = step_id if step_id is not None else uuid.uuid4().hex
+        fields: dict[str, Any] = {
+            "root": root if root is not None else identity,
+            "id": identity,
+            "queue": "q",
+            "lane": 6,
+            "name": "read",
+            "message": json.dumps({"body": identity, "headers": {"id": identity}}),
+        }
+        return Offer(**{**fields, **options})
+
+    def agent(self, run: str | None = None, **options: Any) -> Offer:
+        """Return an offer of an agent's run."""
+        return self.step(run, **{"kind": "agent", "name": "research", "version": "1", **options})
+
+    def worker(self, name: str = "w1") -> str:
+        """Enroll a worker and return its id."""
+        assert self.store.enroll(name, label=name, queues=("q",), concurrency=1, lease_ms=LEASE_MS)
+        return name
+
+    # -- moving
+
+    def take_reply(
+        self,
+        worker: str,
+        *,
+        slots: int = 1,
+        queues: Sequence[str] = ("q",),
+        token: str | None = None,
+        low_share: int = 0,
+    ) -> TakeReply:
+        """Take as a worker does."""
+        named = token if token is not None else uuid.uuid4().hex
+        return self.store.take(worker, named, slots=slots, label=worker, queues=queues, low_share=low_share)
+
+    def take(self, worker: str = "w1", **options: Any) -> list[Got]:
+        """Take, and return what came in the words of the tests; the worker must be alive."""
+        reply = self.take_reply(worker, **options)
+        assert not reply.refused
+        return gots(worker, reply)
+
+    def take_one(self, worker: str = "w1", **options: Any) -> Got:
+        """Take exactly one message."""
+        (got,) = self.take(worker, **options)
+        return got
+
+    def run_agent(self, run: str = "run", worker: str = "w1", **options: Any) -> Holder:
+        """Start an agent and take its first turn."""
+        self.store.offer([self.agent(run, **options)])
+        return self.take_one(worker).holder
+
+    def finish(self, holder: Holder, **options: Any) -> None:
+        """Commit a success; options as in the store's commit."""
+        fields: dict[str, Any] = {"mode": "done", "status": "SUCCESS", "results": [(holder.id, meta(holder.id))]}
+        self.store.commit(holder, **{**fields, **options})
+
+    def again(self, holder: Holder, *, due_ms: int | None = None) -> None:
+        """Commit that the step is tried again."""
+        offer = self.step(holder.id, root=holder.root, due_ms=due_ms)
+        self.store.commit(holder, mode="again", status="RETRY", offers=[offer], error="ValueError: x")
+
+    # -- time
+
+    def tick(self) -> Any:
+        """Let time bring what it brings, with no grace left from the gap before."""
+        self.client.hset(self.keys.of("ticks"), mapping={"at": self.store.now_ms(), "grace": 0})
+        return self.store.tick(LEASE_MS)
+
+    def expire_lease(self, worker: str) -> None:
+        """Rewrite a worker's deadline as if it had not been heard of for long."""
+        self.client.zadd(self.keys.of("workers"), {worker: LONG_AGO}, xx=True)
+
+    def kill(self, worker: str) -> None:
+        """Have a worker marked dead and all that it held given back."""
+        self.expire_lease(worker)
+        while self.tick().released:
+            pass
+
+    def fire_timers(self) -> None:
+        """Make everything due and let time pass."""
+        names = self.client.zrange(self.keys.of("due"), 0, -1)
+        if names:
+            self.client.zadd(self.keys.of("due"), dict.fromkeys(names, LONG_AGO))
+        while self.tick().due:
+            pass
+
+    # -- looking
+
+    def record(self, step_id: str, root: str | None = None) -> dict[str, str]:
+        """Return a step's record."""
+        return self.store.record(root if root is not None else step_id, step_id)
+
+    def state(self, step_id: str, root: str | None = None) -> str | None:
+        """Return the letter of a step's state."""
+        return self.record(step_id, root).get("s")
+
+    def generation(self, step_id: str, root: str | None = None) -> int:
+        """Return a step's generation."""
+        return int(self.record(step_id, root)["g"])
+
+    def records(self) -> dict[tuple[str, str], dict[str, str]]:
+        """Return all records by (root, id)."""
+        ids = [(root, step_id) for root, step_id in self.parts("step")]
+        with self.client.pipeline(transaction=False) as pipe:
+            for root, step_id in ids:
+                pipe.hgetall(self.keys.step(root, step_id))
+            found = pipe.execute()
+        return {
+            key: {name.decode(): value.decode() for name, value in record.items()}
+            for key, record in zip(ids, found, strict=True)
+        }
+
+    def log(self, run: str, root: str | None = None) -> list[dict[str, Any]]:
+        """Return a run's log."""
+        return [json.loads(line) for line in self.store.read_log(root if root is not None else run, run)]
+
+    def kinds(self, run: str, root: str | None = None) -> list[str]:
+        """Return the kinds of a run's log entries."""
+        return [entry["k"] for entry in self.log(run, root)]
+
+    def lane(self, queue: str = "q", lane: int = 6) -> list[dict[str, Any]]:
+        """Return a lane's messages, the next one last."""
+        return [json.loads(message) for message in self.client.lrange(self.keys.lane(queue, lane), 0, -1)]
+
+    def events(self, root: str) -> list[str]:
+        """Return the kinds of a tree's events."""
+        return [event.kind for event in self.store.events(root, limit=100_000)]
+
+    def parts(self, kind: str) -> list[list[str]]:
+        """Return the parts after the kind of every key of one kind, braces left out."""
+        found = self.client.scan_iter(match=f"{self.keys.prefix}:1:{kind}:*", count=1000)
+        return [key.decode().replace("{", "").replace("}", "").split(":")[3:] for key in found]
+
+    def without_end(self, *kinds: str) -> list[str]:
+        """Return the keys of these kinds that have no end."""
+        keys = [key.decode() for key in self.client.scan_iter(count=1000)]
+        chosen = [key for key in keys if (self.keys.kind_of(key) or "result") in kinds]
+        return sorted(key for key in chosen if self.client.ttl(key) == -1)
+
+    def drain(self) -> None:
+        """Bring everything to its end: the workers die, timers fire, and one more worker ends all there is.
+
+        Whatever is lost in between never ends, and its keys are found by the leak check.
+        """
+        for (worker,) in self.parts("held"):
+            self.kill(worker)
+        worker = f"drain-{uuid.uuid4().hex}"
+        self.store.enroll(worker, label=worker, queues=(), concurrency=1, lease_ms=3_600_000)
+        while undone := {key: record for key, record in self.records().items() if record["s"] != "d"}:
+            for (root, step_id), record in undone.items():
+                if record["s"] == "r":
+                    self.store.offer([self.step(step_id, root=root)])
+                if record["s"] == "p":
+                    self.client.zadd(self.keys.of("due"), {f"{root}|{step_id}|{record['g']}": LONG_AGO})
+            queues = {record["q"] for record in undone.values()}
+            self.fire_timers()
+            taken = self.take(worker, slots=2000, queues=sorted(queues))
+            assert taken, f"nothing can be taken, and yet these are not done: {list(undone)[:5]}"
+            for got in taken:
+                self.store.commit(got.holder, mode="done", status="SUCCESS")
+        self.store.leave(worker)
+        while self.client.zcard(self.keys.of("retiring")):
+            self.tick()
+
+
+def gots(worker: str, reply: TakeReply) -> list[Got]:
+    """Return what a take gave; messages without a name keep an empty holder."""
+    found = []
+    for taken in reply.taken:
+        message = json.loads(taken.message)
+        root, step_id, generation = message.get("agentq", "||0").split("|")
+        holder = Holder(root=root, id=step_id, worker=worker, take=taken.take)
+        found.append(Got(holder, int(generation), taken.cancelled, taken.queue, message))
+    return found
+
+
+def meta(task_id: str, *, status: str = "SUCCESS", result: Any = 1) -> str:
+    """Return Celery's meta of an outcome."""
+    return json.dumps({"status": status, "result": result, "task_id": task_id, "children": [], "traceback": None})
+
+
+def agent_join(run: str, join_id: str, size: int, **options: Any) -> Join:
+    """Return a join that tells an agent."""
+    return Join(root=run, id=join_id, size=size, parent=run, **options)
+
+
+def misplaced(bench: Bench, queues: Iterable[str] = ("q",)) -> list[str]:
+    """Return what breaks custody: each record that is not in exactly the one place that its state names.
+
+    A queued one is in a lane, a held one in its holder's hands, a delayed one among the timers, a parked one keeps
+    its message in its record; a replaced or done one is nowhere.
+    """
+    where: dict[tuple[str, str, str], list[str]] = {}
+    for queue in queues:
+        for number in PRIORITIES.values():
+            for message in bench.lane(queue, number):
+                if "agentq" in message:
+                    _note(where, message["agentq"], "q")
+    for (worker,) in bench.parts("held"):
+        for take, entry in bench.client.hgetall(bench.keys.held(worker)).items():
+            lane, length, rest = entry.split(b"\n", 2)
+            message = json.loads(rest[int(length) + 1 :])
+            if "agentq" in message:
+                _note(where, message["agentq"], f"h:{worker}:{take.decode()}")
+    for name in bench.client.zrange(bench.keys.of("due"), 0, -1):
+        _note(where, name.decode(), "l")
+    problems = []
+    for (root, step_id), record in bench.records().items():
+        state, generation = record["s"], record["g"]
+        found = where.pop((root, step_id, generation), [])
+        if state in ("l", "p"):
+            if "m" not in record:
+                problems.append(f"{step_id} is {state} without its message")
+            if state == "p":
+                found = [place for place in found if place != "l"]
+        wanted = {"q": ["q"], "h": [f"h:{record.get('w')}:{record.get('t')}"], "l": ["l"]}.get(state, [])
+        if found != wanted:
+            problems.append(f"{step_id} is {state} in generation {generation}, but stands in {found}")
+    problems += [f"{name} stands in {places}, which no record names" for name, places in where.items()]
+    return problems
+
+
+def _note(where: dict[tuple[str, str, str], list[str]], name: str, place: str) -> None:
+    root, step_id, generation = name.split("|")
+    where.setdefault((root, step_id, generation), []).append(place)
