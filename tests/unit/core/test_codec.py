@@ -96,6 +96,7 @@ def test_canonical_text_does_not_depend_on_the_order_of_keys(value: dict[str, An
         (UserDict(a=(1,)), {"a": [1]}),
         ({Colour.RED: Level.HIGH, Letter.A: None}, {"red": 3, "a": None}),
         (Colour.RED, "red"),
+        ([Letter.A], ["a"]),
         (Text("t"), "t"),
         (datetime(2026, 1, 2, 3, 4, tzinfo=UTC), "2026-01-02T03:04:00Z"),
         (date(2026, 1, 2), "2026-01-02"),

@@ -138,6 +138,24 @@ def test_a_step_that_nobody_holds_is_said_so() -> None:
     assert "w_42" in str(error)
 
 
+def test_errors_are_equal_by_class_and_fields() -> None:
+    assert errors.RunNotFound(run_id="a") != errors.RunNotFound(run_id="b")
+    assert errors.UsageError("a") != errors.RunError("a")
+    assert len({errors.UsageError("a"), errors.UsageError("a")}) == 1
+
+
+def test_a_join_tells_its_first_failure_if_it_is_known() -> None:
+    numbers: dict[str, Any] = {"join_id": "j", "succeeded": 1, "need": 2, "size": 3}
+    assert str(errors.JoinFailed(**numbers)) == "Join j: 1 of 3 succeeded, 2 needed."
+    known = errors.JoinFailed(**numbers, first=errors.UsageError("it was wrong").to_wire())
+    assert str(known).endswith("The first failure: it was wrong")
+
+
+def test_pools_are_told_with_their_tags() -> None:
+    error = errors.NoPoolFor(step="s", needs={"gpu": "t4"}, pools={"a": {"gpu": "a100"}, "b": {}})
+    assert """Declared: "a" {'gpu': 'a100'}; "b" without tags.""" in str(error)
+
+
 def test_a_near_name_is_suggested() -> None:
     assert 'Did you mean "research"?' in str(errors.UnknownAgent(name="reserch", known=["research", "plan"]))
     assert "Did you mean" not in str(errors.UnknownAgent(name="xyz", known=["research"]))

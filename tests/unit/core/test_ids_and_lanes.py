@@ -39,6 +39,8 @@ def test_both_brokers_know_the_same_priorities_in_opposite_order() -> None:
     assert tuple(PRIORITIES) == get_args(Priority) == tuple(RABBIT_PRIORITIES)
     assert sorted(PRIORITIES, key=PRIORITIES.__getitem__) == list(PRIORITIES)
     assert sorted(RABBIT_PRIORITIES, key=RABBIT_PRIORITIES.__getitem__, reverse=True) == list(PRIORITIES)
+    assert all(PRIORITIES[name] + RABBIT_PRIORITIES[name] == 9 for name in PRIORITIES)
+    assert PRIORITIES == {"critical": 0, "high": 3, "normal": 6, "low": 9}
     assert DEFAULT_PRIORITY in PRIORITIES
 
 

@@ -1,6 +1,7 @@
 """What is written to a journal is read back, and what cannot be read is told."""
 
 import json
+from dataclasses import FrozenInstanceError
 from typing import Any, get_args
 
 import pytest
@@ -96,6 +97,12 @@ def test_an_entry_is_read_back_as_it_was_written(entry: Entry) -> None:
 def test_the_spelling_is_what_the_scripts_write(entry: Entry, line: dict[str, Any]) -> None:
     assert json.loads(encode(entry)) == line
     assert decode(json.dumps(line)) == entry
+
+
+@given(inputs | asks)
+def test_an_entry_cannot_be_changed(entry: Entry) -> None:
+    with pytest.raises(FrozenInstanceError):
+        setattr(entry, "after" if isinstance(entry, Ask) else "t", 1)
 
 
 def test_a_large_result_brings_no_value_along() -> None:
