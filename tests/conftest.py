@@ -33,6 +33,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "docker: needs a Docker engine; left out unless chosen with -m docker")
     config.addinivalue_line("markers", "long: takes minutes; left out unless chosen with -m long")
     config.addinivalue_line("markers", "leaves(*patterns): keys that this test leaves on purpose")
+    # Celery's own backend calls redis-py so.
+    config.addinivalue_line("filterwarnings", "ignore:Call to deprecated setex:DeprecationWarning")
 
 
 def pytest_report_header() -> str:

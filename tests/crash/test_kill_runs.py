@@ -100,9 +100,7 @@ def test_an_early_signal_is_kept_without_any_worker(empty_field: Field) -> None:
 def test_a_question_survives(empty_field: Field) -> None:
     empty_field.start_workers(1)
     handle = empty_field.flows.approve.start(600.0)
-    ask = wait_until(
-        lambda: empty_field.app.asks.list(run_id=handle.id), description="the question is asked"
-    )[0]
+    ask = wait_until(lambda: empty_field.app.asks.list(run_id=handle.id), description="the question is asked")[0]
     wait_until(lambda: handle.status() == "parked", description="the run is parked")
     empty_field.kill_one()
     assert empty_field.app.asks.answer(ask.ask_id, True)

@@ -68,9 +68,7 @@ def celery_backend_cluster(celery_backend: CeleryTestBackend) -> CeleryBackendCl
 
 
 @pytest.fixture
-def make_node(
-    server: PrivateServer, tmp_path: Path, celery_setup_app: Celery
-) -> Iterator[Callable[[], LocalWorker]]:
+def make_node(server: PrivateServer, tmp_path: Path, celery_setup_app: Celery) -> Iterator[Callable[[], LocalWorker]]:
     """Start a worker of two children as a node."""
     nodes: list[LocalWorker] = []
 

@@ -177,6 +177,25 @@ def test_a_task_asks_for_its_own_retry(library: Library, tmp_path: Path) -> None
     assert len(lines(seen)) == 3
 
 
+def test_a_retried_task_keeps_its_place_in_a_chain(library: Library, tmp_path: Path) -> None:
+    retried, double = library.task("retried"), library.task("double")
+    assert chain(retried.s(str(tmp_path / "seen"), 2), double.s()).apply_async().get(timeout=TIMEOUT) == 4
+
+
+def test_a_retried_task_keeps_its_link(library: Library, tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    link = library.task("note_result").s(str(seen))
+    library.task("flaky").apply_async((str(tmp_path / "tries"), 1), link=link)
+    assert wait_for_lines(seen, 1) == ["result 2"]
+
+
+def test_the_steps_own_retry_keeps_its_place(library: Library, tmp_path: Path) -> None:
+    flaky, double, total = (library.task(n) for n in ("flaky", "double", "total"))
+    assert chain(flaky.s(str(tmp_path / "a"), 2), double.s()).apply_async().get(timeout=TIMEOUT) == 6
+    members = [flaky.s(str(tmp_path / "b"), 1), double.s(4)]
+    assert chord(members, total.s()).apply_async().get(timeout=TIMEOUT) == 2 + 8
+
+
 def test_retries_run_out(library: Library, tmp_path: Path) -> None:
     seen = tmp_path / "seen"
     with pytest.raises(Exception, match="no route"):

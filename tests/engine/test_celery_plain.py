@@ -59,7 +59,7 @@ def test_the_pool_grows_and_shrinks(library: Library) -> None:
     inspect = library.app.control.inspect(destination=[name], timeout=10)
 
     def size() -> int:
-        return int(inspect.stats()[name]["pool"]["max-concurrency"])
+        return len(inspect.stats()[name]["pool"]["processes"])
 
     library.app.control.pool_grow(1, destination=[name])
     wait_until(lambda: size() == 3, description="the pool has grown to three")

@@ -39,9 +39,10 @@ def load_module(name: str, *, url: str, **env: str) -> ModuleType:
         module = importlib.import_module(name)
         app = getattr(module, "app", None)
         if app is not None:
-            # Celery reads its configuration lazily, settings of the environment with it.
-            app.finalize()
+            # Celery reads its configuration and discovers tasks lazily: now, while the environment is set.
             assert app.conf.task_default_queue
+            app.loader.import_default_modules()
+            app.finalize()
     return module
 
 

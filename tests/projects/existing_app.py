@@ -27,12 +27,12 @@ async def nine_times(run: agentq.Run, number: int) -> int:
     return await run.call(triple, await run.call(triple, number))
 
 
-@app.task(name="plain.add")
+@app.task(name="plain.add", shared=False)
 def plain_add(a: int, b: int) -> int:
     """A task that agentq has nothing to do with."""
     return a + b
 
 
-@app.task(name="plain.fails")
+@app.task(name="plain.fails", shared=False)
 def plain_fails(message: str) -> None:
     raise ValueError(message)

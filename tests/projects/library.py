@@ -6,9 +6,11 @@ The names are fixed, so that the same tests run over an AgentQ app and over one 
 from __future__ import annotations
 
 import os
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
-from agentq import Run, agent, step
+from agentq import Retry, Run, agent, step
 
 
 def note(path: str, line: str) -> None:
@@ -96,6 +98,16 @@ def retried(self: Any, path: str, failures: int) -> int:
     if self.request.retries < failures:
         raise self.retry(countdown=0.05)
     return int(self.request.retries)
+
+
+@step(name="library.flaky", retry=Retry(attempts=4, wait=timedelta(milliseconds=20)))
+def flaky(path: str, failures: int) -> int:
+    """Fails as often as told; returns the number of the attempt that succeeded."""
+    note(path, "attempt")
+    attempts = len(Path(path).read_text().splitlines())
+    if attempts <= failures:
+        raise ConnectionError(f"attempt {attempts}")
+    return attempts
 
 
 @step(name="library.retried_out", bind=True, max_retries=1)

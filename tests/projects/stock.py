@@ -11,6 +11,6 @@ app.conf.task_default_queue = "stock"
 app.conf.broker_connection_retry_on_startup = True
 
 
-@app.task
+@app.task(shared=False)
 def add(a: int, b: int) -> int:
     return a + b
