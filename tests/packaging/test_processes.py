@@ -13,7 +13,7 @@ COMPOSE = (ROOT / "docker" / "compose.yaml").read_text()
 
 def procfile() -> dict[str, str]:
     lines = (ROOT / "Procfile").read_text().splitlines()
-    return dict(re.split(r":\s*", line, maxsplit=1) for line in lines if line)
+    return dict(re.split(r":\s*", line, maxsplit=1) for line in lines if not line.startswith("#"))
 
 
 def test_one_worker_for_each_pool() -> None:
