@@ -39,8 +39,8 @@ _PATIENCE_S = caretaker.LOADING_S + 30.0
 """Longer than a start may take, so that who waits for another's start hears of its end."""
 _POLL_S = 0.01
 
-_users: dict[Path, int] = {}
-"""The open, shared lock by server folder. A forked child inherits it, and counts as a user while it lives."""
+_users: dict[Path, tuple[int, os.stat_result]] = {}
+"""The open, shared lock by server folder, and which file it is. A forked child inherits it and counts as a user."""
 _users_guard = threading.Lock()
 
 
@@ -87,9 +87,7 @@ def leave_server(state_dir: Path) -> None:
     """
     folder = state_dir.expanduser().absolute() / "server"
     with _users_guard:
-        descriptor = _users.pop(folder, None)
-        if descriptor is not None:
-            os.close(descriptor)
+        _forget(folder)
 
 
 def server_binary(*, storage: Path | None = None) -> Path:
@@ -177,21 +175,35 @@ def _prepare(folder: Path) -> None:
 
 def _join_users(folder: Path) -> None:
     """Hold the users' lock, shared; waits while a caretaker ends the server for lack of users."""
-    kept = _users.get(folder)
-    if kept is not None:
+    if folder in _users:
         try:
-            if os.path.samestat(os.fstat(kept), (folder / caretaker.USERS).stat()):
-                return
+            named = (folder / caretaker.USERS).stat()
         except FileNotFoundError:
-            pass
-        os.close(_users.pop(folder))  # somebody deleted the folder: the lock is on a file without a name
+            named = None
+        if named is not None and _is_open(*_users[folder]) and os.path.samestat(_users[folder][1], named):
+            return
+        _forget(folder)  # somebody deleted the folder: the lock is on a file without a name
     descriptor = caretaker.open_lock(folder, caretaker.USERS)
     try:
         _wait_for_lock(folder, descriptor, shared=True, doing="ends the server")
     except BaseException:
         os.close(descriptor)
         raise
-    _users[folder] = descriptor
+    _users[folder] = descriptor, os.fstat(descriptor)
+
+
+def _forget(folder: Path) -> None:
+    descriptor, file = _users.pop(folder, (None, None))
+    if descriptor is not None and file is not None and _is_open(descriptor, file):
+        os.close(descriptor)
+
+
+def _is_open(descriptor: int, file: os.stat_result) -> bool:
+    # A daemon closes what it has inherited, and the number may by now stand for something else.
+    try:
+        return os.path.samestat(os.fstat(descriptor), file)
+    except OSError:
+        return False
 
 
 @contextmanager

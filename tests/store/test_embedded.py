@@ -19,7 +19,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from agentq.core.errors import InvalidSetting, StoreUnavailable
-from agentq.store import caretaker
+from agentq.store import caretaker, embedded
 from agentq.store.client import connect
 from agentq.store.embedded import ServerAddress, ensure_server, leave_server, server_binary
 from tests.kit.process import clean_environment
@@ -90,12 +90,12 @@ def start_user(state_dir: Path) -> Iterator[Callable[..., User]]:
 
 
 def processes_of(state_dir: Path) -> list[int]:
-    """Return the server and the caretaker of the folder, by what they have open; zombies do not count."""
+    """Return the server, which works in the folder, and the caretaker, which was told of it; zombies do not count."""
     folder = str(state_dir.resolve() / "server")
     found = []
     for process in psutil.process_iter():
         try:
-            if process.pid != os.getpid() and any(f.path.startswith(folder) for f in process.open_files()):
+            if process.cwd().startswith(folder) or ("-S" in process.cmdline() and folder in process.cmdline()):
                 found.append(process.pid)
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
@@ -217,6 +217,18 @@ def test_a_forked_child_is_a_user(state_dir: Path) -> None:
     os.close(writing)
     os.waitpid(child, 0)
     wait_until(lambda: is_gone(pid), description="the server has ended with the child")
+
+
+def test_a_process_that_closed_what_it_had_open_joins_again(state_dir: Path, start_user: Callable[..., User]) -> None:
+    pid = pid_of(ensure_server(state_dir))
+    start_user().report()
+    descriptor, _ = embedded._users[state_dir / "server"]
+    os.close(descriptor)
+    other = os.open(os.devnull, os.O_RDONLY)
+    assert other == descriptor, "the number stands for another file now"
+    assert pid_of(ensure_server(state_dir)) == pid
+    os.fstat(other)  # still open
+    os.close(other)
 
 
 def test_who_comes_while_it_ends_gets_a_server(state_dir: Path) -> None:
