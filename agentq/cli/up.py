@@ -68,9 +68,10 @@ def up(session: Session, no_flower: bool, port: int | None, grace: float, log_le
     console = open_console()
     server = app.server_words()
     plans = plan_workers(app.pools, app.pools)
-    members = worker_members(session, plans, log_level=log_level)
+    with_flower = not no_flower and importlib.util.find_spec("flower") is not None
+    members = worker_members(session, plans, log_level=log_level, events=with_flower)
     url = None
-    if not no_flower and importlib.util.find_spec("flower") is not None:
+    if with_flower:
         chosen = port if port is not None else free_port(FLOWER_PORT)
         url = f"http://127.0.0.1:{chosen}"
         members.append(flower_member(session, chosen))
@@ -80,10 +81,12 @@ def up(session: Session, no_flower: bool, port: int | None, grace: float, log_le
     return _run(app, console, members, grace=timedelta(seconds=grace))
 
 
-def worker_members(session: Session, plans: Sequence[WorkerPlan], *, log_level: str) -> list[Member]:
+def worker_members(session: Session, plans: Sequence[WorkerPlan], *, log_level: str, events: bool) -> list[Member]:
     """One child process for each planned worker."""
     env, spec = child_environment(session.source), session.celery_spec
-    return [Member(plan.name, partial(worker_argv, plan, spec, log_level=log_level), env) for plan in plans]
+    return [
+        Member(plan.name, partial(worker_argv, plan, spec, log_level=log_level, events=events), env) for plan in plans
+    ]
 
 
 def flower_member(session: Session, port: int) -> Member:

@@ -106,10 +106,17 @@ def new_label(plan: WorkerPlan) -> str:
 
 
 def worker_argv(
-    plan: WorkerPlan, celery_spec: str, *, label: str | None = None, log_level: str = "INFO", banner: bool = False
+    plan: WorkerPlan,
+    celery_spec: str,
+    *,
+    label: str | None = None,
+    log_level: str = "INFO",
+    banner: bool = False,
+    events: bool = False,
 ) -> list[str]:
     """The command line of a stock Celery worker, by the label given, else by one that no other worker has.
 
+    `events`: it sends Celery's task events from its start, for a Flower that is known to listen.
     Gossip and mingle are off: they cost a second at the start, and nothing here relies on them.
     """
     quiet = [] if banner else ["--quiet"]
@@ -135,6 +142,7 @@ def worker_argv(
         "--without-mingle",
         "--loglevel",
         log_level,
+        *(["--task-events"] if events else []),
         *limits,
     ]
 

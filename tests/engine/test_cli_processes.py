@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.engine.test_cli import Command, command_in, document
+from tests.engine.test_cli import Command, Zygote, command_in, document
 from tests.kit.process import ManagedProcess, clean_environment
 from tests.kit.server import PrivateServer
 from tests.kit.waiting import wait_until
@@ -34,14 +34,17 @@ def env(server: PrivateServer) -> dict[str, str]:
 
 
 @pytest.fixture
-def agentq(tmp_path: Path, env: dict[str, str]) -> Command:
+def agentq(tmp_path: Path, env: dict[str, str]) -> Iterator[Command]:
     """The command in a project that `agentq init` wrote."""
-    command = command_in(tmp_path, env)
+    command = Zygote(tmp_path, env)
     assert command("init")[0] == 0
-    return command
+    yield command
+    command.close()
 
 
-def test_init_change_a_line_run(agentq: Command, tmp_path: Path) -> None:
+def test_init_change_a_line_run(env: dict[str, str], tmp_path: Path) -> None:
+    agentq = command_in(tmp_path, env)
+    assert agentq("init")[0] == 0
     agents = tmp_path / "agents.py"
     agents.write_text(agents.read_text().replace("Hello", "Good morning"))
     answer = agentq("run", "hello", "--names", "Ada", "--names", "Grace", "--json")
@@ -50,6 +53,7 @@ def test_init_change_a_line_run(agentq: Command, tmp_path: Path) -> None:
     assert not children_of(os.getpid())
 
 
+@pytest.mark.leaves(".*")
 def test_without_workers_a_run_waits_and_says_so(agentq: Command) -> None:
     code, out, err = agentq("run", "hello", "--names", "Ada", "--no-workers", "--timeout", "0.5")
     assert code == 3
@@ -58,7 +62,7 @@ def test_without_workers_a_run_waits_and_says_so(agentq: Command) -> None:
     assert "is not finished after 0.5 s" in err
 
 
-@pytest.mark.leaves("*")
+@pytest.mark.leaves(".*")
 def test_workers_of_a_killed_command_end(agentq: Command, tmp_path: Path, env: dict[str, str]) -> None:
     (tmp_path / "agents.py").write_text((tmp_path / "agents.py").read_text() + SLOW)
     command = ManagedProcess(
@@ -88,8 +92,6 @@ def test_up_serves_restarts_shows_and_stops(up: ManagedProcess, agentq: Command)
     first = wait_until(serving, description="a worker serves", report=up.log)
     run = document(agentq("run", "hello", "--names", "Ada", "--json"))
     assert run["result"] == ["Hello, Ada!"]
-    shown = wait_until(lambda: flower_tasks(up.log()), description="Flower is up", report=up.log)
-    assert isinstance(shown, list)
     kill_worker(up)
     wait_until(
         lambda: [label for label in serving() if label not in first],
@@ -97,16 +99,20 @@ def test_up_serves_restarts_shows_and_stops(up: ManagedProcess, agentq: Command)
         report=up.log,
     )
     assert "starts again in" in up.log()
-    again = document(agentq("run", "hello", "--names", "Grace", "--json"))
-    rows = wait_until(
-        lambda: [row for row in flower_tasks(up.log()) if row["run_id"] == again["run_id"]],
-        description="Flower shows the run",
-    )
+    rows = wait_until(lambda: shown_run(up, agentq), description="Flower shows a run", report=up.log, timeout=90)
     assert {row["agent"] for row in rows} == {"hello"}
+    assert {row["step"] for row in rows} == {"", "greet"}
     tree = up.children()
     up.send(signal.SIGINT)
     assert up.wait(timeout=30) == 0
     assert not [pid for pid in tree if psutil.pid_exists(pid)]
+
+
+def shown_run(up: ManagedProcess, agentq: Command) -> list[dict[str, Any]]:
+    """Flower's rows of a new run; empty while Flower has not shown all of it."""
+    run_id = document(agentq("run", "hello", "--names", "Grace", "--json"))["run_id"]
+    rows = [row for row in flower_tasks(up.log()) if row["run_id"] == run_id]
+    return rows if len(rows) == 2 else []
 
 
 def kill_worker(up: ManagedProcess) -> None:
