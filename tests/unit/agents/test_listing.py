@@ -120,9 +120,9 @@ def test_a_name_that_is_no_text_is_reported(tmp_path: Path) -> None:
 
 def test_each_slice_is_a_part_until_there_are_many(tmp_path: Path) -> None:
     slices = [Slice(file=f"{number}.md", kind="text", weight=10_000) for number in range(1000)]
-    assert len(plan_parts("x", slices[:200])) == 200
+    assert len(plan_parts("x", slices[:100])) == 100
     parts = plan_parts("x", slices)
-    assert 200 <= len(parts) <= 300
+    assert 100 <= len(parts) <= 160
     assert [piece for part in parts for piece in part.slices] == slices
 
 

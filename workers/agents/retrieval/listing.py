@@ -23,7 +23,7 @@ CHUNK_BYTES = 256 * 1024 * 1024
 """A listing ends early when so many bytes stood in files that had to be cut (which reads them once)."""
 SLICE_BYTES = 512 * 1024
 """The most that a step holds of a file at once; reading it takes about twelve times as much memory."""
-PARTS = 256
+PARTS = 128
 """Up to so many slices each is a part of its own. Beyond, neighbours share a part, so that the fan-out stays
 small."""
 _LEAST_WEIGHT = 4096

@@ -91,11 +91,18 @@ class _Lines:
 
     def blocks(self) -> Iterator[Block]:
         at = self._front_matter()
-        size = len(self.text)
+        text, size = self.text, len(self.text)
         while at < size:
-            end = self.text.find("\n", at)
+            end = text.find("\n", at)
             end = size if end < 0 else end
-            yield from self._line(at, end)
+            if at == end and self.open is None:
+                pass  # one empty line after another
+            elif self.fence and self.fence not in text[at:end]:
+                pass  # code
+            elif self.open is not None and text[at].isalpha() and self.kind != "rst":
+                self.last, self.lines = end, self.lines + 1  # a paragraph goes on: most lines of most texts
+            else:
+                yield from self._line(at, end)
             at = end + 1
         yield from self._close()
 
@@ -161,7 +168,8 @@ class _Lines:
         if line.lstrip()[0] == "|" and line.count("|") > 2:
             yield from self._close()
             for cell in _CELL.finditer(line):
-                yield Block(at + cell.start(), at + cell.end(), self.heading)
+                if not cell[0].isspace():
+                    yield Block(at + cell.start(), at + cell.end(), self.heading)
             return
         if match := (_QUOTE.match(line) if self.kind == "markdown" else None) or _ITEM.match(line):
             yield from self._close()
@@ -186,6 +194,8 @@ class _Lines:
             return
         block, lines = Block(self.open, self.last, self.heading), self.lines
         self.open, self.lines = None, 0
+        if block.start >= block.end:
+            return
         if self.kind == "text" and lines == 1 and block.end - block.start < 80:
             line = self.text[block.start : block.end].strip()
             if line[-1:] not in ".!?:,;" and len(line.split()) < 9:

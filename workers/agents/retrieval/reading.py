@@ -152,7 +152,6 @@ def _with_order(encoding: str, head: bytes) -> str:
 
 
 def _cuts(file: Any, encoding: str, size: int, unit: int) -> Iterator[tuple[int, int, int]]:
-    newline = "\n".encode(encoding)
     start, line = 0, 1
     while True:
         file.seek(start)
@@ -163,7 +162,7 @@ def _cuts(file: Any, encoding: str, size: int, unit: int) -> Iterator[tuple[int,
             yield start, start + length, line
         if last:
             return
-        line += _line_ends(raw[:length], newline, unit)
+        line += _line_ends(raw[:length], encoding, unit)
         start += length
 
 
@@ -175,16 +174,17 @@ def _cut_at(raw: bytes, encoding: str, unit: int) -> int:
             at = raw.rfind(wanted, 0, at + len(wanted) - 1)
         if at > 0:
             return at + len(wanted)
-    end = len(raw)
-    while unit == 1 and len(raw) - end < 4 and raw[end - 1] & 0xC0 == 0x80:  # not inside a character of UTF-8
-        end -= 1
-    return end - 1 if unit == 1 and raw[end - 1] >= 0xC0 else len(raw)
+    decoder = codecs.getincrementaldecoder(encoding)("replace")
+    text = decoder.decode(raw)
+    end = len(raw) - len(decoder.getstate()[0])  # what is left is the beginning of a character
+    # A cut between "\r" and "\n" would make two line ends of one.
+    return end - len("\r".encode(encoding)) if text.endswith("\r") and len(text) > 1 else end
 
 
-def _line_ends(raw: bytes, newline: bytes, unit: int) -> int:
+def _line_ends(raw: bytes, encoding: str, unit: int) -> int:
     if unit == 1:
         return raw.count(b"\n") + raw.count(b"\r") - raw.count(b"\r\n")
-    return sum(raw[at : at + unit] == newline for at in range(0, len(raw), unit))
+    return _decode(raw, encoding).count("\n")
 
 
 _INLINE = """
