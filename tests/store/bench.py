@@ -240,7 +240,7 @@ def misplaced(bench: Bench, queues: Iterable[str] = ("q",)) -> list[str]:
                     _note(where, message["agentq"], "q")
     for (worker,) in bench.parts("held"):
         for take, entry in bench.client.hgetall(bench.keys.held(worker)).items():
-            lane, length, rest = entry.split(b"\n", 2)
+            _lane, length, rest = entry.split(b"\n", 2)
             message = json.loads(rest[int(length) + 1 :])
             if "agentq" in message:
                 _note(where, message["agentq"], f"h:{worker}:{take.decode()}")

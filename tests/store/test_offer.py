@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -76,7 +77,7 @@ def test_an_id_that_cannot_stand_in_a_key_is_refused_before_anything_is_sent(ben
 
 
 @pytest.mark.parametrize("wrong", [{"queue": ""}, {"lane": 5}, {"lane": -1}])
-def test_a_lane_that_nobody_takes_from_is_refused(bench: Bench, wrong: dict[str, object]) -> None:
+def test_a_lane_that_nobody_takes_from_is_refused(bench: Bench, wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidArguments):
         bench.store.offer([bench.step("s1", **wrong)])
 
