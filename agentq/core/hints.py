@@ -62,8 +62,6 @@ def _scope(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _resolve(hint: Any, parameter: str, function: Any, scope: dict[str, Any], name: str) -> Any:
-    if hint is Parameter.empty:
-        return hint
     # One at a time: a hint that cannot be resolved is named, and the skipped one is never looked at.
     holder = SimpleNamespace(__annotations__={parameter: hint})
     try:
@@ -74,11 +72,7 @@ def _resolve(hint: Any, parameter: str, function: Any, scope: dict[str, Any], na
 
 
 def _meaning(hint: Any) -> Any:
-    if isinstance(hint, typing.ParamSpecArgs | typing.ParamSpecKwargs):
-        return Parameter.empty
     origin = typing.get_origin(hint)
-    if origin is typing.Unpack:
-        return Parameter.empty
     if hint in _ONCE or origin in _ONCE:
         arguments = typing.get_args(hint)
         return list.__class_getitem__(arguments[0]) if arguments else list

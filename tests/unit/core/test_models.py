@@ -80,6 +80,22 @@ def test_further_keywords_of_needs_are_tags() -> None:
     assert Needs().as_tags() == {}
 
 
+def test_needs_are_taken_as_they_are() -> None:
+    needs = Needs(gpu="a100", os="linux")
+    assert Needs.model_validate(needs) == needs
+
+
+def test_defaults_are_the_documented_ones() -> None:
+    second = timedelta(seconds=1)
+    assert Retry().model_dump() == {
+        "attempts": 3, "wait": second, "factor": 2, "max_wait": 60 * second, "jitter": 0.1, "on": (Exception,),
+    }  # fmt: skip
+    for breaker in (Breaker("b"), Breaker.model_validate({"name": "b"})):
+        assert (breaker.failures, breaker.window, breaker.reset_after) == (5, 30 * second, 30 * second)
+    assert set(Budget().model_dump().values()) == {None}
+    assert Usage().model_dump() == {"tokens_in": 0, "tokens_out": 0, "usd": Decimal(0), "model": None}
+
+
 def test_a_budget_of_a_tenth_is_a_tenth() -> None:
     assert Budget(usd=0.1).usd == Decimal("0.1")
     assert Budget(usd=2).usd == 2

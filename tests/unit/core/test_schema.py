@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, ParamSpec, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, ParamSpec, TypedDict, TypeVar, Unpack
 from uuid import UUID
 
 import pytest
@@ -312,6 +312,12 @@ def test_a_wrapper_without_a_signature_of_its_own_lets_all_pass() -> None:
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> None: ...  # type: ignore[valid-type]
 
     assert CallSchema.of(wrapper).encode((1, "a"), {"b": [2]}) == ([1, "a"], {"b": [2]})
+
+
+def test_typed_keywords_pass_as_what_json_holds() -> None:
+    def step(**options: Unpack[Counts]) -> None: ...
+
+    assert CallSchema.of(step).encode((), {"all": 1}) == ([], {"all": 1})
 
 
 def test_what_can_be_read_once_is_sent_as_a_list() -> None:
