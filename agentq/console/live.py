@@ -107,12 +107,17 @@ class LiveView:
     def _heading(self, console: Console, counts: Sequence[NameCount]) -> RenderableType:
         moment = self.moment
         done, total = sum(count.done for count in counts), sum(count.total for count in counts)
+        status = status_text(moment.status)
+        if moment.status == "parked":
+            # Parked is the word for who runs agentq; who follows a run wants to know what it waits for.
+            whom = "waits for an answer" if moment.asks else "waits for its steps" if done < total else "waits"
+            status = Text(whom, style=status.style)
         words = Text.assemble(
             (one_line(moment.agent), "bold"),
             " ",
             (short_id(moment.run_id), "dim"),
             "  ",
-            status_text(moment.status),
+            status,
             f"  {duration(moment.now - moment.began)}",
         )
         if total:

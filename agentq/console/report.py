@@ -15,6 +15,9 @@ from rich.text import Text
 from agentq.console.words import one_line, plain
 from agentq.core.codec import dumps, to_jsonable
 
+LINES_AT_MOST = 10
+"""Of files not read, and of notes: a folder may have thousands."""
+
 
 def report(result: Any, *, console: Console) -> RenderableType:
     """The result: text as it stands, a value with an `answer` as that and its quotations, else JSON."""
@@ -38,7 +41,11 @@ def _answered(value: Mapping[str, Any], console: Console) -> RenderableType:
             parts += [Text(), Text("Quotations", style="bold"), _quotations_table(quotations, console)]
     unread = rest.pop("unread", None)
     if unread:
-        parts += [Text(), _unread_lines(unread)]
+        parts += [Text(), _lines("Not read", _unread_words(unread), style="yellow")]
+    notes = rest.get("notes")
+    if isinstance(notes, list) and notes and all(isinstance(note, str) for note in notes):
+        del rest["notes"]
+        parts += [Text(), _lines("Notes", [one_line(note) for note in notes], style="dim")]
     facts = [f"{name}: {_fact(field)}" for name, field in rest.items() if _is_told(name, field)]
     if facts:
         parts += [Text(), Text("\n".join(facts), style="dim")]
@@ -86,13 +93,22 @@ def _place(quote: Mapping[str, Any]) -> str:
     return f"{place}:{quote['line']}" if quote.get("line") is not None else place
 
 
-def _unread_lines(unread: Any) -> Text:
-    lines = Text("Not read", style="bold")
-    items = unread.items() if isinstance(unread, Mapping) else enumerate(unread)
-    for key, item in items:
-        if isinstance(item, Mapping):
-            words = ": ".join(one_line(item[name]) for name in ("file", "path", "reason") if item.get(name))
-        else:
-            words = one_line(item) if isinstance(key, int) else f"{one_line(key)}: {one_line(item)}"
-        lines.append(f"\n  {words}", style="yellow")
+def _unread_words(unread: Any) -> list[str]:
+    if isinstance(unread, Mapping):
+        return [f"{one_line(name)}: {one_line(reason)}" for name, reason in unread.items()]
+    return [
+        ": ".join(one_line(item[name]) for name in ("file", "path", "reason") if item.get(name))
+        if isinstance(item, Mapping)
+        else one_line(item)
+        for item in unread
+    ]
+
+
+def _lines(title: str, words: Sequence[str], *, style: str) -> Text:
+    """The title with the words below it, line by line, as many as a screen has room for."""
+    lines = Text(title, style="bold")
+    for line in words[:LINES_AT_MOST]:
+        lines.append(f"\n  {line}", style=style)
+    if len(words) > LINES_AT_MOST:
+        lines.append(f"\n  and {len(words) - LINES_AT_MOST} more; --json has them all", style=style)
     return lines

@@ -176,6 +176,7 @@ ANSWER = {
     ],
     "searched": {"files": 12, "parts": 3},
     "terms": ["a", "b"],
+    "notes": [f"note {number}" for number in range(12)],
     "unread": [{"file": "x.pdf", "reason": "is encrypted"}],
 }
 
@@ -187,7 +188,8 @@ def test_an_answer_with_quotations(width: int) -> None:
     assert "“The journal is the truth.”" in " ".join(shown.replace("3.14", "").split())
     assert "docs/a.md:12" in shown
     assert "[bold]not markup[/bold]" in " ".join(shown.split())
-    assert "x.pdf: is encrypted" in shown
+    assert "Not read\n  x.pdf: is encrypted" in shown
+    assert "note 9\n  and 2 more" in shown
     assert "searched: files 12, parts 3\nterms: a, b" in shown
 
 
