@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
@@ -75,11 +75,21 @@ class TurnPort(Protocol):
 class Turn:
     """One turn. `run` is called once."""
 
-    def __init__(self, port: TurnPort, machine: Machine, *, linger: float = 0.5) -> None:
+    def __init__(
+        self,
+        port: TurnPort,
+        machine: Machine,
+        *,
+        linger: float = 0.5,
+        local_calls: LocalCalls | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`linger` is how many seconds of `clock` the turn waits for inputs before it parks."""
         self._port = port
         self._machine = machine
         self._linger = linger
-        self._locals = LocalCalls(port.perform)
+        self._clock = clock
+        self._locals = local_calls if local_calls is not None else LocalCalls(port.perform)
         self._inputs: deque[Entry] = deque()
         self._seen = 0
         self._clock_offset_ms: int | None = None
@@ -99,10 +109,10 @@ class Turn:
         machine = self._machine
         machine.loop.live = False
         self._absorb(self._port.read(0), replayed=True)
-        deadline = time.monotonic() + self._linger
+        deadline = self._clock() + self._linger
         while True:
             if self._feed():
-                deadline = time.monotonic() + self._linger
+                deadline = self._clock() + self._linger
             machine.loop.live = True
             if machine.outcome is not None:
                 return self._end(machine.outcome)
@@ -111,7 +121,7 @@ class Turn:
                 self._send()
             elif len(self._locals):
                 self._wait_for_locals()
-                deadline = time.monotonic() + self._linger
+                deadline = self._clock() + self._linger
             elif not self._wait_for_inputs(deadline) and self._park():
                 return TurnEnd("parked")
 
@@ -183,7 +193,7 @@ class Turn:
 
     def _wait_for_inputs(self, deadline: float) -> bool:
         """Whether to go on: inputs have come, or a timer is due before the deadline."""
-        left = deadline - time.monotonic()
+        left = deadline - self._clock()
         due = self._seconds_to_due()
         if left <= 0:
             return False
@@ -198,7 +208,7 @@ class Turn:
             self._looked = True
             if self._port.is_slot_wanted():
                 return False
-        return time.monotonic() < deadline
+        return self._clock() < deadline
 
     def _park(self) -> bool:
         machine = self._machine
@@ -213,8 +223,8 @@ class Turn:
             return None
         if self._clock_offset_ms is None:
             # Asked once a turn: from then on the two clocks run alike, well enough to guess when to look again.
-            self._clock_offset_ms = self._port.now_ms() - int(time.monotonic() * 1000) - 1
-        return (due - self._clock_offset_ms) / 1000 - time.monotonic()
+            self._clock_offset_ms = self._port.now_ms() - int(self._clock() * 1000) - 1
+        return (due - self._clock_offset_ms) / 1000 - self._clock()
 
     def _is_due(self) -> bool:
         due = self._seconds_to_due()

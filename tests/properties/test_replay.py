@@ -1,0 +1,109 @@
+"""An agent that is killed and parked at random does what it would have done undisturbed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given, seed, settings
+from hypothesis import strategies as st
+
+from agentq.core.errors import AgentqError
+from agentq.core.journal import Ask, Signal, decode
+from agentq.runtime import loop, replay
+from tests.conftest import SEED
+from tests.properties.replay_agents import SIGNALS, part_of
+from tests.properties.replay_world import World, machine_of, undisturbed
+
+
+def check(rng: Random, *, cancels: bool) -> World:
+    """One random agent under a random scheduler, against the undisturbed run of the same inputs."""
+    body = part_of(rng, cancels=cancels)
+    signals = [Signal(name=rng.choice(SIGNALS), id=str(number), payload=number) for number in range(3)]
+    world = World(rng, kills=rng.randint(0, 6), signals=signals)
+    end = world.live(body)
+    assert end.kind == "value", end.error
+
+    machine, asked = undisturbed(body, world.log)
+    assert machine.outcome is not None
+    assert machine.outcome.value == end.value
+
+    twice = [ask_id for ask_id, times in Counter(world.sent).items() if times > 1]
+    assert not twice, f"sent twice: {twice}"
+    made = {effect.ask.id for effect in asked if effect.ask.kind == "call"}
+    assert set(world.sent) <= made
+    if not cancels:
+        # Else a call may be given up, or outlived by the agent's end, before the turn comes to send it.
+        assert set(world.sent) == made
+    check_again(world, body)
+    return world
+
+
+def check_again(world: World, body: Any) -> None:
+    """The finished log replays, and asks for nothing that it does not hold."""
+    machine = machine_of(body)
+    entries = [decode(line) for line in world.log]
+    for entry in entries:
+        if isinstance(entry, Ask):
+            machine.record(entry)
+    for entry in entries:
+        if not isinstance(entry, Ask) and machine.outcome is None:
+            machine.feed(entry)
+    assert machine.outcome is not None
+    assert not machine.has_news
+
+
+@seed(SEED)
+@given(st.integers(0, 2**32), st.booleans())
+def test_killed_and_parked_at_random_it_is_the_same_run(number: int, cancels: bool) -> None:
+    check(Random(number), cancels=cancels)
+
+
+@pytest.mark.long
+@seed(SEED)
+@settings(max_examples=500)
+@given(st.integers(0, 2**32), st.booleans())
+def test_five_hundred_runs(number: int, cancels: bool) -> None:
+    check(Random(number), cancels=cancels)
+
+
+def check_many(runs: int) -> None:
+    """The same so many times, always the same runs."""
+    for number in range(runs):
+        check(Random(number), cancels=True)
+
+
+def _by_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in (loop.Task, loop.Future):
+        monkeypatch.setattr(kind, "__hash__", lambda self: Random(id(self)).getrandbits(60))
+
+
+def _without_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    take = replay.Book.take
+
+    def taken(self: replay.Book) -> Any:
+        self._new = [effect for effect in self._new if not effect.cancelled]
+        return take(self)
+
+    monkeypatch.setattr(replay.Book, "take", taken)
+
+
+def _without_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    ask = Ask.__init__
+
+    def placed(self: Ask, **fields: Any) -> None:
+        ask(self, **{**fields, "after": 0})
+
+    monkeypatch.setattr(Ask, "__init__", placed)
+
+
+@pytest.mark.parametrize("break_it", [_by_address, _without_given_up, _without_places])
+def test_the_check_finds_a_broken_runtime(
+    break_it: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_it(monkeypatch)
+    with pytest.raises((AssertionError, AgentqError)):
+        check_many(400)
