@@ -6,14 +6,14 @@ from the quotations; without one the answer is the quotations, and says so. All 
 file is who does what, where.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
 from agentq import Retry, Run, agent, step
-from agentq.core.errors import InvalidArguments, StepFailed
+from agentq.core.errors import InvalidArguments, StepFailed, StepTimeout
 from workers.agents import model
 from workers.agents.asking import answer_messages, plan_messages, read_plan
 from workers.agents.retrieval import choosing, citing, listing, refining, reporting, scoring, verifying, words
@@ -32,6 +32,9 @@ from workers.agents.retrieval.models import (
 
 FEW, MORE = 6, 10
 """Quotations in a report without and with a model, which can weave more of them."""
+FAILED = (StepFailed, StepTimeout)
+"""A step that did not end well, after all its attempts."""
+R = TypeVar("R")
 MODEL_RETRY = Retry(attempts=4, on=(model.ModelUnavailable,))
 
 
@@ -162,7 +165,7 @@ async def _plan(run: Run, question: str, notes: list[str]) -> Plan:
         return Plan(None, [])
     try:
         planned = await run.call(plan_questions, question)
-    except StepFailed as problem:
+    except FAILED as problem:
         notes.append(f"The model did not plan the search: {problem}")
         return Plan(name, [])
     run.emit("planned", sub_questions=planned)
@@ -175,25 +178,23 @@ async def _search(
     asked = words.question_words(question).terms
     extra = [term for one in plan.sub_questions for term in words.question_words(one).terms]
     first = refining.first_query(list(asked), extra, parts=len(parts))
-    surveys = await run.starmap(survey_part, [(part, first) for part in parts])
-    unread = list(
-        {one.file: one for one in (*found.unread, *(each for survey in surveys for each in survey.unread))}.values()
-    )
-    documents = len({piece.file for piece in found.slices} - {one.file for one in unread})
-    searched = refining.total(surveys, parts=len(parts), files=documents)
-    notes.extend(note for survey in surveys for note in survey.notes)
+    unread = list(found.unread)
+    surveys = await _everywhere(run, survey_part, parts, first, unread)
+    unread += [one for survey in surveys for one in survey.unread]
+    notes += [note for survey in surveys for note in survey.notes]
     query = refining.refine(first, surveys, parts=len(parts))
     added = [term for term in query.weights if term not in first.weights]
+    searched = refining.total(surveys, parts=len(parts), files=_read(found, unread))
     run.emit("refined", terms=added, passages=searched.passages)
     finalists: list[tuple[float, Candidate]] = []
     if any(survey.hints for survey in surveys):
-        results = await run.starmap(search_part, [(part, query) for part in parts])
+        results = await _everywhere(run, search_part, parts, query, unread)
         finalists = refining.finalists(query, results, searched.passages)
     if not finalists:
         reason = reporting.why_nothing(folder, asked.values(), searched)
         return reporting.finished_report(question, reason, searched=searched, unread=unread, notes=notes)
     choice = await run.call(choose_quotations, folder, finalists, added, MORE if plan.model else FEW)
-    notes.extend([*choice.notes, *reporting.few_found(choice.quotations)])
+    notes += [*choice.notes, *reporting.few_found(choice.quotations)]
     written = await _write(run, question, plan, choice.quotations, notes)
     lead = reporting.NO_MODEL if plan.model is None else reporting.MODEL_FAILED
     return reporting.finished_report(
@@ -209,6 +210,29 @@ async def _search(
     )
 
 
+async def _everywhere(
+    run: Run, search: Callable[..., R], parts: Sequence[Part], query: Query, unread: list[Unread]
+) -> list[R]:
+    """The step's result for every part; a part whose step failed for good is unread, unless all of them are."""
+    results = await run.starmap(search, [(part, query) for part in parts], return_exceptions=True)
+    kept: list[R] = []
+    for part, result in zip(parts, results, strict=True):
+        if isinstance(result, FAILED):
+            reason = f"the step that read it failed: {result}"
+            unread.extend(Unread(file=piece.file, reason=reason) for piece in part.slices)
+        elif isinstance(result, BaseException):
+            raise result
+        else:
+            kept.append(result)
+    if not kept:
+        raise next(result for result in results if isinstance(result, BaseException))
+    return kept
+
+
+def _read(found: Folder, unread: Sequence[Unread]) -> int:
+    return len({piece.file for piece in found.slices} - {one.file for one in unread})
+
+
 async def _write(
     run: Run, question: str, plan: Plan, quotations: Sequence[Quotation], notes: list[str]
 ) -> Written | None:
@@ -216,7 +240,7 @@ async def _write(
         return None
     try:
         written = await run.call(write_answer, question, list(quotations))
-    except StepFailed as problem:
+    except FAILED as problem:
         notes.append(f"The model did not write the answer: {problem}")
         return None
     notes.extend(written.notes)

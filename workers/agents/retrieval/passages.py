@@ -15,6 +15,8 @@ MIN_WORDS = 5
 MAX_WORDS = 80
 """Longer sentences (transcripts, tables of figures) are cut into stretches of `CUT_WORDS`."""
 CUT_WORDS = 45
+MAX_CHARS = 900
+"""What has so long words is no prose; also, patterns stay fast on it."""
 _MIN_WRITTEN = 0.55
 """A sentence with a smaller share of letters is code, a table or a log line."""
 
@@ -256,10 +258,12 @@ def _add(found: list[Sentence], raw: str, start: int, end: int, base: int) -> No
 
 def worth(sentence: str) -> float:
     """How well the sentence can stand alone: 1 for a plain statement, 0 for code or a list of links."""
+    if len(sentence) > MAX_CHARS:
+        return 0.0
     plain, links = _LINK.subn(r"\1", sentence)
     plain = _ROLE.sub(r"\1", plain)
     words = len(plain.split())
-    if len(sentence) > 900 or links * 5 > words or words < MIN_WORDS:
+    if links * 5 > words or words < MIN_WORDS:
         return 0.0
     if len(_LETTERS.findall(plain)) < _MIN_WRITTEN * len(plain) or _CODE.search(plain):
         return 0.0

@@ -65,6 +65,7 @@ def finished_report(
 ) -> Report:
     """The report, with what could not be read below the answer, and long lists cut and the cut said."""
     notes = list(dict.fromkeys(notes))
+    unread = list({one.file: one for one in unread}.values())
     if len(unread) > UNREAD_LIMIT:
         notes.append(f"{len(unread) - UNREAD_LIMIT} more files could not be read; the first {UNREAD_LIMIT} are listed.")
     return Report.model_validate(
