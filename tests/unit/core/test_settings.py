@@ -23,6 +23,8 @@ def test_defaults_are_the_documented_ones(tmp_path: Path) -> None:
     assert settings.renew == timedelta(milliseconds=500)
     assert settings.result_retention == timedelta(days=7)
     assert (settings.inline_limit, settings.result_limit) == (65_536, 16_777_216)
+    assert (settings.step_soft_limit, settings.step_hard_grace) == (timedelta(minutes=10), timedelta(seconds=30))
+    assert (settings.turn_limit, settings.linger) == (timedelta(minutes=1), timedelta(milliseconds=500))
     assert settings.redis_url is None
 
 
