@@ -36,7 +36,7 @@ class Agents(Mapping[str, Agent[..., Any]]):
         announced = self._toolkit.store.announced()
         if name in announced:
             return remote_agent(self._toolkit.celery, name, announced[name])
-        raise UnknownAgent(name=name, known=[*own, *announced])
+        raise UnknownAgent(name=name, known={*own, *announced})
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted({*agents_of(self._toolkit.celery), *self._toolkit.store.announced()}))

@@ -75,6 +75,11 @@ class Backend(RedisBackend):
             return from_wire(exc["agentq"])
         return super().exception_to_python(exc)
 
+    def on_task_call(self, producer: Any, task_id: str) -> None:
+        """Listen for the result of what is sent; not for what is only caught: its handle listens by itself."""
+        if capture.active() is None:
+            super().on_task_call(producer, task_id)
+
     def mark_as_done(
         self,
         task_id: str,

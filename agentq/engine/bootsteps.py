@@ -25,6 +25,7 @@ from agentq.core.errors import Unavailable
 from agentq.engine.lease import Lease
 from agentq.engine.messages import HOLDER_HEADER
 from agentq.engine.slots import Taker, publish, withdraw
+from agentq.engine.task import Step
 from agentq.store import Store
 
 logger = get_logger(__name__)
@@ -96,6 +97,7 @@ class Service(bootsteps.StartStopStep):
             running=running_takes,
             # The consumer's own table, not the app's: a task that was registered since has no strategy there.
             serves=lambda name: name in parent.consumer.strategies,
+            adopts=lambda payload: _header_of(parent.app, payload),
             on_refused=lambda: give_up(parent),
         )
         self.taker = taker
@@ -283,3 +285,13 @@ def keep_durable(consumer: Any) -> None:
 
     consumer.on_decode_error = guard(consumer.on_decode_error, at=0)
     consumer.on_invalid_task = guard(consumer.on_invalid_task, at=1)
+
+
+def _header_of(app: Any, payload: dict[str, Any]) -> dict[str, Any] | None:
+    """Return our header for a message of a producer without agentq, if its task is a step or an agent here."""
+    headers = payload["headers"]
+    task = app.tasks.get(headers.get("task", ""))
+    if not isinstance(task, Step) or "id" not in headers:
+        return None
+    headers.setdefault("root_id", headers["id"])
+    return task.header_of(task.call, [], {})

@@ -15,7 +15,7 @@ from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 
 from agentq.core.errors import StaleHolder, Unavailable
-from agentq.engine.messages import HEADER, HOLDER_HEADER, lane_of
+from agentq.engine.messages import HEADER, HOLDER_HEADER, lane_of, offer_of
 from agentq.engine.slots import current, try_settle
 from agentq.store.refs import Holder, Offer, Taken
 
@@ -53,12 +53,28 @@ def hand_over(channel: Any, taken: Taken, handler: Callable[[Any], Any]) -> None
     payload, holder = _read(channel, taken)
     if payload is None:
         try_settle(taker, taken.take, "drop")
+    elif holder is None and (ours := taker.adopts(payload)) is not None:
+        _adopt(channel, taken, payload, ours)
     elif holder is None or taker.serves(payload["headers"].get("task", "")):
         handler(payload)
     else:
         name = payload["headers"].get("task", "")
         kombu_redis.warning("agentq: no task %r here, step %s waits for a worker with it", name, holder.id)
         _put_off(channel, taken, holder, payload, why=f"no worker here serves {name!r}")
+
+
+def _adopt(channel: Any, taken: Taken, payload: dict[str, Any], ours: dict[str, Any]) -> None:
+    """Record a step that a producer without agentq has sent, and queue it again as one of ours.
+
+    Recorded first: a worker that dies between the two leaves a message that is found recorded, and dropped.
+    """
+    message = {**payload, "headers": {**payload["headers"], HEADER: ours}}
+    try:
+        channel.store.offer([offer_of(taken.queue, message)])
+    except Unavailable as error:
+        channel.taker.abandon([taken.take])
+        raise ConnectionError(str(error)) from error
+    try_settle(channel.taker, taken.take, "drop")
 
 
 def _read(channel: Any, taken: Taken) -> tuple[dict[str, Any] | None, Holder | None]:

@@ -26,6 +26,10 @@ def _anything(_name: str) -> bool:
     return True
 
 
+def _none(_payload: dict[str, Any]) -> None:
+    return None
+
+
 class Taker:
     """One worker id of this process: what it holds and how much more it may take.
 
@@ -37,6 +41,7 @@ class Taker:
         free: how many slots are idle now; None leaves the limit to the channel's prefetch count.
         running: take numbers of the attempts that run now.
         serves: whether this process has a task of that name.
+        adopts: our header for a plain message that starts one of our steps; None for any other.
         on_refused: called once when the store says that this id was marked dead.
     """
 
@@ -48,6 +53,7 @@ class Taker:
         free: Callable[[], int] | None = None,
         running: Callable[[], Iterable[int]] = _nothing,
         serves: Callable[[str], bool] = _anything,
+        adopts: Callable[[dict[str, Any]], dict[str, Any] | None] = _none,
         on_refused: Callable[[], None] | None = None,
     ) -> None:
         # Fresh per process start: a dead id is never enrolled again, and a restarted worker is another
@@ -57,6 +63,7 @@ class Taker:
         self.store = store
         self.label = label
         self.serves = serves
+        self.adopts = adopts
         self.refused = False
         self.closed = False
         self.used = False

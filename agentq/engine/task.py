@@ -9,10 +9,10 @@ from typing import Any, ClassVar, Generic, NoReturn, ParamSpec, TypeVar, cast
 
 from celery import Task
 from celery.canvas import Signature, signature
-from celery.exceptions import Ignore, Retry
+from celery.exceptions import Ignore, OperationalError, Retry
 
 from agentq.core.codec import canonical, short_hash, to_jsonable
-from agentq.core.errors import UsageError
+from agentq.core.errors import StoreUnavailable, UsageError
 from agentq.core.models import Needs, Priority
 from agentq.core.schema import CallSchema
 from agentq.engine import capture
@@ -25,6 +25,7 @@ from agentq.engine.options import CallOptions, StepOptions, budget_limits
 from agentq.engine.outcome import holder_of
 from agentq.engine.routing import priority_of, route_of
 from agentq.engine.this_step import current_attempt
+from agentq.store.wire import redacted
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -253,8 +254,11 @@ class Agent(Step[P, R]):
         self._refuse_eager()
         encoded_args, encoded_kwargs = self.schema.encode(list(args), dict(kwargs))
         binding = binding_of(self.app)
-        with capture.capturing() as caught:
-            self.apply_async(encoded_args, encoded_kwargs)
+        try:
+            with capture.capturing() as caught:
+                self.apply_async(encoded_args, encoded_kwargs)
+        except OperationalError as error:
+            raise StoreUnavailable(url=redacted(binding.store.url), reason=str(error)) from error
         run_id = binding.store.start(caught.offers[0], key=self.call.key)
         return Handle(binding.store, run_id, schema=self.schema, agent=self.name)
 
