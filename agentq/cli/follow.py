@@ -17,8 +17,9 @@ from rich.console import Console
 from rich.live import Live
 
 from agentq.cli.answers import person, read_answer
+from agentq.cli.output import say
 from agentq.console.live import LiveView, RunMoment, count_by_name
-from agentq.console.tables import emitted_words
+from agentq.console.tables import answers_words, emitted_words
 from agentq.console.words import duration, one_line, short_id, short_name
 from agentq.core.models import ENDED
 
@@ -80,13 +81,15 @@ class Follower:
         while True:
             asked_at = time.monotonic()
             moment = self._look()
+            # Taken before the moment is shown: a person who is asked something may take minutes.
+            cost = time.monotonic() - asked_at
             yield moment
             if moment.status in ENDED:
                 return
             now = time.monotonic()
             if self._deadline is not None and now >= self._deadline:
                 return
-            pause = max(POLL_SECONDS, COST_FACTOR * (now - asked_at) if self._console is not None else 0.0)
+            pause = max(POLL_SECONDS, COST_FACTOR * cost if self._console is not None else 0.0)
             if self._deadline is not None:
                 pause = min(pause, max(0.0, self._deadline - now))
             time.sleep(min(pause, 5.0))
@@ -140,23 +143,24 @@ class Follower:
                     moment = next(moments, None)
             if ask is None:
                 return status
-            self._put(ask, console)
+            self._put(ask)
 
     def _to_put(self, moment: RunMoment) -> AskSummary | None:
         if not sys.stdin.isatty() or moment.status in ENDED:
             return None
         return next((ask for ask in moment.asks if ask.ask_id not in self._asked), None)
 
-    def _put(self, ask: AskSummary, console: Console) -> None:
+    def _put(self, ask: AskSummary) -> None:
         """The person at this terminal is asked; what they say is the answer unless somebody was faster."""
         self._asked.add(ask.ask_id)
-        console.print(f"{one_line(self._agent)} asks:", style="magenta", markup=False, end=" ")
+        choices = answers_words(ask)
+        question = one_line(f"{self._agent} asks: {ask.question}") + (f" [{choices}]" if choices else "")
         while True:
-            words = click.prompt(one_line(ask.question), err=True)
+            words = click.prompt(question, prompt_suffix=" ", err=True)
             with contextlib.suppress(ValueError):
                 value = read_answer(ask, words)
                 break
-            console.print("That is not an answer to this question.", style="yellow")
+            say("That is not an answer to this question.")
         self._app.asks.answer(ask.ask_id, value, by=person())
 
     def _tell_lines(self, console: Console) -> str:

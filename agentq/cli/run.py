@@ -160,7 +160,7 @@ def show_outcome(handle: Any, agent: str, status: str, *, as_json: bool) -> int:
         return 0 if error is None else FAILED
     from agentq.console.report import report
     from agentq.console.timeline import timeline
-    from agentq.console.words import open_console
+    from agentq.console.words import counted, open_console
 
     console = open_console()
     if error is None:
@@ -171,7 +171,7 @@ def show_outcome(handle: Any, agent: str, status: str, *, as_json: bool) -> int:
     if steps:
         console.print()
         console.print(
-            f"Run {handle.id}: {agent} {status}, {usage_words(handle)}{len(steps)} steps",
+            f"Run {handle.id}: {agent} {status}, {usage_words(handle)}{counted(len(steps), 'step')}",
             style="bold",
             markup=False,
             soft_wrap=True,

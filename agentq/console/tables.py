@@ -163,7 +163,7 @@ def event_line(event: Event) -> Text:
         (plain(event.kind), "bold"),
     )
     if event.name:
-        line.append(f" {plain(event.name)}")
+        line.append(f" {short_name(event.name)}")
     if event.step_id:
         line.append(f" {short_id(event.step_id)}", style="dim")
     if event.worker:

@@ -62,9 +62,20 @@ def duration(span: timedelta | float | None) -> str:
     return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
 
 
+def counted(number: int, word: str) -> str:
+    """The number with its word: `1 step`, `2 steps`."""
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
 def ago(moment: datetime | None, now: datetime) -> str:
-    """How long before `now` the moment was, `-` when unknown."""
-    return "-" if moment is None else f"{duration(now - moment)} ago"
+    """How long before `now` the moment was, in one unit; `-` when unknown."""
+    if moment is None:
+        return "-"
+    seconds = max(0.0, (now - moment).total_seconds())
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size:.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"
 
 
 def short_id(identity: str) -> str:

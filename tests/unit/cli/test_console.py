@@ -9,7 +9,7 @@ from agentq.console.live import LiveView, RunMoment, count_by_name
 from agentq.console.report import report
 from agentq.console.tables import event_line, runs_table, steps_table
 from agentq.console.timeline import stages_of, timeline
-from agentq.console.words import duration, one_line, open_console, plain
+from agentq.console.words import ago, duration, one_line, open_console, plain
 from agentq.core.models import Event, RunSummary, StepSummary
 from tests.unit.cli.made import BEGIN, at, plain_console, rendered, step
 
@@ -37,6 +37,14 @@ def fan_out() -> list[StepSummary]:
 )
 def test_durations(seconds: float | None, words: str) -> None:
     assert duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "0 s ago"), (59, "59 s ago"), (61, "1 min ago"), (7300, "2 h ago"), (200_000, "2 d ago")],
+)
+def test_ages_have_one_unit(seconds: float, words: str) -> None:
+    assert ago(BEGIN, at(seconds)) == words
 
 
 def test_text_of_documents_cannot_steer_the_terminal() -> None:

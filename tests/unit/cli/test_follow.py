@@ -6,8 +6,10 @@ import io
 import time
 from collections.abc import Sequence
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
+import click
 import pytest
 from rich.console import Console
 
@@ -107,3 +109,31 @@ def test_without_a_console_steps_are_not_asked_for() -> None:
 def test_the_time_may_be_over_before_the_run_is() -> None:
     status, _ = followed(FakeHandle("running"), timeout=timedelta(0))
     assert status == "running"
+
+
+def test_a_person_at_the_terminal_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = ["perhaps", "yes"]
+    asked: list[str] = []
+    answered: list[tuple[str, object]] = []
+
+    def prompt(question: str, **_options: object) -> str:
+        asked.append(question)
+        return said.pop(0)
+
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr(click, "prompt", prompt)
+    monkeypatch.setattr(
+        FakeApp, "answer", lambda _app, ask_id, value, *, by: answered.append((ask_id, value)), raising=False
+    )
+    ask = AskSummary(
+        ask_id="a-1",
+        run_id="r",
+        agent="research",
+        question="Publish?",
+        answer_schema={"type": "boolean"},
+        asked_at=BEGIN,
+    )
+    status, _ = followed(FakeHandle("parked", "parked", "succeeded"), ask, terminal=True)
+    assert status == "succeeded"
+    assert asked == ["research asks: Publish? [yes | no]"] * 2
+    assert answered == [("a-1", True)]
