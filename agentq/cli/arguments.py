@@ -140,7 +140,10 @@ def _sample(name: str, entry: Mapping[str, Any]) -> str:
     types = _types(entry)
     if "string" in types:
         return {"folder": "docs", "path": "docs/index.md"}.get(name, '"some text"')
-    for kind, sample in (("integer", "3"), ("number", "0.5"), ("boolean", "true"), ("array", "'[1, 2]'")):
+    if "array" in types:
+        item = '"a", "b"' if _admits(_item_entry(entry), "string") else "1, 2"
+        return f"'[{item}]'"
+    for kind, sample in (("integer", "3"), ("number", "0.5"), ("boolean", "true")):
         if kind in types:
             return sample
     return '\'{"some": "JSON"}\''

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import pytest
 
-from agentq.cli.arguments import describe_parameters, parse_arguments
+from agentq.cli.arguments import describe_parameters, example, parse_arguments
 from agentq.cli.errors import CommandRefused
 
 PARAMETERS: dict[str, dict[str, Any]] = {
@@ -97,3 +98,21 @@ def test_help_names_kind_and_default() -> None:
     assert rows["--question STRING"] == "required"
     assert rows["--max-files INTEGER"] == "default: 10"
     assert rows["--note STRING"] == "default: null"
+
+
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        ({"type": "string"}, '"some text"'),
+        ({"type": "array", "items": {"type": "string"}}, """'["a", "b"]'"""),
+        ({"type": "array", "items": {"type": "integer"}}, "'[1, 2]'"),
+        ({"type": "integer"}, "3"),
+        ({"enum": ["red", "blue"]}, "red"),
+        ({"type": "object"}, """'{"some": "JSON"}'"""),
+    ],
+)
+def test_the_example_would_be_understood(schema: dict[str, Any], words: str) -> None:
+    parameters = {"given": {"schema": schema, "required": True, "position": 0}}
+    assert example("a", parameters) == f"Example: agentq run a --given {words}"
+    told = shlex.split(example("a", parameters).removeprefix("Example: agentq run a "))
+    assert parse_arguments("a", parameters, told)["given"]
