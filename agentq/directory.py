@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from agentq.core.answers import check_answer
 from agentq.core.codec import dumps, loads
 from agentq.core.errors import RunNotFound, UnknownAgent, UsageError
 from agentq.core.models import AskSummary, RunSummary
+from agentq.core.schema import check_value
 from agentq.engine.assembly import agents_of
 from agentq.engine.handle import Handle
 from agentq.engine.remote import remote_agent
@@ -104,7 +104,7 @@ class Asks:
                 "`agentq asks list` shows the open ones."
             )
         root, ask = found
-        check_answer(ask.answer_schema, value, question=ask.question)
+        check_value(ask.answer_schema, value, name=ask.question, step="ask")
         reply, standing = self._toolkit.store.answer(root, ask_id, dumps(value), by=by)
         if reply in ("unknown", "ended"):
             raise UsageError(f"Ask {ask_id!r} is closed: its run went on without an answer.")

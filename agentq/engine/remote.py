@@ -7,7 +7,6 @@ from typing import Any, NoReturn
 
 from celery import Celery
 
-from agentq.core.codec import to_jsonable
 from agentq.core.errors import UsageError
 from agentq.core.schema import check_call
 from agentq.engine.options import StepOptions, budget_limits
@@ -23,7 +22,7 @@ class AnnouncedSchema:
 
     def encode(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         """Return the arguments as JSON can hold them; raises InvalidArguments for what the agent does not take."""
-        return check_call(self._announced, self._name, to_jsonable(list(args)), to_jsonable(dict(kwargs)))
+        return check_call(self._announced, self._name, list(args), dict(kwargs))
 
     def decode_result(self, value: Any) -> Any:
         """Return the result as it came: its type is known where the code is."""
