@@ -44,8 +44,6 @@ class Choice(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     quotations: list[Quotation]
-    added: list[str] = []
-    """The terms that refined the question, as the documents say them."""
     notes: list[str] = []
 
 
@@ -86,7 +84,7 @@ def search_part(part: Part, query: Query) -> Found:
 
 
 @step(pool="tools", retry=Retry(attempts=4), timeout=timedelta(minutes=2))
-def choose_quotations(folder: str, finalists: list[tuple[float, Candidate]], added: list[str], most: int) -> Choice:
+def choose_quotations(folder: str, finalists: list[tuple[float, Candidate]], most: int) -> Choice:
     """The join: a handful of good and different quotations, each checked against its file once more."""
     notes: list[str] = []
     kept: list[Quotation] = []
@@ -97,7 +95,7 @@ def choose_quotations(folder: str, finalists: list[tuple[float, Candidate]], add
             kept.append(quotation)
         else:
             notes.append(f"A quotation of {quotation.file}:{quotation.line} was left out: {reason}.")
-    return Choice(quotations=kept, added=choosing.spoken(added, finalists), notes=notes)
+    return Choice(quotations=kept, notes=notes)
 
 
 @step(pool="model", retry=MODEL_RETRY, timeout=timedelta(minutes=3))
@@ -183,7 +181,7 @@ async def _search(
     unread += [one for survey in surveys for one in survey.unread]
     notes += [note for survey in surveys for note in survey.notes]
     query = refining.refine(first, surveys, parts=len(parts))
-    added = [term for term in query.weights if term not in first.weights]
+    added = refining.spoken((term for term in query.weights if term not in first.weights), surveys)
     searched = refining.total(surveys, parts=len(parts), files=_read(found, unread))
     run.emit("refined", terms=added, passages=searched.passages)
     finalists: list[tuple[float, Candidate]] = []
@@ -193,7 +191,7 @@ async def _search(
     if not finalists:
         reason = reporting.why_nothing(folder, asked.values(), searched)
         return reporting.finished_report(question, reason, searched=searched, unread=unread, notes=notes)
-    choice = await run.call(choose_quotations, folder, finalists, added, MORE if plan.model else FEW)
+    choice = await run.call(choose_quotations, folder, finalists, MORE if plan.model else FEW)
     notes += [*choice.notes, *reporting.few_found(choice.quotations)]
     written = await _write(run, question, plan, choice.quotations, notes)
     lead = reporting.NO_MODEL if plan.model is None else reporting.MODEL_FAILED
@@ -204,7 +202,7 @@ async def _search(
         searched=searched,
         unread=unread,
         method="model" if written is not None else "quotations",
-        refined_with=choice.added,
+        refined_with=added,
         sub_questions=plan.sub_questions,
         notes=notes,
     )

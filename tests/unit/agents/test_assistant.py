@@ -9,13 +9,14 @@ from agentq.testing import run_here
 
 from tests.fixtures.model_server import Line, ModelServer, Script, model_server
 from workers.agents import assistant as module
+from workers.agents import tools
 from workers.agents.assistant import assistant
 
 CORPUS = Path(__file__).parents[2] / "fixtures" / "corpus"
 
 
 def solve(task: str, script: Script, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ModelServer]:
-    monkeypatch.setenv("AGENTQ_TOOLS_ROOT", str(CORPUS))
+    monkeypatch.setattr(tools, "tools_root", CORPUS.resolve)
     with model_server(script) as server:
         monkeypatch.setenv("AGENTQ_MODEL_URL", server.url)
         monkeypatch.setenv("AGENTQ_MODEL_NAME", "tiny")

@@ -26,7 +26,8 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ask(question: str, folder: Path | str) -> Report:
-    return asyncio.run(run_here(research, question, str(folder)))
+    report: Report = asyncio.run(run_here(research, question, str(folder)))
+    return report
 
 
 def test_a_question_is_answered_by_quotations() -> None:

@@ -102,16 +102,6 @@ def _support(finalists: Sequence[tuple[float, Candidate]]) -> dict[str, float]:
     return {file: value / most for file, value in sums.items()}
 
 
-def spoken(terms: Sequence[str], finalists: Sequence[tuple[float, Candidate]]) -> list[str]:
-    """Each term as the word by which the finalists say it most often; the term itself where none does."""
-    forms: dict[str, Counter[str]] = {term: Counter() for term in terms}
-    for _, candidate in finalists:
-        for word in words.WORD.findall(candidate.text.lower()):
-            if (term := words.stem(word)) in forms:
-                forms[term][word] += 1
-    return [max(sorted(seen), key=seen.__getitem__) if (seen := forms[term]) else term for term in terms]
-
-
 def quotation(value: float, candidate: Candidate) -> Quotation:
     """The candidate as the report shows it."""
     return Quotation(

@@ -97,6 +97,8 @@ class Survey(_Value):
     frequency: dict[str, int] = {}
     """In how many passages each asked term occurs."""
     hints: list[Hint] = []
+    forms: dict[str, str] = {}
+    """The hints' terms as the documents write them, where that is not the term itself."""
     unread: list[Unread] = []
     notes: list[str] = []
 
@@ -161,7 +163,7 @@ class Report(_Value):
     method: Literal["quotations", "model", "none"] = "none"
     """Who wrote the answer; `none`: there was nothing to answer from."""
     refined_with: list[str] = []
-    """Terms (stems) that round one added to the question's own."""
+    """Words that round one added to the question's own."""
     sub_questions: list[str] = []
     """What a model made of the question; empty without one."""
     notes: list[str] = []

@@ -89,6 +89,11 @@ def refine(query: Query, surveys: Sequence[Survey], *, parts: int) -> Query:
     )
 
 
+def spoken(terms: Iterable[str], surveys: Sequence[Survey]) -> list[str]:
+    """Each term as the first part that knows it writes it."""
+    return [next((one.forms[term] for one in surveys if term in one.forms), term) for term in terms]
+
+
 def _added(
     best: Sequence[tuple[float, Hint]], surveys: Sequence[Survey], known: set[str]
 ) -> list[tuple[str, float, float]]:

@@ -10,7 +10,7 @@ import heapq
 import math
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 from workers.agents.retrieval import passages, words
@@ -164,6 +164,7 @@ def survey_part(part: Part, query: Query) -> Survey:
         passages=tally.passages,
         frequency=dict(sorted(tally.frequency.items())),
         hints=[_hint(file, match, counts) for _, _, file, match in sorted(best, reverse=True)],
+        forms=_forms(match for *_, match in best),
         unread=unread,
         notes=notes,
     )
@@ -177,6 +178,15 @@ def _hint(file: str, match: Match, counts: Mapping[str, int]) -> Hint:
         terms={term: counts.get(term, 1) for term in kept},
         worth=passages.worth(match.sentence.text),
     )
+
+
+def _forms(found: Iterable[Match]) -> dict[str, str]:
+    forms: dict[str, str] = {}
+    for match in found:
+        for word in words.WORD.findall(match.sentence.text.lower()):
+            if (term := words.stem(word)) != word and term in match.terms:
+                forms.setdefault(term, word)
+    return forms
 
 
 def _term_counts(spoken: Mapping[str, int], wanted: set[str]) -> dict[str, int]:
