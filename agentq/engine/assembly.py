@@ -17,7 +17,7 @@ from kombu.entity import Queue
 from agentq.core.errors import InvalidSetting
 from agentq.engine import capture, joins
 from agentq.engine.attempt import Attempt
-from agentq.engine.binding import Binding, bind
+from agentq.engine.binding import Binding, bind, find_binding
 from agentq.engine.bootsteps import Terms, attach
 from agentq.engine.connection import fuse
 from agentq.engine.dispatch import COLLECT_TASK
@@ -44,6 +44,7 @@ def bind_app(
 
     ``celery_url`` is asked for when the configuration is read: in it a private server may be started.
     """
+    first = find_binding(app) is None
     bind(app, binding)
     fuse(app, open_store)
     attach(app, terms)
@@ -67,7 +68,8 @@ def bind_app(
     def register(sender: Any = None, **_kwargs: Any) -> None:
         declare_queues(app, binding)
 
-    _register_internal_steps(app)
+    if first:
+        _register_internal_steps(app)
     if app.configured:
         configure()
     else:

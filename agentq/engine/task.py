@@ -190,12 +190,22 @@ class Step(Task, Generic[P, R]):
     def start_on_commit(self, *args: P.args, **kwargs: P.kwargs) -> None:
         """Queue the step when Django's current transaction commits; at once where there is none.
 
-        Needs Django. Celery's ``delay_on_commit`` beside it belongs to its own Django task class.
+        Needs Django. The arguments are checked at once.
         """
         from django.db import transaction
 
         self.schema.encode(list(args), dict(kwargs))
         transaction.on_commit(lambda: self.apply_async(args, kwargs))
+
+    def delay_on_commit(self, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Do what Celery's own Django task class does under this name."""
+        self.apply_async_on_commit(args, kwargs)
+
+    def apply_async_on_commit(self, *args: Any, **kwargs: Any) -> None:
+        """Do what Celery's own Django task class does under this name; takes what ``apply_async`` takes."""
+        from django.db import transaction
+
+        transaction.on_commit(lambda: self.apply_async(*args, **kwargs))
 
     # -- what Celery's own ways out would publish is caught for the commit
 

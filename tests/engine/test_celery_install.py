@@ -8,6 +8,7 @@ from types import ModuleType
 import pytest
 from celery import Celery
 
+import agentq
 from tests.kit.library import TIMEOUT
 from tests.kit.projects import load_module
 from tests.kit.server import PrivateServer
@@ -39,7 +40,8 @@ def test_nothing_of_celery_is_patched(existing: ModuleType) -> None:
     assert Celery.send_task.__module__ == "celery.app.base"
 
 
-def test_installing_twice_is_the_same(existing: ModuleType) -> None:
-    import agentq
-
-    assert agentq.install(existing.app) is existing.queue
+def test_a_second_installation_replaces_the_first(existing: ModuleType) -> None:
+    again = agentq.install(existing.app)
+    handle = existing.nine_times.start(2)
+    assert again.runs.get(handle.id).get(timeout=TIMEOUT) == 18
+    assert again.agents["existing.nine_times"].start(3).get(timeout=TIMEOUT) == 27

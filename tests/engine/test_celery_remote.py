@@ -97,7 +97,7 @@ def test_an_unknown_name_is_refused_at_once(remote: Any, serving: PrivateServer)
     [
         (("three",), {}, "limit"),
         ((), {}, "limit"),
-        ((1, 2), {}, ""),
+        ((1, 2), {}, "fan"),
         ((), {"limit": 1, "colour": "red"}, "colour"),
     ],
 )
