@@ -323,7 +323,7 @@ def _end_server(folder: Path, where: int, alive: int, server: int) -> None:
     # another server's, so the old one, whose data are gone, may not end by itself.
     gently = [signal.SIGTERM] if _is_at(folder, where) else []
     for number in (*gently, signal.SIGKILL):
-        if try_lock(alive):
+        if try_lock(alive) or server <= 0:
             return
         try:
             os.kill(server, number)
