@@ -14,7 +14,7 @@ from celery.exceptions import Ignore, Reject, Retry
 from celery.utils.log import get_logger
 
 from agentq.core.codec import dumps, to_jsonable
-from agentq.core.errors import RunCancelled, StaleHolder
+from agentq.core.errors import RunCancelled, StaleHolder, StepTimeout
 from agentq.core.models import Usage
 from agentq.engine import capture, joins, outcome, realloop
 from agentq.engine.binding import Binding, TurnEnd
@@ -151,7 +151,11 @@ class Attempt:
 
     def invoke(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call the step's function once, in place; an ``async def`` one on the process's event loop."""
-        return in_place(self.task.run(*args, **kwargs), self.soft_limit)
+        try:
+            return in_place(self.task.run(*args, **kwargs), self.soft_limit)
+        except realloop.Overdue as overdue:
+            limit = self.soft_limit.total_seconds() if self.soft_limit is not None else 0.0
+            raise StepTimeout(step=self.task.name, step_id=self.step_id, seconds=limit) from overdue
 
     @property
     def soft_limit(self) -> timedelta | None:
