@@ -167,9 +167,8 @@ class Follower:
         status, told_notes = "", 0
         for moment in self._moments():
             elapsed = f"{duration(moment.now - moment.began):>8}"
-            if moment.status != status:
-                status = moment.status
-                _line(console, f"{elapsed}  {one_line(moment.agent)} {short_id(moment.run_id)} {status}")
+            if moment.status != status and moment.status not in ENDED:
+                self._tell_status(console, moment, elapsed)
             for note in self._notes[told_notes:]:
                 _line(console, f"{elapsed}  {one_line(note)}")
             told_notes = len(self._notes)
@@ -181,7 +180,13 @@ class Follower:
                         f"{elapsed}  asks: {one_line(ask.question)}  (agentq asks answer {ask.ask_id} VALUE)",
                     )
             self._tell_counts(console, moment, elapsed)
+            if moment.status != status and moment.status in ENDED:
+                self._tell_status(console, moment, elapsed)
+            status = moment.status
         return status
+
+    def _tell_status(self, console: Console, moment: RunMoment, elapsed: str) -> None:
+        _line(console, f"{elapsed}  {one_line(moment.agent)} {short_id(moment.run_id)} {moment.status}")
 
     def _tell_counts(self, console: Console, moment: RunMoment, elapsed: str) -> None:
         now = time.monotonic()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -100,7 +101,7 @@ class OwnWorkers:
         self._notes.append(f"No worker serves {words}: started {number} for this run.")
 
     def _argv(self, plan: WorkerPlan) -> list[str]:
-        self._labels.append(new_label(plan))
+        self._labels.append(f"own-{uuid.uuid4().hex[:6]}" if len(plan.pools) > 1 else new_label(plan))
         return worker_argv(plan, self._session.celery_spec, label=self._labels[-1], log_level="WARNING")
 
     def _keep(self, name: str, line: str) -> None:

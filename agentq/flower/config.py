@@ -7,13 +7,12 @@ come after it and win.
 
 from __future__ import annotations
 
-import os
-from functools import cache
-from pathlib import Path
 from typing import Any
 
+import click
 from flower.views.tasks import TASK_COLUMNS
 
+from agentq.engine.binding import binding_of
 from agentq.flower.columns import COLUMNS, AgentNames, describe_task
 
 natural_time = True
@@ -22,19 +21,17 @@ tasks_columns = "name,uuid,run_id,agent,step,state,received,runtime,worker"
 TASK_COLUMNS.update(COLUMNS)
 
 
-@cache
-def _store() -> Any:
-    from agentq.cli.locate import decide_app, load_app
-
-    return load_app(decide_app(None, environ=os.environ, cwd=Path.cwd())).store
+# Read now: this file runs inside Celery's command, whose context knows the app that was named to it.
+_capp = click.get_current_context().obj.app
 
 
 def _agent_of(run_id: str) -> str | None:
+    store = binding_of(_capp).store
     # Looked at first, because a run without a record would be searched for among all.
-    if not _store().record(run_id, run_id):
+    if not store.record(run_id, run_id):
         return None
-    summary = _store().run(run_id)
-    return None if summary is None else str(summary.agent)
+    summary = store.run(run_id)
+    return None if summary is None else summary.agent
 
 
 _names = AgentNames(_agent_of)
