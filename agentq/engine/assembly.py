@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from celery import Celery
 from celery.canvas import maybe_signature
 from kombu.entity import Queue
 
-from agentq.core.errors import InvalidSetting
+from agentq.core.errors import AgentqError, InvalidSetting
 from agentq.engine import capture, joins
 from agentq.engine.attempt import Attempt
 from agentq.engine.binding import Binding, bind, find_binding
@@ -25,6 +25,11 @@ from agentq.engine.messages import HEADER
 from agentq.engine.task import Agent, Step
 from agentq.engine.this_step import current_attempt
 from agentq.store import Store
+from agentq.store.client import normalise
+from agentq.store.wire import redacted
+
+BACKEND = "agentq.engine.backend:Backend"
+"""As Celery names a backend class of another package."""
 
 DEFAULT_CONNECTION_RETRIES = 100
 """Celery's default; a worker that gives up after it would need somebody to start it when the server is back."""
@@ -51,10 +56,16 @@ def bind_app(
 
     def configure(sender: Any = None, source: Any = None, **_kwargs: Any) -> None:
         conf = source if source is not None else app.conf
-        url = celery_url()
+        try:
+            url = celery_url()
+            _check_backend(conf.result_backend, url)
+        except AgentqError as error:
+            # Celery's signals swallow what a receiver raises: it is raised when the app first uses agentq.
+            binding.failure = error
+            return
         if not conf.broker_url:
             conf.broker_url = url
-        conf.result_backend = f"agentq.engine.backend:Backend+{url.removeprefix('redis+')}"
+        conf.result_backend = f"{BACKEND}+{url.removeprefix('redis+')}"
         conf.worker_prefetch_multiplier = 1
         # What runs is fenced by its holder: a lost connection is no reason to cut it off, nor to take less afterwards.
         conf.worker_enable_prefetch_count_reduction = False
@@ -78,6 +89,28 @@ def bind_app(
         register()
     else:
         app.on_after_finalize.connect(register, weak=False)
+
+
+def _check_backend(given: Any, url: str) -> None:
+    """Return if results may stand where the records do; raises InvalidSetting when the app wants them elsewhere."""
+    if not given or str(given).startswith(BACKEND):
+        return
+    if urlsplit(str(given)).scheme not in REDIS_SCHEMES or _place(str(given)) != _place(url):
+        raise InvalidSetting(
+            name="result_backend",
+            value=redacted(str(given)),
+            reason="agentq writes results in one instant with its records, so they stand on the broker's Redis, in "
+            f"the same database: set result_backend to the broker's URL ({redacted(url)}), or leave it out",
+        )
+
+
+def _place(url: str) -> tuple[str, int, str, str]:
+    """Return host, port, path of the socket, and database of a Redis URL: what tells two servers apart."""
+    parts = urlsplit(normalise(url))
+    if parts.scheme == "unix":
+        return "", 0, parts.path, dict(parse_qsl(parts.query)).get("db", "0")
+    database = parts.path.strip("/") or dict(parse_qsl(parts.query)).get("db", "0")
+    return f"{parts.scheme}://{parts.hostname}", parts.port or 6379, "", database
 
 
 def broker_address(app: Celery) -> str | None:

@@ -68,7 +68,7 @@ class Attempt:
         self.request = request
         self.ours: dict[str, Any] = getattr(request, HEADER, None) or {}
         self.parent: str | None = self.ours.get("pr")
-        self.run_id = self.parent or holder.id
+        self.run_id = holder.id if task.is_agent or self.parent is None else self.parent
         self.step_id = holder.id
         self.number = int(self.ours.get("n", 1))
         self.spent: list[Usage] = []

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
-from agentq.core.errors import UsageError
+from agentq.core.errors import AgentqError, UsageError
 from agentq.core.pools import PoolSpec
 from agentq.store import Store
 
@@ -75,6 +75,7 @@ class Binding:
         middleware: outermost first.
         run_turn: runs one turn of an agent; set by assembly, since the engine must not know the runtime.
         limits: default limits.
+        failure: why the app's configuration cannot be used.
     """
 
     open_store: Callable[[], Store]
@@ -83,10 +84,13 @@ class Binding:
     middleware: list[Middleware] = field(default_factory=list)
     run_turn: Callable[[Attempt], TurnEnd] | None = None
     limits: Limits = Limits()
+    failure: AgentqError | None = None
 
     @property
     def store(self) -> Store:
-        """The store of this app."""
+        """The store of this app; raises what made its configuration fail."""
+        if self.failure is not None:
+            raise self.failure
         return self.open_store()
 
     @property
@@ -111,6 +115,8 @@ def binding_of(app: Any) -> Binding:
         raise UsageError(
             f"agentq is not installed in the Celery app {name!r}: call agentq.install(app), or use AgentQ."
         )
+    if found.failure is not None:
+        raise found.failure
     return found
 
 

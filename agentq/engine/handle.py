@@ -173,7 +173,7 @@ class EventStream:
                 ended = not self._follow or self._ended()
                 while lines := store.events(root, after=after):
                     after = lines[-1].offset
-                    yield from lines
+                    yield from filter(self._belongs, lines)
                 if ended:
                     return
         finally:
@@ -189,13 +189,19 @@ class EventStream:
             for event in lines:
                 after = event.offset
                 wait = 0.02
-                yield event
+                if self._belongs(event):
+                    yield event
             if lines:
                 continue
             if ended:
                 return
             await asyncio.sleep(wait)
             wait = min(wait * 1.5, 0.25)
+
+    def _belongs(self, event: Event) -> bool:
+        """A root run's history is its whole tree's; a sub-agent's is what names it."""
+        handle = self._handle
+        return handle.id == handle.root or handle.id in (event.run_id, event.step_id)
 
     def _ended(self) -> bool:
         record = self._handle.store.record(self._handle.root, self._handle.id)
