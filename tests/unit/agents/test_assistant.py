@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 
 import pytest
-from agentq.testing import run_here
 
+from agentq.testing import run_here
 from tests.fixtures.model_server import Line, ModelServer, Script, model_server
 from workers.agents import assistant as module
 from workers.agents import tools

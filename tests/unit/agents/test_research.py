@@ -5,9 +5,9 @@ import json
 from pathlib import Path
 
 import pytest
-from agentq.testing import run_here
 
 from agentq.core.errors import InvalidArguments
+from agentq.testing import run_here
 from tests.fixtures.documents import pdf
 from tests.fixtures.model_server import Asked, Line, model_server
 from workers.agents.research import research

@@ -145,5 +145,12 @@ def test_the_same_text_in_many_files_is_quoted_once(tmp_path: Path) -> None:
     assert len(ask("Where is the journal kept?", tmp_path)) == 1
 
 
+def test_a_sentence_in_every_file_does_not_crowd_out_the_rest(tmp_path: Path) -> None:
+    for number in range(300):
+        (tmp_path / f"{number:03}.md").write_text("A journal that is kept well is kept in the cellar, it is said.\n")
+    (tmp_path / "last.md").write_text("The house has a journal of its own.\n\nIn the cellar it keeps wine only.\n")
+    assert {one.file for one in ask("Where is the journal kept?", tmp_path)} == {"000.md", "last.md"}
+
+
 def test_equal_folders_give_equal_answers() -> None:
     assert ask(QUESTION, CORPUS) == ask(QUESTION, CORPUS)

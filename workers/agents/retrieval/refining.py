@@ -73,6 +73,10 @@ def refine(query: Query, surveys: Sequence[Survey], *, parts: int) -> Query:
         key=lambda item: item[:3],
         reverse=True,
     )
+    distinct: dict[tuple[str, ...], tuple[float, int, int, Hint]] = {}
+    for item in ranked:  # the same sentence in many files (a licence, a footer) is one voice
+        distinct.setdefault(tuple(item[3].terms), item)
+    ranked = list(distinct.values())
     added = _added([(item[0], item[3]) for item in ranked[:FEEDBACK]], surveys, set(query.weights))
     strongest = max((weight for _, weight, _ in added), default=1.0)
     weights = dict(query.weights)

@@ -11,7 +11,7 @@ import math
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from workers.agents.retrieval import passages, words
 from workers.agents.retrieval.models import Candidate, Found, Hint, Part, Query, Slice, Survey, Unread
@@ -139,32 +139,62 @@ def _gain(term: str, frequencies: Mapping[str, float], query: Query) -> float:
     return query.weights.get(term, 0.0) * query.idf.get(term, 1.0) * tf * (K1 + 1) / (tf + K1) if tf else 0.0
 
 
+class Best(Generic[Kept]):
+    """The `keep` best of what is offered, each text once; of equal ones the first."""
+
+    def __init__(self, keep: int) -> None:
+        self._keep = keep
+        self._heap: list[tuple[float, int, Kept]] = []
+        self._texts: set[str] = set()
+        self._order = 0
+
+    def wants(self, value: float) -> bool:
+        """Would something of that value be kept?"""
+        return len(self._heap) < self._keep or value > self._heap[0][0]
+
+    def offer(self, value: float, text: str, item: Kept) -> None:
+        """Keep the item if it is among the best and its text is new."""
+        if not self.wants(value) or text in self._texts:
+            return
+        self._texts.add(text)
+        self._order -= 1  # unique, so that the heap never compares two items
+        entry = (value, self._order, item)
+        if len(self._heap) < self._keep:
+            heapq.heappush(self._heap, entry)
+        else:
+            heapq.heapreplace(self._heap, entry)
+
+    def ranked(self) -> list[Kept]:
+        """What was kept, best first."""
+        return [item for *_, item in sorted(self._heap, key=lambda entry: entry[:2], reverse=True)]
+
+
 def survey_part(part: Part, query: Query) -> Survey:
     """Round one: counts the asked terms and describes the part's best passages, without their text.
 
     A file that cannot be read is in `unread`; it never raises for what stands in the folder.
     """
     tally, spoken = Tally(), Counter[str]()
-    best: list[tuple[float, int, str, Match]] = []
+    best = Best[tuple[str, Match]](query.keep)
     unread: list[Unread] = []
     notes: list[str] = []
-    order = 0
     for slice_, text in _texts(part, unread, notes):
         some = False
         for match in matches(text.text, slice_, list(query.weights), tally):
-            some, order = True, order - 1
-            value = score(match.frequencies, query) * passages.worth(match.sentence.text)
-            if value > 0:
-                _push(best, (value, order, slice_.file, match), query.keep)
+            some = True
+            value = score(match.frequencies, query)
+            if best.wants(value) and (form := passages.worth(match.sentence.text)) > 0:
+                best.offer(value * form, match.sentence.text.casefold(), (slice_.file, match))
         if some:
             spoken.update(words.WORD.findall(text.text.lower()))
-    counts = _term_counts(spoken, {term for *_, match in best for term in match.terms})
+    found = best.ranked()
+    counts = _term_counts(spoken, {term for _, match in found for term in match.terms})
     return Survey(
         words=spoken.total(),
         passages=tally.passages,
         frequency=dict(sorted(tally.frequency.items())),
-        hints=[_hint(file, match, counts) for _, _, file, match in sorted(best, reverse=True)],
-        forms=_forms(match for *_, match in best),
+        hints=[_hint(file, match, counts) for file, match in found],
+        forms=_forms(match for _, match in found),
         unread=unread,
         notes=notes,
     )
@@ -200,40 +230,29 @@ def _term_counts(spoken: Mapping[str, int], wanted: set[str]) -> dict[str, int]:
 def search_part(part: Part, query: Query) -> Found:
     """Round two: the part's best passages by the refined question, and how many hold each of its terms."""
     tally = Tally()
-    best: list[tuple[float, int, str, Candidate]] = []
-    order = 0
+    best = Best[Candidate](query.keep)
     for slice_, text in _texts(part, [], []):
         for match in matches(text.text, slice_, list(query.weights), tally):
-            order -= 1
             value = score(match.frequencies, query)
-            if value < query.floor or (len(best) == query.keep and value <= best[0][0]):
+            if value < query.floor or not best.wants(value):
                 continue
             form = passages.worth(match.sentence.text)
-            if value * form >= query.floor and form > 0:
-                line = text.line + text.text.count("\n", 0, match.sentence.start)
-                candidate = Candidate(
-                    text=match.sentence.text,
-                    file=slice_.file,
-                    line=line,
-                    page=text.page,
-                    heading=match.heading,
-                    frequencies=match.frequencies,
-                    worth=form,
-                )
-                _push(best, (value * form, order, slice_.file, candidate), query.keep)
-    return Found(
-        frequency=dict(sorted(tally.frequency.items())),
-        candidates=[candidate for *_, candidate in sorted(best, key=lambda kept: kept[:2], reverse=True)],
+            if form > 0 and value * form >= query.floor:
+                candidate = _candidate(slice_, text, match, form)
+                best.offer(value * form, candidate.text.casefold(), candidate)
+    return Found(frequency=dict(sorted(tally.frequency.items())), candidates=best.ranked())
+
+
+def _candidate(slice_: Slice, text: Text, match: Match, worth: float) -> Candidate:
+    return Candidate(
+        text=match.sentence.text,
+        file=slice_.file,
+        line=text.line + text.text.count("\n", 0, match.sentence.start),
+        page=text.page,
+        heading=match.heading,
+        frequencies=match.frequencies,
+        worth=worth,
     )
-
-
-def _push(best: list[tuple[float, int, str, Kept]], item: tuple[float, int, str, Kept], keep: int) -> None:
-    # `order` is unique, so that a heap never compares two passages, and equal scores keep the order of the
-    # text.
-    if len(best) < keep:
-        heapq.heappush(best, item)
-    elif item[:2] > best[0][:2]:
-        heapq.heapreplace(best, item)
 
 
 def _texts(part: Part, unread: list[Unread], notes: list[str]) -> Iterator[tuple[Slice, Text]]:
