@@ -11,19 +11,15 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from celery import Celery
-from celery.canvas import maybe_signature
 from kombu.entity import Queue
 
 from agentq.core.errors import AgentqError, InvalidSetting
-from agentq.engine import capture, joins
-from agentq.engine.attempt import Attempt
 from agentq.engine.binding import Binding, bind, find_binding
 from agentq.engine.bootsteps import Terms, attach
 from agentq.engine.connection import fuse
-from agentq.engine.dispatch import COLLECT_TASK
+from agentq.engine.internal import register_internal_steps
 from agentq.engine.messages import HEADER
-from agentq.engine.task import Agent, Step
-from agentq.engine.this_step import current_attempt
+from agentq.engine.task import Agent
 from agentq.store import Store
 from agentq.store.client import normalise
 from agentq.store.wire import redacted
@@ -80,7 +76,7 @@ def bind_app(
         declare_queues(app, binding)
 
     if first:
-        _register_internal_steps(app)
+        register_internal_steps(app)
     if app.configured:
         configure()
     else:
@@ -161,22 +157,3 @@ def agents_of(app: Celery) -> dict[str, Agent[..., Any]]:
     """Return the agents among an app's tasks, by name; loads the modules that the app includes, as its workers do."""
     load_tasks(app)
     return {name: task for name, task in app.tasks.items() if getattr(task, "is_agent", False)}
-
-
-def _register_internal_steps(app: Celery) -> None:
-    """Register the step that sends a chord's body when it is more than one message, and the one that ends a group."""
-
-    def dispatch(body: Any, results: Any) -> None:
-        attempt = current_attempt.get()
-        with capture.capturing() as caught:
-            maybe_signature(body, app=app).apply_async((results,))
-        if isinstance(attempt, Attempt):
-            attempt.onward.merge(caught)
-
-    # Not shared: Celery would put a shared task of one app into every other app too, and warn of the double name.
-    app.task(dispatch, name=joins.DISPATCH_TASK, base=Step, shared=False, typing=False, ignore_result=True)
-
-    def collect(results: Any) -> Any:
-        return results
-
-    app.task(collect, name=COLLECT_TASK, base=Step, shared=False, typing=False)

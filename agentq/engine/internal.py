@@ -1,0 +1,51 @@
+"""The internal steps that canvas needs in every app: sending a body, ending a group, fanning out over a list."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from celery import Celery
+from celery.canvas import group, maybe_signature
+
+from agentq.core.errors import InvalidArguments
+from agentq.engine import capture
+from agentq.engine.attempt import Attempt
+from agentq.engine.dispatch import COLLECT_TASK
+from agentq.engine.joins import DISPATCH_TASK
+from agentq.engine.task import Step
+from agentq.engine.this_step import current_attempt
+
+FAN_OUT_TASK: Final = "agentq.fan_out"
+"""The internal step that becomes a group over the list that it gets."""
+
+
+def register_internal_steps(app: Celery) -> None:
+    """Register the internal steps in ``app``."""
+
+    def dispatch(body: Any, results: Any) -> None:
+        attempt = current_attempt.get()
+        with capture.capturing() as caught:
+            maybe_signature(body, app=app).apply_async((results,))
+        if isinstance(attempt, Attempt):
+            attempt.onward.merge(caught)
+
+    def collect(results: Any) -> Any:
+        return results
+
+    def fan_out(self: Step[..., Any], items: Any, step: Any) -> Any:
+        if not isinstance(items, list):
+            raise InvalidArguments(
+                step="fan_out", parameter="items", value=items, reason="the step before returns the list to map over"
+            )
+        if not items:
+            return []
+        signature = maybe_signature(step, app=app)
+        if self.request.is_eager:
+            return [signature.clone(args=(item,)).apply().get() for item in items]
+        return self.replace(group([signature.clone(args=(item,)) for item in items], app=app))
+
+    # Not shared: Celery would put a shared task of one app into every other app too, and warn of the double name.
+    common: dict[str, Any] = {"base": Step, "shared": False, "typing": False}
+    app.task(dispatch, name=DISPATCH_TASK, ignore_result=True, **common)
+    app.task(collect, name=COLLECT_TASK, **common)
+    app.task(fan_out, name=FAN_OUT_TASK, bind=True, **common)
