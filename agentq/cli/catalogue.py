@@ -15,16 +15,23 @@ def parameters_of(app: AgentQ, agent: str) -> Mapping[str, Mapping[str, Any]]:
 
 
 def agent_rows(app: AgentQ) -> list[dict[str, Any]]:
-    """What is known of each agent: name, version, pool, parameters."""
+    """What is known of each agent: name, version, pool, summary, parameters."""
     return [
         {
             "agent": name,
             "version": app.agents[name].agentq.version,
             "pool": app.agents.pool_of(name),
+            "summary": summary_of(app, name),
             "parameters": parameters_of(app, name),
         }
         for name in sorted(app.agents)
     ]
+
+
+def summary_of(app: AgentQ, agent: str) -> str:
+    """The first line of the agent's docstring, from its code or from what a worker announced."""
+    text = app.agents[agent].function.__doc__ or app.store.announced().get(agent, {}).get("doc") or ""
+    return str(text).strip().partition("\n")[0]
 
 
 def pools_of(app: AgentQ, agent: str) -> list[str]:

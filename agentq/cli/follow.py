@@ -66,7 +66,7 @@ class Follower:
         """The run's last status; one that is not among `ENDED` means that the time is over."""
         if self._console is None:
             return self._last(self._moments())
-        if not self._console.is_terminal:
+        if not self._console.is_terminal or self._console.is_dumb_terminal:
             return self._tell_lines(self._console)
         return self._show_live(self._console)
 

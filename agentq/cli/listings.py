@@ -34,9 +34,9 @@ def agents(session: Session, as_json: bool) -> int:
         say("No agent is known: the application has none, and no worker announced one.")
         return 0
     _print(
-        ("agent", "version", "pool", "parameters"),
-        [(row["agent"], row["version"] or "-", row["pool"] or "-", _options(row["parameters"])) for row in rows],
-        fold=("parameters",),
+        ("agent", "pool", "parameters", "what it does"),
+        [(row["agent"], row["pool"], _options(row["parameters"]), row["summary"]) for row in rows],
+        fold=("parameters", "what it does"),
     )
     return 0
 

@@ -62,7 +62,9 @@ class OwnWorkers:
         app = self._session.app
         first = app.agents.pool_of(agent)
         lacking = unserved(app, [first, *app.pools])
-        if first in lacking:
+        if first in lacking and agent not in app.celery.tasks:
+            self._notes.append(f"No worker serves {first}, and the agent's code is not here: the run waits for one.")
+        elif first in lacking:
             plans = plan_workers(app.pools, lacking, together=True)
             self._start([plan for plan in plans if first in plan.pools])
 

@@ -90,10 +90,12 @@ def _show_help(ctx: click.Context, session: Session, agent: str | None) -> int:
     click.echo(ctx.get_help())
     if agent is None:
         return 2 if not ctx.params.get("wants_help") else 0
-    from agentq.cli.catalogue import parameters_of
+    from agentq.cli.catalogue import parameters_of, summary_of
 
     formatter = ctx.make_formatter()
-    with formatter.section(f"Parameters of {agent}"):
+    with formatter.section(f"Agent {agent}"):
+        formatter.write_text(summary_of(session.app, agent))
+    with formatter.section("Its parameters"):
         formatter.write_dl(describe_parameters(parameters_of(session.app, agent)) or [("none", "")])
     click.echo("\n" + formatter.getvalue().rstrip())
     return 0

@@ -93,6 +93,8 @@ def list_runs(session: Session, agent: str | None, status: str | None, limit: in
 def show(session: Session, run_id: str, follow: bool, as_json: bool) -> int:
     """Show a run: its steps, its answer if it has one, and its timeline.
 
+    With --follow the exit code is the run's, as of "agentq run".
+
     Example:
       agentq runs show 3f2a81c0 --follow
     """
@@ -105,8 +107,9 @@ def show(session: Session, run_id: str, follow: bool, as_json: bool) -> int:
     if follow and status not in ENDED:
         status = _follow(session, handle, agent, as_json=as_json)
     if status in ENDED:
-        show_outcome(handle, agent, status, as_json=as_json)
-        return 0
+        code = show_outcome(handle, agent, status, as_json=as_json)
+        # Who follows waits for the run and wants its end; who looks has seen what was asked for.
+        return code if follow else 0
     if as_json:
         print_json(run_document(handle, agent, status, result=None, error=None))
         return 0

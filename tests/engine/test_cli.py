@@ -230,7 +230,8 @@ def test_signal_events_and_cancel(agentq: Command) -> None:
     lines = agentq("runs", "events", first, "--follow", "--json")[1].splitlines()
     assert [json.loads(line) for line in lines] == events
     assert agentq("runs", "cancel", second, "--why", "enough")[0] == 0
-    assert document(agentq("runs", "show", second, "--follow", "--json"))["status"] == "cancelled"
+    assert document(agentq("runs", "show", second, "--follow", "--json"), code=1)["status"] == "cancelled"
+    assert document(agentq("runs", "show", second, "--json"))["status"] == "cancelled"
 
 
 def test_listings(agentq: Command) -> None:
