@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import uuid
 from collections.abc import Iterable, Sequence
@@ -226,8 +227,10 @@ def agent_join(run: str, join_id: str, size: int, **options: Any) -> Join:
     return Join(root=run, id=join_id, size=size, parent=run, **options)
 
 
-def misplaced(bench: Bench, queues: Iterable[str] = ("q",)) -> list[str]:
+def misplaced(bench: Bench, queues: Iterable[str] = ("q",), *, duplicates: bool = False) -> list[str]:
     """Return what breaks custody: each record that is not in exactly the one place that its state names.
+
+    With ``duplicates`` lanes may hold further copies of messages, which nobody will take.
 
     A queued one is in a lane, a held one in its holder's hands, a delayed one among the timers, a parked one keeps
     its message in its record; a replaced or done one is nowhere.
@@ -254,12 +257,27 @@ def misplaced(bench: Bench, queues: Iterable[str] = ("q",)) -> list[str]:
             if "m" not in record:
                 problems.append(f"{step_id} is {state} without its message")
             if state == "p":
+                # Its next timer, under its own name.
                 found = [place for place in found if place != "l"]
+        if duplicates:
+            found = sorted(set(found)) if state == "q" else [place for place in found if place != "q"]
         wanted = {"q": ["q"], "h": [f"h:{record.get('w')}:{record.get('t')}"], "l": ["l"]}.get(state, [])
         if found != wanted:
             problems.append(f"{step_id} is {state} in generation {generation}, but stands in {found}")
-    problems += [f"{name} stands in {places}, which no record names" for name, places in where.items()]
+    for name, places in where.items():
+        if not (duplicates and set(places) == {"q"}):
+            problems.append(f"{name} stands in {places}, which no record names")
     return problems
+
+
+def break_rule(bench: Bench, rule: str, instead: str) -> None:
+    """Replace ``rule`` in the text of every script that has it, to see whether a check notices."""
+    scripts = bench.store.scripts
+    broken = {name: text.replace(rule, instead) for name, text in scripts.texts.items() if rule in text}
+    assert broken, f"no script has the rule {rule!r}"
+    for name, text in broken.items():
+        scripts.texts[name] = text
+        scripts.hashes[name] = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
 def _note(where: dict[tuple[str, str, str], list[str]], name: str, place: str) -> None:

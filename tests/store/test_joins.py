@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from typing import Any
 
 import pytest
 
@@ -144,7 +145,7 @@ class TestFanOut:
 
 
 class TestCanvas:
-    def open(self, bench: Bench, size: int, **options: object) -> None:
+    def open(self, bench: Bench, size: int, **options: Any) -> None:
         bench.store.offer([], [Join(root="g", id="g", size=size, body=bench.step("body", **options), members="[1]")])
 
     def test_the_last_branch_queues_the_body(self, bench: Bench) -> None:

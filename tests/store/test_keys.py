@@ -38,7 +38,7 @@ def test_lanes_are_kombus_own_lists(bench: Bench, queue: str, lane: int) -> None
 def test_results_lie_where_celery_looks() -> None:
     from celery.backends.base import KeyValueStoreBackend
 
-    assert module.RESULT_PREFIX == KeyValueStoreBackend.task_keyprefix
+    assert KeyValueStoreBackend.task_keyprefix == module.RESULT_PREFIX
 
 
 @pytest.mark.parametrize("kind", sorted(module._RUN_KEYS))

@@ -35,6 +35,7 @@ class TestRuns:
         summary = bench.store.run("run")
         assert summary is not None
         assert summary.status == shown
+        assert summary.started_at is not None
         assert summary.finished_at is not None
         assert summary.finished_at >= summary.started_at
 

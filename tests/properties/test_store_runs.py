@@ -1,0 +1,364 @@
+"""Runs under duplicates, lost replies and crashes: no signal and no wake is lost, and a stale turn writes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from agentq.core.errors import StaleHolder
+from agentq.store.refs import Join
+from tests.kit.server import PrivateServer
+from tests.store.bench import Bench, Got, break_rule, misplaced
+
+RUNS = ["run", "sub"]
+"""The second one is a child of the first, in its tree."""
+
+NAMES = st.sampled_from(["a", "b"])
+NUMBERS = st.integers(0, 10_000)
+REPEATS = st.integers(1, 2)
+HOUR_MS = 3_600_000
+
+
+@dataclass
+class Turn:
+    """A turn that some worker was given; ``stale`` once another owns the run."""
+
+    got: Got
+    seen: int
+    stale: bool = False
+
+
+@dataclass
+class Run:
+    """What the outside knows of a run."""
+
+    turns: list[Turn] = field(default_factory=list)
+    parked_seen: int | None = None
+    parked_waits: tuple[str, ...] = ()
+    log: list[dict[str, Any]] = field(default_factory=list)
+    signals: set[str] = field(default_factory=set)
+    forgotten: set[str] = field(default_factory=set)
+    ended: bool = False
+
+    @property
+    def current(self) -> Turn | None:
+        """The turn that owns the run."""
+        return self.turns[-1] if self.turns and not self.turns[-1].stale else None
+
+
+class Runs(RuleBasedStateMachine):
+    """Two agents, their steps, people outside, and time; ``bench`` is set by the test."""
+
+    bench: ClassVar[Bench]
+
+    @initialize()
+    def begin(self) -> None:
+        """Start the first agent on an empty server."""
+        self.bench.client.flushall()
+        self.enrolled = self.counter = 0
+        self.workers = [self.new_worker() for _ in range(2)]
+        self.runs = {name: Run() for name in RUNS}
+        self.steps: list[tuple[str, Got]] = []
+        self.asked: dict[str, str] = {}
+        self.answered: set[str] = set()
+        self.bench.store.offer([self.bench.agent("run")])
+
+    def new_worker(self) -> str:
+        """Enroll a worker under a fresh id."""
+        self.enrolled += 1
+        return self.bench.worker(f"w{self.enrolled}")
+
+    def fresh(self, stem: str) -> str:
+        """Return a name that was not used before."""
+        self.counter += 1
+        return f"{stem}{self.counter}"
+
+    # -- workers
+
+    @rule(at=st.integers(0, 1), slots=st.integers(1, 2))
+    def take(self, at: int, slots: int) -> None:
+        """Take turns and steps."""
+        for got in self.bench.take(self.workers[at], slots=slots):
+            if got.holder.id in RUNS:
+                run = self.runs[got.holder.id]
+                assert run.current is None, f"{got} runs beside {run.current}"
+                run.turns.append(Turn(got, seen=len(self.bench.log(got.holder.id, "run"))))
+                run.parked_seen = None
+            else:
+                self.steps.append((got.holder.id, got))
+
+    def turn(self, name: str, number: int) -> tuple[Run, Turn] | None:
+        """Return one of a run's turns, mostly the current one."""
+        run = self.runs[name]
+        if not run.turns:
+            return None
+        return run, run.turns[-1] if number % 3 else run.turns[number % len(run.turns)]
+
+    @rule(
+        name=st.sampled_from(RUNS),
+        number=NUMBERS,
+        kind=st.sampled_from(["step", "map", "sub", "local"]),
+        repeats=REPEATS,
+    )
+    def send(self, name: str, number: int, kind: str, repeats: int) -> None:
+        """Send an ask with its messages; when the reply is lost, send the same once more."""
+        chosen = self.turn(name, number)
+        if chosen is None:
+            return
+        turn = chosen[1]
+        ask = "sub" if kind == "sub" and name == "run" and "sub" not in self.asked else self.fresh("ask")
+        options: dict[str, Any] = {"asks": [json.dumps({"k": "ask", "id": ask})]}
+        if ask == "sub":
+            options["offers"] = [self.bench.agent("sub", root="run", parent="run", ask="sub")]
+        elif kind == "map":
+            options["joins"] = [Join(root="run", id=ask, size=2, parent=name)]
+            options["offers"] = [
+                self.bench.step(f"{ask}.{index}", root="run", parent=name, join=("run", ask), index=index)
+                for index in (0, 1)
+            ]
+        elif kind == "local":
+            options["results"] = [json.dumps({"k": "result", "id": ask, "s": "ok", "v": []})]
+        else:
+            options["offers"] = [self.bench.step(ask, root="run", parent=name, ask=ask)]
+        token, seen = self.fresh("token"), turn.seen
+        for _ in range(repeats):
+            try:
+                tail = self.bench.store.send(turn.got.holder, token=token, seen=seen, **options)
+            except StaleHolder:
+                assert turn.stale, f"{turn} owns its run and may not send"
+                return
+            assert not turn.stale, f"{turn} sends and owns nothing"
+            assert [json.loads(entry) for entry in tail] == self.bench.log(name, "run")[seen:]
+            turn.seen = seen + len(tail)
+            self.asked[ask] = name
+            if kind == "local":
+                self.answered.add(ask)
+
+    @rule(
+        name=st.sampled_from(RUNS),
+        number=NUMBERS,
+        waits=st.sets(NAMES),
+        timer=st.booleans(),
+        repeats=REPEATS,
+        stale_look=st.booleans(),
+    )
+    def park(self, name: str, number: int, waits: set[str], timer: bool, repeats: int, stale_look: bool) -> None:
+        """Park, after a look at the log or with what was seen at the last send."""
+        chosen = self.turn(name, number)
+        if chosen is None:
+            return
+        run, turn = chosen
+        if not stale_look and not turn.stale:
+            turn.seen = len(self.bench.log(name, "run"))
+        due = self.bench.store.now_ms() + HOUR_MS if timer else None
+        first = None
+        for _ in range(repeats):
+            try:
+                parked = self.bench.store.park(turn.got.holder, seen=turn.seen, due_ms=due, waits=sorted(waits))
+            except StaleHolder:
+                assert turn.stale, f"{turn} owns its run and may not park"
+                assert first is None, "a repeated park was answered otherwise"
+                return
+            assert first in (None, parked), "a repeated park was answered otherwise"
+            first = parked
+        if parked and not turn.stale:
+            turn.stale = True
+            run.parked_seen, run.parked_waits = turn.seen, tuple(waits)
+
+    @rule(name=st.sampled_from(RUNS), number=NUMBERS, late=st.booleans(), repeats=REPEATS)
+    def restart(self, name: str, number: int, late: bool, repeats: int) -> None:
+        """Go on as new; what the turn had not seen must be in the next log."""
+        chosen = self.turn(name, number)
+        if chosen is None or chosen[1].stale:
+            return
+        run, turn = chosen
+        if late:
+            self.signal(name, "a", False, 1)
+        before = self.bench.log(name, "run")
+        token = self.fresh("token")
+        for _ in range(repeats):
+            self.bench.store.restart(
+                turn.got.holder, token=token, seen=turn.seen, message='{"body":"next"}', version="1", carry=[]
+            )
+        turn.stale = True
+        after = self.bench.log(name, "run")
+        assert after[1:] == before[turn.seen :], "an input fell between two logs"
+        run.forgotten |= {entry["i"] for entry in before[: turn.seen] if entry["k"] == "signal"}
+        run.log = after
+
+    @rule(name=st.sampled_from(RUNS), number=NUMBERS)
+    def finish(self, name: str, number: int) -> None:
+        """End a run, seldom: most of the examples are about living ones."""
+        chosen = self.turn(name, number)
+        if chosen is None or number % 5:
+            return
+        run, turn = chosen
+        try:
+            self.bench.finish(turn.got.holder, entry=_result(name))
+        except StaleHolder:
+            assert turn.stale or run.ended
+        else:
+            assert run.ended or not turn.stale
+            turn.stale = run.ended = True
+            self.answered.add(name)
+
+    @rule(number=NUMBERS, repeats=REPEATS)
+    def finish_step(self, number: int, repeats: int) -> None:
+        """Commit any attempt of a step, also a stale one, also twice."""
+        if not self.steps:
+            return
+        step_id, got = self.steps[number % len(self.steps)]
+        for _ in range(repeats):
+            try:
+                self.bench.finish(got.holder, results=[], entry=_result(step_id))
+            except StaleHolder:
+                return
+            self.answered.add(step_id)
+
+    @rule(at=st.integers(0, 1))
+    def crash(self, at: int) -> None:
+        """Have a worker never come back."""
+        worker = self.workers[at]
+        self.bench.kill(worker)
+        self.workers[at] = self.new_worker()
+        for run in self.runs.values():
+            for turn in run.turns:
+                turn.stale = turn.stale or turn.got.holder.worker == worker
+
+    @rule(name=st.sampled_from(RUNS), waits=st.sets(NAMES, min_size=1), early=st.booleans(), signal=NAMES)
+    def rest(self, name: str, waits: set[str], early: bool, signal: str) -> None:
+        """Have a run look and park, with a signal between the two when it comes ``early``."""
+        self.take(0, 2)
+        run = self.runs[name]
+        if run.current is None:
+            return
+        run.current.seen = len(self.bench.log(name, "run"))
+        if early:
+            self.signal(name, signal, False, 1)
+        self.park(name, 1, waits, False, 1, True)
+
+    # -- people and time
+
+    @rule(name=st.sampled_from(RUNS), signal=NAMES, again=st.booleans(), repeats=REPEATS)
+    def signal(self, name: str, signal: str, again: bool, repeats: int) -> None:
+        """Send a signal, also under an id that was sent before."""
+        run = self.runs[name]
+        identity = sorted(run.signals)[0] if again and run.signals else self.fresh("i")
+        for _ in range(repeats):
+            reply = self.bench.store.signal("run", name, signal, "1", signal_id=identity)
+            if reply in ("new", "known"):
+                assert (reply == "known") == (identity in run.signals)
+                run.signals.add(identity)
+            else:
+                assert reply == ("ended" if run.ended else "unknown")
+
+    @rule(name=st.sampled_from(RUNS))
+    def cancel(self, name: str) -> None:
+        """Cancel a run; it goes on, since a cancel is an input."""
+        self.bench.store.cancel("run", name, "x")
+
+    @rule()
+    def time(self) -> None:
+        """Make every timer due."""
+        self.bench.fire_timers()
+
+    # -- what holds at every moment
+
+    @invariant()
+    def no_wake_is_lost(self) -> None:
+        """A parked run has seen everything, but for signals that it does not wait for."""
+        for name, run in self.runs.items():
+            if self.bench.state(name, "run") != "p" or run.parked_seen is None:
+                continue
+            unseen = self.bench.log(name, "run")[run.parked_seen :]
+            missed = [entry for entry in unseen if entry["k"] != "signal" or entry["n"] in run.parked_waits]
+            assert missed == [], f"{name} sleeps over {missed}"
+
+    @invariant()
+    def logs_grow_and_hold_every_input_once(self) -> None:
+        """What was there stays there; each signal, ask and outcome stands once."""
+        for name, run in self.runs.items():
+            log = self.bench.log(name, "run")
+            assert log[: len(run.log)] == run.log, f"the log of {name} has changed its past"
+            run.log = log
+            ids = [entry["i"] for entry in log if entry["k"] == "signal"]
+            assert sorted(ids) == sorted(run.signals - run.forgotten), f"signals of {name}"
+            for kind in ("ask", "result", "joined"):
+                names = [entry["id"] for entry in log if entry["k"] == kind]
+                assert len(set(names)) == len(names), f"{kind} entries of {name}: {names}"
+            assert {entry["id"] for entry in log if entry["k"] == "result"} <= self.answered
+
+    @invariant()
+    def everything_is_in_its_one_place(self) -> None:
+        """Nothing is in no list, nothing in two."""
+        assert misplaced(self.bench) == []
+
+    def teardown(self) -> None:
+        """Bring everything to its end; a run that nobody can wake would never get there."""
+        if hasattr(self, "runs"):
+            self.bench.drain()
+            assert self.bench.without_end("step", "log", "signals", "tree", "members", "join", "bits", "result") == []
+
+
+def _result(ask: str) -> str:
+    return json.dumps({"k": "result", "id": ask, "s": "ok", "v": 1})
+
+
+@pytest.fixture
+def bench(module_server: PrivateServer) -> Iterator[Bench]:
+    made = Bench(module_server)
+    yield made
+    module_server.flush()
+    made.store.close()
+
+
+def machine(bench: Bench) -> Any:
+    return type("TestedRuns", (Runs,), {"bench": bench})
+
+
+def test_no_signal_and_no_wake_is_lost(bench: Bench) -> None:
+    run_state_machine_as_test(machine(bench), settings=settings(stateful_step_count=50))
+
+
+BROKEN = {
+    "park over what has come": ("if redis.call('LLEN', K.log(root, run)) > seen then return 0 end", ""),
+    "park anew for an old word": ("if f[5] == worker .. '|' .. take then return 1 end", ""),
+    "wake by no signal": ("if waited == name then wake(root, run, now) break end", ""),
+    "tell without a wake": ("stamped(entry, now))\n  wake(root, run, now)", "stamped(entry, now))"),
+    "append a signal twice": ("if seen then return", "if false then return"),
+    "send twice for one token": ("if f[4] == h.token then return reply() end", ""),
+    "send by anybody": (
+        "if f[1] ~= 'h' or f[2] ~= h.worker or f[3] ~= tostring(h.take) then\n  return { 0",
+        "if false then\n  return { 0",
+    ),
+    "forget what came late": ("for _, entry in ipairs(late) do redis.call('RPUSH', log, entry) end", ""),
+    "wake whatever its state": (
+        "if f[1] == 'p' then\n    redis.call('ZREM'",
+        "if f[5] or f[1] == 'p' or f[1] == 'q' then\n    f[5] = f[5] or '{\"a\":1}'\n    redis.call('ZREM'",
+    ),
+    "keep what was parked": ("redis.call('HDEL', K.held(worker), take)\nredis.call('DEL'", "redis.call('DEL'"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(BROKEN))
+def test_the_machine_notices_a_missing_rule(bench: Bench, name: str) -> None:
+    wanted, instead = BROKEN[name]
+    break_rule(bench, wanted, instead)
+    quick = settings(
+        max_examples=300,
+        stateful_step_count=60,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+        report_multiple_bugs=False,
+    )
+    with pytest.raises((AssertionError, StaleHolder)):
+        run_state_machine_as_test(machine(bench), settings=quick)

@@ -1,0 +1,285 @@
+"""Steps under duplicates, lost replies, crashes and reordering: one commit each, generations grow, nothing is lost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from agentq.core.errors import StaleHolder
+from tests.kit.server import PrivateServer
+from tests.store.bench import Bench, Got, break_rule, meta, misplaced
+
+IDS = [f"s{number}" for number in range(3)]
+STEPS = st.sampled_from(IDS)
+WORKERS = st.integers(0, 2)
+NUMBERS = st.integers(0, 10_000)
+REPEATS = st.integers(1, 2)
+
+
+@dataclass
+class Known:
+    """What the outside has seen of a step."""
+
+    generation: int = 0
+    taken_generation: int = 0
+    running: Got | None = None
+    committed: Got | None = None
+    attempts: list[Got] = field(default_factory=list)
+
+
+class Steps(RuleBasedStateMachine):
+    """Producers, workers and time, in any order; ``bench`` is set by the test."""
+
+    bench: ClassVar[Bench]
+
+    @initialize()
+    def begin(self) -> None:
+        """Start with an empty server and three workers."""
+        self.bench.client.flushall()
+        self.steps = {step_id: Known() for step_id in IDS}
+        self.attempts: list[Got] = []
+        self.enrolled = 0
+        self.workers = [self.new_worker() for _ in range(3)]
+        self.seen: list[bytes] = []
+
+    def new_worker(self) -> str:
+        """Enroll a worker under a fresh id."""
+        self.enrolled += 1
+        return self.bench.worker(f"w{self.enrolled}")
+
+    # -- producers
+
+    @rule(step_id=STEPS, lane=st.sampled_from([0, 6, 9]), delayed=st.booleans(), repeats=REPEATS)
+    def offer(self, step_id: str, lane: int, delayed: bool, repeats: int) -> None:
+        """Offer a step, also one that is known, done, or replaced."""
+        due = self.bench.store.now_ms() + 3_600_000 if delayed else None
+        for _ in range(repeats):
+            self.bench.store.offer([self.bench.step(step_id, lane=lane, due_ms=due)])
+
+    @rule(number=NUMBERS, front=st.booleans())
+    def duplicate(self, number: int, front: bool) -> None:
+        """Put a message that was seen at some time into its lane once more."""
+        if self.seen:
+            push = self.bench.client.rpush if front else self.bench.client.lpush
+            push(self.bench.keys.lane("q", 6), self.seen[number % len(self.seen)])
+
+    # -- workers
+
+    @rule(at=WORKERS, slots=st.integers(1, 3), lost=st.booleans())
+    def take(self, at: int, slots: int, lost: bool) -> None:
+        """Take; when the reply is lost the worker asks again, and must get the same one."""
+        worker = self.workers[at]
+        taken = self.bench.take(worker, slots=slots, token="t" if lost else None, low_share=3)
+        if lost:
+            assert self.bench.take(worker, slots=slots, token="t") == taken, "the same token got another reply"
+            self.bench.take(worker, slots=0)
+        for got in taken:
+            self.start(got)
+
+    def start(self, got: Got) -> None:
+        """Note an attempt; nobody else may run the step, and its generation is a new one."""
+        known = self.steps[got.holder.id]
+        other = known.running
+        assert other is None or other.holder.worker not in self.workers, f"{got} and {other} run at once"
+        assert known.committed is None, f"{got} runs after {known.committed} has committed"
+        assert got.generation > known.taken_generation, f"{got} has an old generation"
+        known.taken_generation = got.generation
+        known.running = got
+        known.attempts.append(got)
+        self.attempts.append(got)
+        self.seen.append(json.dumps(got.message, separators=(",", ":")).encode())
+
+    def end(self, got: Got) -> None:
+        """Note that an attempt owns its step no longer."""
+        known = self.steps[got.holder.id]
+        if known.running == got:
+            known.running = None
+
+    def chosen(self, number: int) -> Got | None:
+        """Return any attempt that there ever was."""
+        return self.attempts[number % len(self.attempts)] if self.attempts else None
+
+    @rule(number=NUMBERS, repeats=REPEATS)
+    def commit(self, number: int, repeats: int) -> None:
+        """Commit any attempt, also a stale one, also twice."""
+        got = self.chosen(number)
+        if got is None:
+            return
+        known = self.steps[got.holder.id]
+        for _ in range(repeats):
+            try:
+                self.bench.finish(got.holder, results=[(got.holder.id, meta(got.holder.id, result=str(got.holder)))])
+            except StaleHolder:
+                assert known.committed != got, f"{got} has committed, and is told that it has not"
+                assert known.running != got, f"{got} owns its step, and may not commit"
+            else:
+                assert known.committed in (None, got), f"{got} commits after {known.committed}"
+                assert known.running == got or known.committed == got, f"{got} commits and owns nothing"
+                known.committed = got
+                self.end(got)
+
+    @rule(number=NUMBERS, delayed=st.booleans(), repeats=REPEATS)
+    def retry(self, number: int, delayed: bool, repeats: int) -> None:
+        """Commit that the step is tried again."""
+        got = self.chosen(number)
+        if got is None:
+            return
+        due = self.bench.store.now_ms() + 3_600_000 if delayed else None
+        for _ in range(repeats):
+            try:
+                self.bench.again(got.holder, due_ms=due)
+            except StaleHolder:
+                assert self.steps[got.holder.id].running != got
+            else:
+                self.end(got)
+
+    @rule(number=NUMBERS, repeats=REPEATS)
+    def replace(self, number: int, repeats: int) -> None:
+        """Commit that another message will carry the step's id on."""
+        got = self.chosen(number)
+        if got is None:
+            return
+        for _ in range(repeats):
+            try:
+                self.bench.store.commit(got.holder, mode="replaced", status="RETRY")
+            except StaleHolder:
+                assert self.steps[got.holder.id].running != got
+            else:
+                self.end(got)
+
+    @rule(number=NUMBERS, lost=st.booleans(), repeats=REPEATS)
+    def hand_back(self, number: int, lost: bool, repeats: int) -> None:
+        """Hand back any attempt, also one that ended long ago."""
+        got = self.chosen(number)
+        if got is None:
+            return
+        for _ in range(repeats):
+            self.bench.store.requeue(got.holder.worker, got.holder.take, lost=lost)
+        self.end(got)
+
+    @rule(at=WORKERS, repeats=REPEATS)
+    def leave(self, at: int, repeats: int) -> None:
+        """Have a worker leave in good order, and another come."""
+        worker = self.workers[at]
+        for _ in range(repeats):
+            self.bench.store.leave(worker, chunk=2)
+        self.bury(at)
+
+    @rule(at=WORKERS, finished=st.booleans())
+    def crash(self, at: int, finished: bool) -> None:
+        """Have a worker never come back; it is marked dead, its steps move now or by later ticks."""
+        worker = self.workers[at]
+        self.bench.expire_lease(worker)
+        self.bench.client.hset(self.bench.keys.of("ticks"), mapping={"at": self.bench.store.now_ms(), "grace": 0})
+        self.bench.store.tick(3000, chunk=100 if finished else 1)
+        self.bury(at)
+        assert self.bench.take_reply(worker, slots=3).refused, "a dead worker took"
+
+    def bury(self, at: int) -> None:
+        """Put a new worker into a dead one's place."""
+        self.workers[at] = self.new_worker()
+
+    @rule(fire=st.booleans())
+    def time(self, fire: bool) -> None:
+        """Let time pass."""
+        if fire:
+            self.bench.fire_timers()
+        else:
+            self.bench.tick()
+
+    # -- what holds at every moment
+
+    @invariant()
+    def everything_is_in_its_one_place(self) -> None:
+        """Nothing is in no list, nothing in two."""
+        assert misplaced(self.bench, duplicates=True) == []
+
+    @invariant()
+    def generations_grow_and_outcomes_stay(self) -> None:
+        """A generation never goes back; the first commit's outcome is the one that stands."""
+        records = self.bench.records()
+        for step_id, known in self.steps.items():
+            record = records.get((step_id, step_id))
+            if record is None:
+                continue
+            assert int(record["g"]) >= known.generation, f"{step_id} went back to generation {record['g']}"
+            known.generation = int(record["g"])
+            assert (record["s"] == "d") == (known.committed is not None), f"{step_id}: {record} and {known}"
+            if known.committed is not None:
+                (outcome,) = self.bench.store.outcomes([step_id])
+                assert json.loads(outcome or b"{}").get("result") == str(known.committed.holder)
+
+    def teardown(self) -> None:
+        """Bring everything to its end: what was lost would never get there."""
+        if hasattr(self, "steps"):
+            self.bench.drain()
+            assert {record["s"] for record in self.bench.records().values()} <= {"d"}
+            assert self.bench.without_end("step", "tree", "members", "result") == []
+
+
+@pytest.fixture
+def bench(module_server: PrivateServer) -> Iterator[Bench]:
+    made = Bench(module_server)
+    yield made
+    module_server.flush()
+    made.store.close()
+
+
+def machine(bench: Bench) -> Any:
+    return type("TestedSteps", (Steps,), {"bench": bench})
+
+
+def test_steps_are_committed_once_and_never_lost(bench: Bench) -> None:
+    run_state_machine_as_test(machine(bench), settings=settings(stateful_step_count=60))
+
+
+HOLDER_OF_COMMIT = "if f[1] ~= 'h' or f[2] ~= h.worker or f[3] ~= tostring(h.take) then\n  return { 0"
+
+BROKEN = {
+    "commit by anybody": (HOLDER_OF_COMMIT, "if false then\n  return { 0"),
+    "take whatever is there": ("taken = f[1] == 'q' and f[2] == generation", "taken = true"),
+    "take any generation": ("taken = f[1] == 'q' and f[2] == generation", "taken = f[1] == 'q'"),
+    "take by the dead": ("if redis.call('EXISTS', K.dead(worker)) == 1 then return { 0 } end", ""),
+    "take anew for an old token": ("if c[1] == token then", "if false then"),
+    "commit twice for one token": ("if f[4] == h.token then return { 1 } end", ""),
+    "record what is known": ("if f[1] then return 0 end", ""),
+    "release the same generation": (
+        "local generation = tonumber(f[4]) + 1\n  redis.call('HSET', rec, 'g', generation)",
+        "local generation = tonumber(f[4])",
+    ),
+    "forget what the dead held": (
+        "released = released + give_back(worker, takes[i], true, now)",
+        "redis.call('HDEL', K.held(worker), takes[i])",
+    ),
+    "keep what was committed": ("redis.call('HDEL', K.held(h.worker), h.take)\n", ""),
+    "fire no timers": ("if r[2] == generation and r[1] == 'l' then", "if false then"),
+    "give the living away": (
+        "redis.call('ZRANGEBYSCORE', K.workers(), '-inf', now, ",
+        "redis.call('ZRANGEBYSCORE', K.workers(), '-inf', '+inf', ",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", sorted(BROKEN))
+def test_the_machine_notices_a_missing_rule(bench: Bench, name: str) -> None:
+    wanted, instead = BROKEN[name]
+    break_rule(bench, wanted, instead)
+    quick = settings(
+        max_examples=300,
+        stateful_step_count=60,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+        report_multiple_bugs=False,
+    )
+    # The last one: a worker of the final clean-up finds that it does not own what it took.
+    with pytest.raises((AssertionError, StaleHolder)):
+        run_state_machine_as_test(machine(bench), settings=quick)
