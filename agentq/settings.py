@@ -86,6 +86,9 @@ class Settings(Model):
     model_key: SecretStr | None = None
     """The endpoint's key."""
 
+    tools_root: Path | None = None
+    """The folder that the shipped agents' tools may read; None: the worker's working directory."""
+
     @field_validator("redis_url")
     @classmethod
     def _check_scheme(cls, url: SecretStr | None) -> SecretStr | None:

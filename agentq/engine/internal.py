@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from celery import Celery
-from celery.canvas import group, maybe_signature
+from celery.canvas import Signature, group, maybe_signature
 
 from agentq.core.errors import InvalidArguments
 from agentq.engine import capture
@@ -32,7 +32,7 @@ def register_internal_steps(app: Celery) -> None:
     def collect(results: Any) -> Any:
         return results
 
-    def fan_out(self: Step[..., Any], items: Any, step: Any) -> Any:
+    def fan_out_here(self: Step[..., Any], items: Any, step: Any) -> Any:
         if not isinstance(items, list):
             raise InvalidArguments(
                 step="fan_out", parameter="items", value=items, reason="the step before returns the list to map over"
@@ -48,4 +48,14 @@ def register_internal_steps(app: Celery) -> None:
     common: dict[str, Any] = {"base": Step, "shared": False, "typing": False}
     app.task(dispatch, name=DISPATCH_TASK, ignore_result=True, **common)
     app.task(collect, name=COLLECT_TASK, **common)
-    app.task(fan_out, name=FAN_OUT_TASK, bind=True, **common)
+    app.task(fan_out_here, name=FAN_OUT_TASK, bind=True, **common)
+
+
+def fan_out(step: Signature) -> Signature:
+    """Return a signature that maps ``step`` over the list that the step before it returns.
+
+    Its result is the list of results, in the order of the items; an empty list gives an empty list. For the middle of
+    a chain: ``chain(plan.s(q), fan_out(read.s()), compose.s())``. Each item goes before the arguments that ``step``
+    has already. If an item's step fails, the chain fails when all have ended.
+    """
+    return Signature(FAN_OUT_TASK, args=(dict(step),), app=getattr(step, "_app", None))
