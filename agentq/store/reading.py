@@ -303,6 +303,7 @@ def event_of(offset: int, line: bytes) -> Event:
     """Return one line of history."""
     fields: dict[str, Any] = json.loads(line)
     at = datetime.fromtimestamp(fields.pop("t") / 1000, tz=UTC)
+    said: dict[str, Any] = fields.pop("f", None) or {}
     return Event(
         offset=offset,
         at=at,
@@ -311,7 +312,8 @@ def event_of(offset: int, line: bytes) -> Event:
         step_id=fields.pop("s", None),
         name=fields.pop("n", None),
         worker=fields.pop("w", None),
-        fields=fields,
+        # What an agent or a step says itself stands apart in the line, since its names are the users'.
+        fields={**fields, **said},
     )
 
 
