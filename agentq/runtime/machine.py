@@ -6,7 +6,6 @@ It owns the coroutine, its loop, its signals and its open asks. It must not know
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,19 +16,15 @@ from agentq.core.errors import AgentqError, RunCancelled, RunError, UsageError
 from agentq.core.ids import step_id, step_key
 from agentq.core.journal import Answer, Ask, AskKind, Cancel, Entry, Joined, Result, Signal, Start
 from agentq.runtime.effects import Effect, EffectFuture
+from agentq.runtime.leaving import leave
 from agentq.runtime.loop import DeterministicLoop, Task
 from agentq.runtime.outcomes import error_of
 from agentq.runtime.replay import Book
 from agentq.runtime.run import ContinueAsNew, Run, RunRandom
 from agentq.runtime.undo import take_back
 
-logger = logging.getLogger(__name__)
-
 SEGMENT: Final = "segment"
 """Name of the entry that counts how often a run has continued as new; it stands among the first of such a log."""
-
-_CLOSE_ATTEMPTS: Final = 100
-"""How often a coroutine may wait again in its `finally` blocks while it is dropped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +195,7 @@ class Machine:
         self.dropped = True
         with self.loop.current():
             for task in sorted(_tasks_of(self.loop), key=lambda each: each.number):
-                _close(task)
+                leave(task)
         self.loop.close()
 
     # -- for Run
@@ -309,6 +304,8 @@ class Machine:
         try:
             return self._write_result(await self._body(self.run))
         except (Exception, asyncio.CancelledError) as error:
+            if self.dropped:
+                raise
             cancelled_itself = isinstance(error, asyncio.CancelledError) and self._cancel is None
             failure = self._stuck if cancelled_itself and self._stuck is not None else error
             self._undoing = True
@@ -424,21 +421,3 @@ def _tasks_of(loop: DeterministicLoop) -> list[Task[Any]]:
 
 def _drain(queue: asyncio.Queue[tuple[int, Signal]]) -> list[tuple[int, Signal]]:
     return [queue.get_nowait() for _ in range(queue.qsize())]
-
-
-def _close(task: Task[Any]) -> None:
-    coroutine = task.get_coro()
-    assert coroutine is not None
-    for _ in range(_CLOSE_ATTEMPTS):
-        try:
-            coroutine.close()
-            return
-        except RuntimeError as error:
-            # It waits in a finally block, for what cannot come any more: that block is left, the next one runs.
-            if "ignored GeneratorExit" not in str(error):
-                logger.debug("%s failed while it was dropped", task.get_name(), exc_info=True)
-                return
-        except Exception:
-            logger.debug("%s failed while it was dropped", task.get_name(), exc_info=True)
-            return
-    logger.warning("%s does not end: it waits again and again in its finally blocks", task.get_name())

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from agentq.core.errors import AgentqError
 from agentq.core.journal import Ask, Signal, decode
-from agentq.runtime import loop, replay
+from agentq.runtime import loop
 from tests.conftest import SEED
 from tests.properties.replay_agents import SIGNALS, part_of
 from tests.properties.replay_world import World, machine_of, undisturbed
@@ -81,16 +81,6 @@ def _by_address(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(kind, "__hash__", lambda self: Random(id(self)).getrandbits(60))
 
 
-def _without_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    take = replay.Book.take
-
-    def taken(self: replay.Book) -> Any:
-        self._new = [effect for effect in self._new if not effect.cancelled]
-        return take(self)
-
-    monkeypatch.setattr(replay.Book, "take", taken)
-
-
 def _without_places(monkeypatch: pytest.MonkeyPatch) -> None:
     ask = Ask.__init__
 
@@ -100,7 +90,7 @@ def _without_places(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Ask, "__init__", placed)
 
 
-@pytest.mark.parametrize("break_it", [_by_address, _without_given_up, _without_places])
+@pytest.mark.parametrize("break_it", [_by_address, _without_places])
 def test_the_check_finds_a_broken_runtime(
     break_it: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
