@@ -63,8 +63,6 @@ class Settings(Model):
     """After so long an attempt of a step is asked to stop, unless the step says timeout=."""
     step_hard_grace: Duration = Field(default=timedelta(seconds=30), gt=timedelta(0))
     """So long after the soft limit it is killed."""
-    turn_limit: Duration = Field(default=timedelta(seconds=60), gt=timedelta(0))
-    """Longest time that an agent may compute between two waits."""
     inline_limit: Size = Size(64 * _KIB)
     """A result up to this size stands in its run's journal, a larger one beside it."""
     result_limit: Size = Size(16 * _KIB * _KIB)
@@ -74,10 +72,6 @@ class Settings(Model):
 
     pools_file: Path | None = None
     """Declares the pools; by default `pools.toml` beside the settings' file, without one `config/pools.toml`."""
-    models_file: Path | None = None
-    """Declares models; by default `models.toml`, found alike."""
-    logging_file: Path | None = None
-    """Configures logging; by default `logging.toml`, found alike."""
 
     model_url: SecretStr | None = None
     """An OpenAI-compatible endpoint, as far as `/v1`; None: agents work without a model."""
@@ -138,8 +132,8 @@ def _find_file(environ: Mapping[str, str], folder: Path) -> TomlFile | None:
 
 
 def _companions(folder: Path) -> dict[str, Path]:
-    names = {f"{kind}_file": folder / f"{kind}.toml" for kind in ("pools", "models", "logging")}
-    return {name: path for name, path in names.items() if path.exists()}
+    pools = folder / "pools.toml"
+    return {"pools_file": pools} if pools.exists() else {}
 
 
 def _read_file(cls: type[Settings], file: TomlFile) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from celery.exceptions import Ignore, Reject, Retry
 from celery.utils.log import get_logger
 
 from agentq.core.codec import dumps, to_jsonable
-from agentq.core.errors import RunCancelled, StaleHolder, StepTimeout
+from agentq.core.errors import InvalidResult, RunCancelled, StaleHolder, StepTimeout
 from agentq.core.models import Usage
 from agentq.engine import capture, joins, outcome, realloop
 from agentq.engine.binding import Binding, TurnEnd
@@ -143,11 +143,23 @@ class Attempt:
         typed_args, typed_kwargs = self._arguments = self.task.schema.decode(resolved, kwargs)
 
         def call() -> Any:
-            return self.task.schema.encode_result(self.invoke(typed_args, typed_kwargs))
+            return self._checked(self.task.schema.encode_result(self.invoke(typed_args, typed_kwargs)))
 
         for middleware in reversed(self.binding.middleware):
             call = _wrapped(middleware, self, call)
         return TurnEnd("value", value=call())
+
+    def _checked(self, value: Any) -> Any:
+        """Return an encoded result; raises InvalidResult when it is larger than a result may be."""
+        limit = self.binding.limits.result_bytes
+        if isinstance(value, str | list | dict) and (size := len(dumps(value))) > limit:
+            raise InvalidResult(
+                step=self.task.name,
+                value=f"{size} bytes",
+                reason=f"it is larger than {limit} bytes (setting result_limit): put it into a file or an object store "
+                "and return where it is",
+            )
+        return value
 
     def invoke(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call the step's function once, in place; an ``async def`` one on the process's event loop."""
@@ -240,6 +252,7 @@ class Attempt:
             caught,
             self.request,
             value,
+            inline_bytes=self.binding.limits.inline_bytes,
             usage=self.take_usage(),
             closes=end.closes if end is not None else (),
             cancels=end.cancels if end is not None else (),

@@ -47,21 +47,24 @@ class TurnEnd:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Default limits in seconds.
+    """Default limits, in seconds and bytes.
 
     Attributes:
         step_s: soft limit of a step's attempt.
         grace_s: from the soft limit to the hard one.
-        turn_s: longest time of an agent's turn between two rests.
         linger_s: how long a turn waits for inputs before it parks.
         low_share: every N-th take begins with the lowest lane.
+        inline_bytes: of a result that still stands in the parent's log itself; larger ones are read from the step's
+            own result.
+        result_bytes: of a result at the most; a larger one makes the step fail.
     """
 
     step_s: float = 600.0
     grace_s: float = 30.0
-    turn_s: float = 60.0
     linger_s: float = 0.5
     low_share: int = 8
+    inline_bytes: int = 64 * 1024
+    result_bytes: int = 16 * 1024 * 1024
 
 
 @dataclass(slots=True)

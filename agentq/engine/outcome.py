@@ -22,9 +22,6 @@ logger = get_logger(__name__)
 COMMITTED: Final = "agentq_committed"
 """Set on a request whose outcome is written: what Celery says of it afterwards is not written again."""
 
-INLINE_LIMIT: Final = 64 * 1024
-"""Bytes of a result that still stand in the parent's log itself; larger ones are read from the step's result."""
-
 _RETRY_CAP_S: Final = 5.0
 
 
@@ -68,6 +65,7 @@ def commit_success(
     request: Any,
     value: Any,
     *,
+    inline_bytes: int,
     usage: dict[str, int] | None = None,
     closes: tuple[str, ...] = (),
     cancels: tuple[str, ...] = (),
@@ -82,7 +80,7 @@ def commit_success(
             joins=caught.joins,
             offers=caught.offers,
             arrivals=caught.arrivals,
-            entry=_entry(request, holder, "ok", value),
+            entry=_entry(request, "ok", value, inline_bytes),
             usage=usage,
             closes=closes,
             cancels=cancels,
@@ -117,7 +115,7 @@ def commit_failure(
             joins=caught.joins,
             offers=caught.offers,
             arrivals=caught.arrivals,
-            entry=_entry(request, holder, outcome, wire),
+            entry=_entry(request, outcome, wire),
             tells=_tells(request, wire),
             error=line,
             usage=usage,
@@ -158,13 +156,16 @@ def _addresses(signatures: Any) -> Iterator[dict[str, Any]]:
             yield from _addresses(inner.get("tasks") or [])
 
 
-def _entry(request: Any, holder: Holder, outcome: str, value: Any) -> str | None:
-    """Return what the parent's log is told of a step; None when no agent asked for it."""
+def _entry(request: Any, outcome: str, value: Any, inline_bytes: int | None = None) -> str | None:
+    """Return what the parent's log is told of a step; None when no agent asked for it.
+
+    A value of more than ``inline_bytes`` is left where the step's result stands.
+    """
     ours = getattr(request, HEADER, None) or {}
     ask = ours.get("ak")
     if ask is None:
         return None
     text = dumps(value)
-    if len(text) <= INLINE_LIMIT or outcome != "ok":
+    if inline_bytes is None or len(text) <= inline_bytes:
         return dumps({"k": "result", "id": ask, "s": outcome})[:-1] + f',"v":{text}}}'
     return dumps({"k": "result", "id": ask, "s": outcome, "ref": 1})

@@ -24,7 +24,7 @@ def test_defaults_are_the_documented_ones(tmp_path: Path) -> None:
     assert settings.result_retention == timedelta(days=7)
     assert (settings.inline_limit, settings.result_limit) == (65_536, 16_777_216)
     assert (settings.step_soft_limit, settings.step_hard_grace) == (timedelta(minutes=10), timedelta(seconds=30))
-    assert (settings.turn_limit, settings.linger) == (timedelta(minutes=1), timedelta(milliseconds=500))
+    assert settings.linger == timedelta(milliseconds=500)
     assert settings.redis_url is None
 
 
@@ -120,10 +120,10 @@ def test_the_file_may_stand_in_config_or_be_named(tmp_path: Path) -> None:
 def test_paths_of_a_file_count_from_its_folder_and_variables_from_the_working_directory(tmp_path: Path) -> None:
     (tmp_path / "config").mkdir()
     (tmp_path / "config" / "agentq.toml").write_text('pools_file = "p.toml"\nstate_dir = "/abs"')
-    settings = load(tmp_path, AGENTQ_MODELS_FILE="m.toml")
+    settings = load(tmp_path, AGENTQ_TOOLS_ROOT="texts")
     assert settings.pools_file == tmp_path / "config" / "p.toml"
     assert settings.state_dir == Path("/abs")
-    assert settings.models_file == tmp_path / "m.toml"
+    assert settings.tools_root == tmp_path / "texts"
 
 
 def test_files_beside_the_settings_are_found_if_they_are_there(tmp_path: Path) -> None:
@@ -133,7 +133,6 @@ def test_files_beside_the_settings_are_found_if_they_are_there(tmp_path: Path) -
     assert load(tmp_path, "").pools_file is None
     (tmp_path / "pools.toml").write_text("")
     assert load(tmp_path, "").pools_file == tmp_path / "pools.toml"
-    assert load(tmp_path, "").logging_file is None
 
 
 def test_the_process_environment_is_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
