@@ -42,6 +42,7 @@ class OwnWorkers:
         self._tails: dict[str, deque[str]] = {}
         self._labels: list[str] = []
         self._covered: set[str] = set()
+        self._first: str | None = None
         self._notes: list[str] = []
         self._lock = threading.Lock()
         self._looked = 0.0
@@ -61,12 +62,11 @@ class OwnWorkers:
         """
         app = self._session.app
         first = app.agents.pool_of(agent)
-        lacking = unserved(app, [first, *app.pools])
-        if first in lacking and agent not in app.celery.tasks:
+        if agent in app.celery.tasks:
+            self._first = first
+            self._start_for(first)
+        elif unserved(app, [first]):
             self._notes.append(f"No worker serves {first}, and the agent's code is not here: the run waits for one.")
-        elif first in lacking:
-            plans = plan_workers(app.pools, lacking, together=True)
-            self._start([plan for plan in plans if first in plan.pools])
 
     def tend(self) -> list[str]:
         """What has to be said since the last call; refused with its words if a worker keeps dying."""
@@ -74,7 +74,8 @@ class OwnWorkers:
             if member.deaths >= DEATHS_AT_MOST:
                 tail = "\n".join(f"  {line}" for line in self._tails[member.name])
                 raise CommandRefused(f"The worker for {member.name} dies again and again:\n{tail}")
-            self._notes.append(f"The worker for {member.name} has died; it is started again.")
+            last = next((line for line in reversed(self._tails[member.name]) if line.strip()), "it said nothing")
+            self._notes.append(f"The worker for {member.name} has died ({last}); it is started again.")
         if time.monotonic() - self._looked >= LOOK_SECONDS:
             self._looked = time.monotonic()
             self._start_wanted()
@@ -82,11 +83,22 @@ class OwnWorkers:
         return notes
 
     def _start_wanted(self) -> None:
+        # The agent's own pool also while nothing waits in it: without a worker nobody looks at the clock for a
+        # run that sleeps, and those of another command may have ended with it.
         app = self._session.app
-        waiting = [name for name in app.pools if name not in self._covered and any(app.store.waiting(name).values())]
-        lacking = unserved(app, waiting) if waiting else []
-        if lacking:
-            self._start(plan_workers(app.pools, lacking, together=True))
+        wanted = [name for name in app.pools if name == self._first or any(app.store.waiting(name).values())]
+        for name in wanted:
+            self._start_for(name)
+
+    def _start_for(self, pool: str) -> None:
+        """Workers for the pool and for those like it are started, unless somebody serves it."""
+        if pool in self._covered:
+            return
+        app = self._session.app
+        lacking = [name for name in unserved(app, app.pools) if name not in self._covered]
+        if pool in lacking:
+            plans = plan_workers(app.pools, lacking, together=True)
+            self._start([plan for plan in plans if pool in plan.pools])
 
     def _start(self, plans: Sequence[WorkerPlan]) -> None:
         pools = [name for plan in plans for name in plan.pools]
