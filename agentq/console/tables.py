@@ -175,8 +175,7 @@ def event_line(event: Event) -> Text:
 
 def emitted_words(event: Event) -> str:
     """What a run emitted, as words: its kind and its fields."""
-    fields = event.fields.get("f", event.fields)
-    return one_line(" ".join([event.name or "", *[f"{name}={_field(value)}" for name, value in fields.items()]]))
+    return one_line(" ".join([event.name or "", *[f"{name}={_field(value)}" for name, value in event.fields.items()]]))
 
 
 def _field(value: object) -> str:

@@ -44,7 +44,7 @@ class FakeApp:
         self._asks = list(asks)
         self._events = [
             Event(offset=1, at=BEGIN, kind="taken", run_id="r", name="search"),
-            Event(offset=2, at=BEGIN, kind="emit", run_id="r", name="listed", fields={"f": {"parts": 3}}),
+            Event(offset=2, at=BEGIN, kind="emit", run_id="r", name="listed", fields={"parts": 3}),
         ]
 
     def list(self, *, run_id: str) -> list[AskSummary]:
