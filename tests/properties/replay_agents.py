@@ -20,13 +20,22 @@ def _answer(number: int) -> int:
     return number * 10
 
 
-STEPS: Any = [FakeStep(_answer, name="search"), FakeStep(_answer, name="read")]
+def _withdraw(number: int) -> None: ...
+
+
+WITHDRAW: Any = FakeStep(_withdraw, name="withdraw")
+STEPS: Any = [
+    FakeStep(_answer, name="search"),
+    FakeStep(_answer, name="read"),
+    FakeStep(_answer, name="publish", undo=WITHDRAW),
+    FakeStep(_answer, name="post", undo=_withdraw),
+]
 SIGNALS = ("go", "stop")
 
 
 def part_of(rng: Random, *, depth: int = 3, cancels: bool = True) -> Part:
     """A random part of an agent; without `cancels` nothing in it gives up a call that is under way."""
-    leaves = [_call, _call, _call, _local, _sleep, _chance, _signal if cancels else _call]
+    leaves = [_call, _call, _call, _map, _question, _local, _sleep, _chance, _signal if cancels else _call]
     trees = [_sequence, _gather, _group, _ordered]
     if cancels:
         trees += [_timeout, _first, _first]
@@ -44,6 +53,25 @@ def _call(rng: Random) -> Part:
             return await run.call(step, number)
         except RunError as error:
             return str(error)
+
+    return part
+
+
+def _map(rng: Random) -> Part:
+    step, numbers = rng.choice(STEPS), [rng.randint(0, 3) for _ in range(rng.randint(0, 3))]
+
+    async def part(run: Run) -> Any:
+        run.emit("mapping", count=len(numbers))
+        return [str(each) for each in await run.map(step, numbers, return_exceptions=True)]
+
+    return part
+
+
+def _question(rng: Random) -> Part:
+    seconds = rng.choice((1, 30))
+
+    async def part(run: Run) -> Any:
+        return await run.ask("How long?", int, timeout=seconds, default=None)
 
     return part
 

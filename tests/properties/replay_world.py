@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from agentq.core.errors import StepFailed
-from agentq.core.journal import Ask, Cancel, Entry, Result, Signal, Start, Tick, decode, encode, ok
+from agentq.core.journal import Answer, Ask, Cancel, Entry, Joined, Result, Signal, Start, Tick, decode, encode, ok
 from agentq.core.schema import CallSchema
 from agentq.engine.binding import TurnEnd
 from agentq.runtime.effects import Batch, Effect
@@ -19,7 +19,7 @@ from agentq.runtime.machine import Identity, Machine
 from agentq.runtime.run import Run
 from agentq.runtime.turn import Turn
 
-Told = Start | Result | Signal | Tick | Cancel
+Told = Start | Result | Joined | Answer | Signal | Tick | Cancel
 Body = Callable[[Run], Coroutine[Any, Any, Any]]
 
 RUN_ID = "0c9d3c7e-6a54-4b57-9c7e-2f1d7c1f6a11"
@@ -69,10 +69,13 @@ class World:
 
     Attributes:
         sent: ids of what was dispatched, in order; an id twice is a step sent twice.
+        said: ids of the events that were emitted, in order.
         kills: how many more times a worker may die.
     """
 
-    def __init__(self, rng: Random, *, kills: int = 0, signals: Sequence[Signal] = (), version: str = "1") -> None:
+    def __init__(
+        self, rng: Random, *, kills: int = 0, signals: Sequence[Signal | Cancel] = (), version: str = "1"
+    ) -> None:
         self.rng = rng
         self.kills = kills
         self.clock_ms = START_MS
@@ -80,7 +83,9 @@ class World:
         self.sent: list[str] = []
         self.turns = 0
         self.due_ms: int | None = None
-        self._answers: list[Result] = []
+        self.said: list[str] = []
+        self._members: dict[str, list[Result]] = {}
+        self._answers: list[Result | Joined | Answer] = []
         self._signals = list(signals)
         self.tell(Start(version=version))
 
@@ -171,15 +176,17 @@ class World:
     def dispatch(self, effect: Effect) -> None:
         """The step is sent, and will answer some time."""
         ask = effect.ask
+        if ask.kind == "ask":
+            self._answers.append(Answer(id=ask.id, value=len(ask.question or "")))
         if ask.kind in ("local", "emit", "ask"):
+            self.said += [ask.id] if ask.kind == "emit" else []
             return
         self.sent.append(ask.id)
-        args, kwargs = effect.calls[0]
-        try:
-            self._answers.append(ok(ask.id, effect.target.function(*args, **kwargs)))
-        except Exception as error:
-            failed = StepFailed(step=ask.name, step_id=ask.id, error_type=type(error).__name__, message=str(error))
-            self._answers.append(Result(id=ask.id, status="error", value=failed.to_wire()))
+        if ask.kind == "map":
+            self._members[ask.id] = [_outcome(effect, ask.id, call) for call in effect.calls]
+            self._answers.append(Joined(id=ask.id))
+        else:
+            self._answers.append(_outcome(effect, ask.id, effect.calls[0]))
 
     def park(self, *, seen: int, due_ms: int | None, waits: Sequence[str]) -> bool:
         self.maybe_kill()
@@ -199,7 +206,7 @@ class World:
         raise AssertionError("no result of these tests is large")
 
     def load_members(self, ask: Ask) -> Sequence[Result]:
-        raise AssertionError("no map in these tests")
+        return self._members[ask.id]
 
     def restart(self, *, seen: int, arguments: Any, carry: Sequence[Entry], calls_off: Sequence[Effect]) -> None:
         late = self.log[seen:]
@@ -224,7 +231,17 @@ def machine_of(body: Body, *, version: str = "1") -> Machine:
     return Machine(body, Identity(run_id=RUN_ID, agent="subject", version=version))
 
 
-def undisturbed(body: Body, log: Sequence[bytes]) -> tuple[Machine, list[Effect]]:
+def _outcome(effect: Effect, step_id: str, call: Any) -> Result:
+    args, kwargs = call
+    try:
+        return ok(step_id, effect.target.function(*args, **kwargs))
+    except Exception as error:
+        name, words = effect.ask.name, str(error)
+        failed = StepFailed(step=name, step_id=step_id, error_type=type(error).__name__, message=words)
+        return Result(id=step_id, status="error", value=failed.to_wire())
+
+
+def undisturbed(body: Body, world: World) -> tuple[Machine, list[Effect]]:
     """A machine that saw the log's inputs, one by one, without knowing what was asked before; and all that it asked."""
     machine = machine_of(body)
     asked: dict[str, Effect] = {}
@@ -236,12 +253,13 @@ def undisturbed(body: Body, log: Sequence[bytes]) -> tuple[Machine, list[Effect]
         enter(effect)
 
     machine._enter = entered  # type: ignore[method-assign]
-    for entry in map(decode, log):
-        if not isinstance(entry, Ask) and machine.outcome is None:
-            machine.feed(entry)
+    feed_all(machine, world)
     return machine, list(asked.values())
 
 
-def cancel(why: str = "enough") -> Cancel:
-    """A cancel as it comes from outside."""
-    return Cancel(why=why)
+def feed_all(machine: Machine, world: World) -> None:
+    """The machine has seen all inputs of the world's log."""
+    for entry in map(decode, world.log):
+        if not isinstance(entry, Ask) and machine.outcome is None:
+            members = world._members.get(entry.id, ()) if isinstance(entry, Joined) else ()
+            machine.feed(entry, members)

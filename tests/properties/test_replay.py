@@ -12,28 +12,33 @@ from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 
 from agentq.core.errors import AgentqError
-from agentq.core.journal import Ask, Signal, decode
+from agentq.core.journal import Ask, Cancel, Signal, decode
 from agentq.runtime import loop
 from tests.conftest import SEED
 from tests.properties.replay_agents import SIGNALS, part_of
-from tests.properties.replay_world import World, machine_of, undisturbed
+from tests.properties.replay_world import World, feed_all, machine_of, undisturbed
 
 
 def check(rng: Random, *, cancels: bool) -> World:
     """One random agent under a random scheduler, against the undisturbed run of the same inputs."""
     body = part_of(rng, cancels=cancels)
-    signals = [Signal(name=rng.choice(SIGNALS), id=str(number), payload=number) for number in range(3)]
+    signals: list[Signal | Cancel] = [
+        Signal(name=rng.choice(SIGNALS), id=str(number), payload=number) for number in range(3)
+    ]
+    if cancels and rng.random() < 0.3:
+        signals.insert(rng.randint(0, 3), Cancel(why="enough"))
     world = World(rng, kills=rng.randint(0, 6), signals=signals)
     end = world.live(body)
-    assert end.kind == "value", end.error
+    assert end.kind in ("value", "cancelled"), end.error
 
-    machine, asked = undisturbed(body, world.log)
+    machine, asked = undisturbed(body, world)
     assert machine.outcome is not None
-    assert machine.outcome.value == end.value
+    assert (machine.outcome.kind, machine.outcome.value) == (end.kind, end.value)
 
-    twice = [ask_id for ask_id, times in Counter(world.sent).items() if times > 1]
+    twice = [ask_id for ask_id, times in Counter(world.sent + world.said).items() if times > 1]
     assert not twice, f"sent twice: {twice}"
-    made = {effect.ask.id for effect in asked if effect.ask.kind == "call"}
+    made = {effect.ask.id for effect in asked if effect.ask.kind in ("call", "map", "undo")}
+    assert set(world.said) == {effect.ask.id for effect in asked if effect.ask.kind == "emit"}
     assert set(world.sent) <= made
     if not cancels:
         # Else a call may be given up, or outlived by the agent's end, before the turn comes to send it.
@@ -45,13 +50,10 @@ def check(rng: Random, *, cancels: bool) -> World:
 def check_again(world: World, body: Any) -> None:
     """The finished log replays, and asks for nothing that it does not hold."""
     machine = machine_of(body)
-    entries = [decode(line) for line in world.log]
-    for entry in entries:
+    for entry in map(decode, world.log):
         if isinstance(entry, Ask):
             machine.record(entry)
-    for entry in entries:
-        if not isinstance(entry, Ask) and machine.outcome is None:
-            machine.feed(entry)
+    feed_all(machine, world)
     assert machine.outcome is not None
     assert not machine.has_news
 
