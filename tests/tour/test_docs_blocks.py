@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,8 +21,8 @@ from tests.kit.server import PrivateServer
 from tests.kit.worker import WorkerProcess
 from tests.tour.docs_pages import PAGES, Block, Page
 
-TIMEOUT = 60
-"""Seconds for one page, or one command."""
+TIMEOUT = 120
+"""Seconds for all pages and commands, which run at once."""
 ALIKE = 0.6
 """How much of a shown line must come back: numbers, ids and widths differ from machine to machine."""
 
@@ -38,36 +39,75 @@ OWN_APPS = ("existing", "web")
 
 
 @dataclass(frozen=True)
-class Project:
-    """The folder that holds all files of the pages, and how its processes are started."""
+class Command:
+    """One command of a console block, and what it is shown to say."""
 
-    folder: Path
-    env: dict[str, str]
-    modules: list[str]
+    block: Block
+    argv: list[str]
+    shown: list[str]
 
-    def python(self, argv: list[str], *, given: str = "") -> subprocess.CompletedProcess[str]:
-        """Run Python in the folder and return what it said, stderr with stdout."""
-        return subprocess.run(
-            [sys.executable, *argv],
-            cwd=self.folder,
-            env=self.env,
-            input=given,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=TIMEOUT,
-            check=False,
-        )
+    @property
+    def name(self) -> str:
+        """Where it stands, and its first words."""
+        return f"{self.block.page}:{self.block.line} {' '.join(self.argv[:4])}"
+
+
+def _commands() -> Iterator[Command]:
+    for block in (block for page in PAGES for block in page.blocks if block.kind == "console"):
+        for part in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
+            command, *shown = part.splitlines()
+            words = shlex.split(command)
+            assert words[0] == "agentq", f"{block.page}:{block.line}: only agentq's commands are run: {command}"
+            yield Command(block, words[1:], shown)
+
+
+COMMANDS = list(_commands())
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a job ended, and what it said on both streams."""
+
+    code: int
+    said: str
 
 
 @pytest.fixture(scope="module")
-def project(
+def answers(
     tmp_path_factory: pytest.TempPathFactory,
     module_server: PrivateServer,
     start_module_worker: Callable[..., WorkerProcess],
-) -> Iterator[Project]:
-    """The pages' files in a folder, and a worker that serves their steps and agents."""
+) -> Iterator[dict[str, Answer]]:
+    """What all pages and commands did, in a project of the pages' files with a worker that serves it."""
     folder = tmp_path_factory.mktemp("project")
+    modules = write_files(folder)
+    extra = {
+        "AGENTQ_REDIS_URL": module_server.celery_url,
+        "AGENTQ_APP": f"{PROJECT_APP}:app",
+        "PYTHONPATH": f"{folder}:{ROOT}",
+        "PYTHONHASHSEED": "0",
+        "C_FORCE_ROOT": "1",
+        "COLUMNS": "110",
+    }
+    start_module_worker(PROJECT_APP, url=module_server.celery_url, concurrency=6, cwd=folder, env=extra)
+    jobs = {page.name: job_of(page) for page in PAGES} | {each.name: {"argv": each.argv} for each in COMMANDS}
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("docs_session.py"))],
+        cwd=folder,
+        env=clean_environment(extra),
+        input=json.dumps({"app": PROJECT_APP, "modules": modules, "jobs": list(jobs.values())}),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    yield {name: Answer(**answer) for name, answer in zip(jobs, json.loads(done.stdout), strict=True)}
+    check_leaks(module_server.client)
+
+
+def write_files(folder: Path) -> list[str]:
+    """Write the pages' files, and the app that serves them; return the names of all modules."""
     modules = []
     for block in (block for page in PAGES for block in page.blocks if block.file is not None):
         assert block.file is not None
@@ -79,57 +119,29 @@ def project(
             modules.append(block.file.removesuffix(".py").replace("/", "."))
     served = [name for name in modules if name not in ("agents", *OWN_APPS)]
     (folder / f"{PROJECT_APP}.py").write_text(SERVED.format(modules=served), encoding="utf-8")
-    extra = {
-        "AGENTQ_REDIS_URL": module_server.celery_url,
-        "AGENTQ_APP": f"{PROJECT_APP}:app",
-        "PYTHONPATH": f"{folder}:{ROOT}",
-        "PYTHONHASHSEED": "0",
-        "C_FORCE_ROOT": "1",
-        "COLUMNS": "110",
-    }
-    start_module_worker(PROJECT_APP, url=module_server.celery_url, concurrency=4, cwd=folder, env=extra)
-    yield Project(folder, clean_environment(extra), modules)
-    check_leaks(module_server.client)
+    return modules
+
+
+def job_of(page: Page) -> dict[str, Any]:
+    """What the session has to run of a page."""
+    blocks = [block for block in page.blocks if block.kind == "python" and block.file is None]
+    path = str(ROOT / page.name)
+    return {"page": page.name, "path": path, "blocks": [(block.line, block.text) for block in blocks]}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_python_blocks_run(page: Page, project: Project) -> None:
-    blocks = [block for block in page.blocks if block.kind == "python"]
-    modules = [block.file.removesuffix(".py").replace("/", ".") for block in blocks if block.file is not None]
-    job = {
-        "app": PROJECT_APP,
-        "modules": modules,
-        "page": page.name,
-        "path": str(ROOT / page.name),
-        "blocks": [(block.line, block.text) for block in blocks if block.file is None],
-    }
-    done = project.python([str(Path(__file__).with_name("docs_session.py"))], given=json.dumps(job))
-    assert done.returncode == 0, done.stdout
+def test_python_blocks_run(page: Page, answers: dict[str, Answer]) -> None:
+    assert answers[page.name].code == 0, answers[page.name].said
 
 
-def consoles() -> list[Block]:
-    """The console blocks of all pages."""
-    return [block for page in PAGES for block in page.blocks if block.kind == "console"]
-
-
-@pytest.mark.parametrize("block", consoles(), ids=lambda block: f"{block.page}:{block.line}")
-def test_console_blocks_say_what_they_show(block: Block, project: Project) -> None:
-    for command, shown in commands_of(block):
-        words = shlex.split(command)
-        assert words[0] == "agentq", f"only agentq's commands are run, not {command!r}"
-        done = project.python(["-m", "agentq.cli", *words[1:]])
-        refused = any(line.startswith("agentq: ") for line in shown)
-        assert (done.returncode != 0) == refused, done.stdout
-        said = [comparable(line) for line in done.stdout.splitlines()]
-        for line in filter(None, map(comparable, shown)):
-            assert difflib.get_close_matches(line, said, n=1, cutoff=ALIKE), f"{line!r} is not in:\n{done.stdout}"
-
-
-def commands_of(block: Block) -> Iterator[tuple[str, list[str]]]:
-    """The block's commands, each with the lines that it is shown to say."""
-    for part in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
-        command, *shown = part.splitlines()
-        yield command, shown
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_commands_say_what_they_are_shown_to_say(command: Command, answers: dict[str, Answer]) -> None:
+    answer = answers[command.name]
+    refused = any(line.startswith("agentq: ") for line in command.shown)
+    assert (answer.code != 0) == refused, answer.said
+    said = [comparable(line) for line in answer.said.splitlines()]
+    for line in filter(None, map(comparable, command.shown)):
+        assert difflib.get_close_matches(line, said, n=1, cutoff=ALIKE), f"{line!r} is not in:\n{answer.said}"
 
 
 def comparable(line: str) -> str:
