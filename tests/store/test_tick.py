@@ -61,8 +61,7 @@ def test_a_large_holding_is_released_chunk_by_chunk_in_order(bench: Bench) -> No
     bench.store.offer([bench.step(f"s{number}") for number in range(25)])
     bench.take(slots=25)
     bench.expire_lease("w1")
-    bench.client.hset(bench.keys.of("ticks"), mapping={"at": bench.store.now_ms(), "grace": 0})
-    released = [bench.store.tick(LEASE_MS, chunk=10).released for _ in range(4)]
+    released = [bench.tick(chunk=10).released for _ in range(4)]
     assert released == [10, 10, 5, 0]
     assert [got.holder.id for got in bench.take("w2", slots=25)] == [f"s{number}" for number in range(25)]
     assert bench.client.exists(bench.keys.worker("w1")) == 0
@@ -72,10 +71,9 @@ def test_a_commit_between_two_chunks_counts(bench: Bench) -> None:
     bench.store.offer([bench.step(f"s{number}") for number in range(4)])
     taken = bench.take(slots=4)
     bench.expire_lease("w1")
-    bench.client.hset(bench.keys.of("ticks"), mapping={"at": bench.store.now_ms(), "grace": 0})
-    assert bench.store.tick(LEASE_MS, chunk=2).released == 2
+    assert bench.tick(chunk=2).released == 2
     bench.finish(taken[0].holder)
-    assert bench.store.tick(LEASE_MS, chunk=2).released == 1
+    assert bench.tick(chunk=2).released == 1
     assert bench.state("s0") == "d"
 
 
