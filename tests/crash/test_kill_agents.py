@@ -72,7 +72,7 @@ def test_research_over_200_files_survives(
     assert len(undisturbed.quotations) >= 3
     for _ in range(kills):
         handle = research(agents, documents)
-        step, seen = rng.choice([("survey_part", rng.randrange(5, 150)), ("search_part", rng.randrange(5, 150))])
+        step, seen = rng.choice([("survey_part", rng.randrange(5, 90)), ("search_part", rng.randrange(5, 90))])
         wait_until(lambda: done(handle, step) >= seen, description=f"{seen} of {step}", timeout=TIMEOUT)  # noqa: B023
         before = len(handle.steps())
         workers.pop(rng.randrange(2)).kill_tree()
