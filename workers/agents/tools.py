@@ -8,13 +8,13 @@ import ast
 import json
 import math
 import operator
-import os
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from agentq import Retry, Step, step
+from agentq.settings import Settings
 from workers.agents.retrieval import choosing, listing, refining, scoring, words
 from workers.agents.retrieval.models import Quotation, Slice
 from workers.agents.retrieval.reading import BLOCK_BREAK, HEADING_BREAK, Unreadable, read_slice
@@ -34,8 +34,9 @@ class Refused(Exception):
 
 
 def tools_root() -> Path:
-    """The folder beyond which no tool reaches."""
-    return Path(os.environ.get("AGENTQ_TOOLS_ROOT") or ".").expanduser().resolve()
+    """The folder beyond which no tool reaches: the setting, else the worker's working directory."""
+    root = Settings.load().tools_root
+    return (Path() if root is None else root).expanduser().resolve()
 
 
 def read_under(root: Path, path: str) -> str:
