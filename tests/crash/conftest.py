@@ -15,11 +15,9 @@ from tests.kit.worker import WorkerProcess
 
 
 @pytest.fixture(scope="module")
-def fleet(module_server: PrivateServer, make_module_worker: Callable[..., WorkerProcess]) -> Iterator[Fleet]:
+def fleet(module_server: PrivateServer, make_module_worker: Callable[..., WorkerProcess]) -> Fleet:
     """Workers that a module's tests share: what one test killed, the next one tops up."""
-    fleet = Fleet(module_server, make_module_worker)
-    yield fleet
-    fleet.flows.app.close()
+    return Fleet(module_server, make_module_worker)
 
 
 @pytest.fixture
@@ -36,6 +34,4 @@ def empty_field(
     server: PrivateServer, make_worker: Callable[..., WorkerProcess], tmp_path: Path, rng: random.Random
 ) -> Iterator[Field]:
     """A server of this test alone, and no worker yet."""
-    fleet = Fleet(server, make_worker)
-    yield Field(fleet, folder=tmp_path, rng=rng)
-    fleet.flows.app.close()
+    return Field(Fleet(server, make_worker), folder=tmp_path, rng=rng)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from tests.kit.server import PrivateServer
 from tests.kit.worker import WorkerProcess
 
 PROJECT = "tests.projects.flows"
-QUEUE = "default"
+QUEUE = "celery"
 
 
 class LocalSetup(CeleryTestSetup):
@@ -73,11 +74,15 @@ def make_node(server: PrivateServer, tmp_path: Path, celery_setup_app: Celery) -
     nodes: list[LocalWorker] = []
 
     def make() -> LocalWorker:
-        process = WorkerProcess(PROJECT, folder=tmp_path, url=server.celery_url, queues=[QUEUE]).launch()
+        process = WorkerProcess(PROJECT, folder=tmp_path, url=server.celery_url, queues=[QUEUE])
+        process.start()
         nodes.append(LocalWorker(WorkerContainer(process, queue=QUEUE), celery_setup_app))
         return nodes[-1]
 
     yield make
+    for node in nodes:
+        if node.container.process.running:
+            node.container.process.send(signal.SIGTERM)
     for node in nodes:
         node.teardown()
 
@@ -85,7 +90,9 @@ def make_node(server: PrivateServer, tmp_path: Path, celery_setup_app: Celery) -
 @pytest.fixture
 def celery_worker_cluster(make_node: Callable[[], LocalWorker]) -> CeleryWorkerCluster:
     """Two workers."""
-    return CeleryWorkerCluster(make_node(), make_node())
+    cluster = CeleryWorkerCluster(make_node(), make_node())
+    cluster.ready()
+    return cluster
 
 
 @pytest.fixture(scope="session", params=["agentq_app", "existing_app"])
@@ -98,7 +105,6 @@ def library_session(
     try:
         library = start_library(request.param, server=server, start=start_session_worker)
         yield library
-        library.app.close()
         library.worker.terminate(timeout=10)
     finally:
         server.stop()

@@ -16,7 +16,7 @@ import pytest
 from agentq import AgentQ
 from tests.kit.library import TIMEOUT
 from tests.kit.process import ROOT, clean_environment
-from tests.kit.projects import environment
+from tests.kit.projects import close_app, environment
 from tests.kit.server import PrivateServer
 from tests.kit.waiting import wait_until
 from tests.kit.worker import WorkerProcess
@@ -66,7 +66,7 @@ def runs(server: PrivateServer) -> list[Any]:
     with environment(AGENTQ_REDIS_URL=server.celery_url):
         app = AgentQ("beside")
         found = list(app.runs.list())
-    app.close()
+    close_app(app)
     return found
 
 

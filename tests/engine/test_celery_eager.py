@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -15,14 +14,13 @@ from tests.kit.server import PrivateServer
 
 
 @pytest.fixture
-def flows(server: PrivateServer) -> Iterator[ModuleType]:
+def flows(server: PrivateServer) -> ModuleType:
     """The flows with an app that does everything in place."""
     module = load_module("tests.projects.flows", url=server.celery_url)
     module.app.conf.task_always_eager = True
     module.app.conf.task_eager_propagates = True
     module.app.conf.task_store_eager_result = False
-    yield module
-    module.app.close()
+    return module
 
 
 def test_steps_run_in_place(flows: Any) -> None:

@@ -16,13 +16,19 @@ from tests.kit.server import PrivateServer
 from tests.kit.worker import WorkerProcess
 
 
-@pytest.fixture
-def web(server: PrivateServer, start_worker: Callable[..., WorkerProcess]) -> Iterator[Any]:
+@pytest.fixture(scope="module")
+def served(module_server: PrivateServer, start_module_worker: Callable[..., WorkerProcess]) -> Any:
     """The application; its worker serves the flows."""
-    start_worker("tests.projects.flows", url=server.celery_url)
-    load_module("tests.projects.flows", url=server.celery_url)
-    yield load_module("tests.projects.web", url=server.celery_url)
-    check_leaks(server.client)
+    start_module_worker("tests.projects.flows", url=module_server.celery_url)
+    load_module("tests.projects.flows", url=module_server.celery_url)
+    return load_module("tests.projects.web", url=module_server.celery_url)
+
+
+@pytest.fixture
+def web(served: Any, module_server: PrivateServer) -> Iterator[Any]:
+    """The application, checked for leaked keys."""
+    yield served
+    check_leaks(module_server.client)
 
 
 def client(web: Any) -> httpx.AsyncClient:

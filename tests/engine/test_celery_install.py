@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import ModuleType
 
 import pytest
@@ -15,14 +15,12 @@ from tests.kit.server import PrivateServer
 from tests.kit.worker import WorkerProcess
 
 
-@pytest.fixture
-def existing(server: PrivateServer, start_worker: Callable[..., WorkerProcess]) -> Iterator[ModuleType]:
+@pytest.fixture(scope="module")
+def existing(module_server: PrivateServer, start_module_worker: Callable[..., WorkerProcess]) -> ModuleType:
     """The application's module, with a worker of its own."""
-    env = {"EXISTING_URL": server.celery_url}
-    start_worker("tests.projects.existing_app", url=server.celery_url, env=env)
-    module = load_module("tests.projects.existing_app", url=server.celery_url, **env)
-    yield module
-    module.app.close()
+    env = {"EXISTING_URL": module_server.celery_url}
+    start_module_worker("tests.projects.existing_app", url=module_server.celery_url, env=env)
+    return load_module("tests.projects.existing_app", url=module_server.celery_url, **env)
 
 
 def test_the_installed_object_carries_the_decorators(existing: ModuleType) -> None:

@@ -10,7 +10,7 @@ import pytest
 from agentq import AgentQ, AgentqError
 from tests.kit.leaks import check_leaks
 from tests.kit.library import TIMEOUT
-from tests.kit.projects import environment
+from tests.kit.projects import close_app, environment, load_module
 from tests.kit.server import PrivateServer
 from tests.kit.waiting import wait_until
 from tests.kit.worker import WorkerProcess
@@ -32,7 +32,7 @@ def remote(serving: PrivateServer) -> Iterator[Any]:
         assert app.store is not None
     yield app
     check_leaks(serving.client)
-    app.close()
+    close_app(app)
 
 
 def queued(server: PrivateServer) -> int:
@@ -111,8 +111,6 @@ def test_wrong_arguments_are_refused_at_once(
 
 
 def test_the_owner_of_the_code_is_refused_the_same_way(serving: PrivateServer) -> None:
-    from tests.kit.projects import load_module
-
     flows = load_module("tests.projects.flows", url=serving.celery_url)
     before = queued(serving)
     with pytest.raises(AgentqError, match="limit"):
@@ -122,4 +120,3 @@ def test_the_owner_of_the_code_is_refused_the_same_way(serving: PrivateServer) -
     with pytest.raises(AgentqError, match="number"):
         flows.double.apply_async(("three",))
     assert queued(serving) == before
-    flows.app.close()

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
+_loaded: dict[str, list[Any]] = {}
+
 
 @contextmanager
 def environment(**values: str) -> Iterator[None]:
@@ -38,14 +40,33 @@ def load_module(name: str, *, url: str, **env: str) -> ModuleType:
     with environment(AGENTQ_REDIS_URL=url, **env):
         module = importlib.import_module(name)
         app = getattr(module, "app", None)
-        if app is not None:
+        if hasattr(app, "conf"):
             # Celery reads its configuration and discovers tasks lazily: now, while the environment is set.
             assert app.conf.task_default_queue
             app.loader.import_default_modules()
             app.finalize()
+            _loaded.setdefault(url, []).append(app)
     return module
 
 
 def load_app(name: str, *, url: str, **env: str) -> Any:
     """Return the app of a project's module, imported anew."""
     return load_module(name, url=url, **env).app
+
+
+def close_app(app: Any) -> None:
+    """Close an app's connections, and have its results forget a server that is about to go.
+
+    A pending result that is collected later would else try for long to reach the server again.
+    """
+    consumer = getattr(app.backend, "result_consumer", None)
+    if consumer is not None:
+        consumer.stop()
+        consumer._pubsub = None
+    app.close()
+
+
+def close_apps(url: str) -> None:
+    """Close all apps that were loaded for the server at ``url``."""
+    for app in _loaded.pop(url, []):
+        close_app(app)

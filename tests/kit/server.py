@@ -15,6 +15,7 @@ from pathlib import Path
 import redis
 
 from tests.kit.process import ManagedProcess, clean_environment
+from tests.kit.projects import close_apps
 from tests.kit.requirements import require
 
 
@@ -113,7 +114,8 @@ class PrivateServer(ManagedProcess):
         self.client.script_flush()
 
     def stop(self) -> None:
-        """End the server and delete its folder."""
+        """Close this process's apps on the server, end it and delete its folder."""
+        close_apps(self.celery_url)
         if self._client is not None:
             self._client.close()
         if self.running:

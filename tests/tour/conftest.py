@@ -23,7 +23,6 @@ def guided(start_session_worker: Callable[..., WorkerProcess]) -> Iterator[tuple
         worker = start_session_worker("tests.tour.guide", url=server.celery_url)
         module = load_module("tests.tour.guide", url=server.celery_url)
         yield server, module
-        module.app.close()
         worker.terminate(timeout=10)
     finally:
         server.stop()

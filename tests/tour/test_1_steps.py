@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agentq.canvas import fan_out
 
 from agentq import AgentqError
+from agentq.canvas import fan_out
 
 TIMEOUT = 60
 
