@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import builtins
 import importlib
+import posixpath
 import re
 from collections.abc import Iterator
-from pathlib import PurePosixPath
 
 import click
 import pytest
@@ -30,9 +31,8 @@ OWNERS: dict[str, object] = {"run": Run, "handle": Handle, "this_step": ThisStep
 """What stands before the point of a name in code type."""
 
 STRANGERS = {
-    "AsyncResult", "Celery", "Ctrl", "DictField", "Flower", "Redis", "TaskGroup", "JSON",
-    "FAILURE", "PENDING", "REVOKED", "RETRY", "STARTED", "SUCCESS", "FIRST_COMPLETED",
-    "PYTHONHASHSEED", "RUN", "VALUE", "ASK", "NAME", "PAYLOAD", "SIGKILL", "SIGTERM", "SIGQUIT", "TIME",
+    "AsyncResult", "CancelledError", "Celery", "Decimal", "Event", "Lock", "Procfile", "PYTHONHASHSEED", "Queue",
+    "REDIS_URL", "SoftTimeLimitExceeded", "TaskGroup",
 }  # fmt: skip
 """Names in code type that are neither ours nor built in."""
 
@@ -44,7 +44,7 @@ def test_links_resolve(page: Page) -> None:
         if re.match(r"[a-z]+://", link):
             continue
         path, _, anchor = link.partition("#")
-        target = (PurePosixPath(page.name).parent / path).as_posix() if path else page.name
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(page.name), path)) if path else page.name
         assert (ROOT / target).exists(), f"{page.name}: {link}"
         assert not anchor or anchor in anchors[target], f"{page.name}: {link}: {sorted(anchors[target])}"
 
@@ -127,3 +127,25 @@ def resolve(words: list[str]) -> tuple[click.Command, list[str]]:
 
 def test_every_command_is_at_a_glance() -> None:
     assert [name for name in COMMANDS if f"agentq {name}" not in PAGES[0].text] == []
+
+
+def test_messages_in_troubleshooting_are_the_softwares_own() -> None:
+    said = list(texts_in_source())
+    page = next(page for page in PAGES if page.name == "docs/troubleshooting.md")
+    messages = [block for block in page.blocks if block.kind == "text"]
+    assert messages
+    for block in messages:
+        for part in re.split(r"…", " ".join(block.text.split())):
+            fragment = part.strip(' ".:;()')
+            if len(fragment) >= 12:
+                assert any(fragment in text for text in said), f"{block.page}:{block.line}: {fragment!r}"
+
+
+def texts_in_source() -> Iterator[str]:
+    """Every text in agentq's source, with … for what is put in when it runs."""
+    for path in (ROOT / "agentq").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value.replace("%s", "…").replace("%r", "…")
+            elif isinstance(node, ast.JoinedStr):
+                yield "".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
