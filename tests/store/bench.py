@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
-from agentq.core.lanes import PRIORITIES
 from agentq.store import Store
 from agentq.store.refs import Holder, Join, Offer, TakeReply
 from agentq.store.workers import TickReply
 from tests.kit.server import PrivateServer
+from tests.store.snapshot import Snapshot
 
 LEASE_MS = 3_600_000
 """An hour: a test that stands still on a busy machine must not lose a worker by it."""
@@ -149,17 +149,9 @@ class Bench:
         """Return a step's generation."""
         return int(self.record(step_id, root)["g"])
 
-    def records(self) -> dict[tuple[str, str], dict[str, str]]:
-        """Return all records by (root, id)."""
-        ids = [(root, step_id) for root, step_id in self.parts("step")]
-        with self.client.pipeline(transaction=False) as pipe:
-            for root, step_id in ids:
-                pipe.hgetall(self.keys.step(root, step_id))
-            found = pipe.execute()
-        return {
-            key: {name.decode(): value.decode() for name, value in record.items()}
-            for key, record in zip(ids, found, strict=True)
-        }
+    def look(self) -> Snapshot:
+        """Return all that the server holds now."""
+        return Snapshot.of(self.client, self.keys)
 
     def log(self, run: str, root: str | None = None) -> list[dict[str, Any]]:
         """Return a run's log."""
@@ -177,27 +169,20 @@ class Bench:
         """Return the kinds of a tree's events."""
         return [event.kind for event in self.store.events(root, limit=100_000)]
 
-    def parts(self, kind: str) -> list[list[str]]:
-        """Return the parts after the kind of every key of one kind, braces left out."""
-        found = self.client.scan_iter(match=f"{self.keys.prefix}:1:{kind}:*", count=1000)
-        return [key.decode().replace("{", "").replace("}", "").split(":")[3:] for key in found]
-
     def without_end(self, *kinds: str) -> list[str]:
         """Return the keys of these kinds that have no end."""
-        keys = [key.decode() for key in self.client.scan_iter(count=1000)]
-        chosen = [key for key in keys if (self.keys.kind_of(key) or "result") in kinds]
-        return sorted(key for key in chosen if self.client.ttl(key) == -1)
+        return self.look().without_end(*kinds)
 
     def drain(self) -> None:
         """Bring everything to its end: the workers die, timers fire, and one more worker ends all there is.
 
         Whatever is lost in between never ends, and its keys are found by the leak check.
         """
-        for (worker,) in self.parts("held"):
+        for (worker,) in self.look().parts("held"):
             self.kill(worker)
         worker = f"drain-{uuid.uuid4().hex}"
         self.store.enroll(worker, label=worker, queues=(), concurrency=1, lease_ms=3_600_000)
-        while undone := {key: record for key, record in self.records().items() if record["s"] != "d"}:
+        while undone := {key: record for key, record in self.look().records().items() if record["s"] != "d"}:
             for (root, step_id), record in undone.items():
                 if record["s"] == "r":
                     self.store.offer([self.step(step_id, root=root)])
@@ -235,49 +220,6 @@ def agent_join(run: str, join_id: str, size: int, **options: Any) -> Join:
     return Join(root=run, id=join_id, size=size, parent=run, **options)
 
 
-def misplaced(bench: Bench, queues: Iterable[str] = ("q",), *, duplicates: bool = False) -> list[str]:
-    """Return what breaks custody: each record that is not in exactly the one place that its state names.
-
-    With ``duplicates`` lanes may hold further copies of messages, which nobody will take.
-
-    A queued one is in a lane, a held one in its holder's hands, a delayed one among the timers, a parked one keeps
-    its message in its record; a replaced or done one is nowhere.
-    """
-    where: dict[tuple[str, str, str], list[str]] = {}
-    for queue in queues:
-        for number in PRIORITIES.values():
-            for message in bench.lane(queue, number):
-                if "agentq" in message:
-                    _note(where, message["agentq"], "q")
-    for (worker,) in bench.parts("held"):
-        for take, entry in bench.client.hgetall(bench.keys.held(worker)).items():
-            _lane, length, rest = entry.split(b"\n", 2)
-            message = json.loads(rest[int(length) + 1 :])
-            if "agentq" in message:
-                _note(where, message["agentq"], f"h:{worker}:{take.decode()}")
-    for name in bench.client.zrange(bench.keys.of("due"), 0, -1):
-        _note(where, name.decode(), "l")
-    problems = []
-    for (root, step_id), record in bench.records().items():
-        state, generation = record["s"], record["g"]
-        found = where.pop((root, step_id, generation), [])
-        if state in ("l", "p"):
-            if "m" not in record:
-                problems.append(f"{step_id} is {state} without its message")
-            if state == "p":
-                # Its next timer, under its own name.
-                found = [place for place in found if place != "l"]
-        if duplicates:
-            found = sorted(set(found)) if state == "q" else [place for place in found if place != "q"]
-        wanted = {"q": ["q"], "h": [f"h:{record.get('w')}:{record.get('t')}"], "l": ["l"]}.get(state, [])
-        if found != wanted:
-            problems.append(f"{step_id} is {state} in generation {generation}, but stands in {found}")
-    for name, places in where.items():
-        if not (duplicates and set(places) == {"q"}):
-            problems.append(f"{name} stands in {places}, which no record names")
-    return problems
-
-
 def break_rule(bench: Bench, rule: str, instead: str) -> None:
     """Replace ``rule`` in the text of every script that has it, to see whether a check notices."""
     scripts = bench.store.scripts
@@ -286,8 +228,3 @@ def break_rule(bench: Bench, rule: str, instead: str) -> None:
     for name, text in broken.items():
         scripts.texts[name] = text
         scripts.hashes[name] = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-
-
-def _note(where: dict[tuple[str, str, str], list[str]], name: str, place: str) -> None:
-    root, step_id, generation = name.split("|")
-    where.setdefault((root, step_id, generation), []).append(place)

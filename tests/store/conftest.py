@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.kit.server import PrivateServer
-from tests.store.bench import Bench, misplaced
+from tests.store.bench import Bench
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def bench(clean_server: PrivateServer) -> Iterator[Bench]:
     made.worker("w1")
     made.worker("w2")
     yield made
-    queues = {record["q"] for record in made.records().values()}
-    assert misplaced(made, queues) == []
+    found = made.look()
+    assert found.misplaced({record["q"] for record in found.records().values()}) == []
     made.drain()
     made.store.close()
