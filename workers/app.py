@@ -1,4 +1,4 @@
-"""The Celery app that the shipped worker processes load: ``celery -A workers.app worker``, ``agentq -A workers.app:app``."""
+"""The Celery app that the shipped worker processes load: ``agentq -A workers.app:app``."""
 
 from __future__ import annotations
 
