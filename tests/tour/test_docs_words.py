@@ -135,7 +135,7 @@ def test_messages_in_troubleshooting_are_the_softwares_own() -> None:
     messages = [block for block in page.blocks if block.kind == "text"]
     assert messages
     for block in messages:
-        for part in re.split(r"…", " ".join(block.text.split())):
+        for part in re.split(r"…|: ", " ".join(block.text.split())):
             fragment = part.strip(' ".:;()')
             if len(fragment) >= 12:
                 assert any(fragment in text for text in said), f"{block.page}:{block.line}: {fragment!r}"
