@@ -16,7 +16,7 @@ from celery.utils.log import get_logger
 from agentq.core.codec import dumps, to_jsonable
 from agentq.core.errors import InvalidResult, RunCancelled, StaleHolder, StepTimeout
 from agentq.core.models import Usage
-from agentq.engine import capture, joins, outcome, realloop
+from agentq.engine import capture, exits, joins, outcome, realloop
 from agentq.engine.binding import Binding, TurnEnd
 from agentq.engine.capture import Capture
 from agentq.engine.messages import HEADER, HOLDER_HEADER
@@ -99,7 +99,7 @@ class Attempt:
             self.fail(RunCancelled(run_id=self.parent or self.holder.root), status=states.REVOKED)
             raise Ignore("its run was cancelled")
         try:
-            end = self._value(args, kwargs)
+            end = self._contained(args, kwargs)
         except Again as again:
             self._again(again)
         except Retry:
@@ -132,6 +132,14 @@ class Attempt:
             self.fail(end.error, status=status, end=end)
             raise end.error
         return self._finish(end, chain, callbacks)
+
+    def _contained(self, args: list[Any], kwargs: dict[str, Any]) -> TurnEnd:
+        try:
+            return self._value(args, kwargs)
+        except (SystemExit, KeyboardInterrupt) as error:
+            if exits.is_ordered(error):
+                raise
+            raise exits.failure_by(error, step=self.task.name, step_id=self.step_id) from error
 
     def _value(self, args: list[Any], kwargs: dict[str, Any]) -> TurnEnd:
         if self.task.is_agent:

@@ -15,6 +15,7 @@ from agentq.core.codec import canonical, short_hash
 from agentq.core.errors import AgentqError, RunCancelled, RunError, UsageError
 from agentq.core.ids import step_id, step_key
 from agentq.core.journal import Answer, Ask, AskKind, Cancel, Entry, Joined, Result, Signal, Start
+from agentq.engine.exits import failure_by, is_ordered
 from agentq.runtime.effects import Effect, EffectFuture
 from agentq.runtime.leaving import leave
 from agentq.runtime.loop import DeterministicLoop, Task
@@ -303,6 +304,13 @@ class Machine:
     async def _root(self) -> Any:
         try:
             return self._write_result(await self._body(self.run))
+        except SystemExit as error:
+            if self.dropped or is_ordered(error):
+                raise
+            ended = failure_by(error, step=self.identity.agent, step_id=self.identity.run_id)
+            self._undoing = True
+            await take_back(self, self._undoable, ended)
+            raise ended from error
         except (Exception, asyncio.CancelledError) as error:
             if self.dropped:
                 raise

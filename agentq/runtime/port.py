@@ -136,7 +136,8 @@ class EnginePort:
     def restart(self, *, seen: int, arguments: Any, carry: Sequence[Entry], calls_off: Sequence[Effect]) -> None:
         """The run's next turn is queued, with a new log."""
         closes, cancels = self.ids_of(calls_off)
-        if closes or (usage := self._attempt.take_usage()):
+        usage = self._attempt.take_usage()
+        if closes or usage:
             self._store.send(self._holder, token=uuid.uuid4().hex, seen=seen, closes=closes, usage=usage)
         args, kwargs = arguments
         self._store.restart(

@@ -5,7 +5,9 @@ The names are fixed, so that the same tests run over an AgentQ app and over one 
 
 from __future__ import annotations
 
+import asyncio
 import os
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -142,3 +144,29 @@ async def fan(run: Run, limit: int) -> int:
 @agent(name="library.double_agent", version="1")
 async def double_agent(run: Run, number: int) -> int:
     return await run.call(double, number)
+
+
+@step(name="library.leave")
+def leave(status: int) -> int:
+    sys.exit(status)
+
+
+@step(name="library.interrupt")
+def interrupt() -> int:
+    raise KeyboardInterrupt
+
+
+@agent(name="library.leaving", version="1")
+async def leaving(run: Run, status: int) -> int:
+    await run.call(add, 1, 2)
+    sys.exit(status)
+
+
+@agent(name="library.asking_anew", version="1")
+async def asking_anew(run: Run, rounds: int) -> int:
+    if rounds > 0:
+        asked = asyncio.ensure_future(run.ask("Still there?", bool))
+        await run.call(add, 1, 2)
+        assert not asked.done()
+        run.continue_as_new(rounds - 1)
+    return rounds

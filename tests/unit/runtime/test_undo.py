@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any
+
+import pytest
 
 from agentq.core.journal import Result, ok
 from agentq.runtime.run import Run
@@ -39,6 +42,27 @@ def test_a_failure_takes_back_last_first_and_then_ends_the_run() -> None:
     assert replayed(script).names == script.names
     script.finish("unpublish", None)
     assert str(script.outcome.error) == "second thoughts"
+
+
+def test_an_agent_that_calls_sys_exit_takes_back_what_it_did() -> None:
+    async def agent(run: Run) -> None:
+        await run.call(publish, "one")
+        sys.exit(3)
+
+    script = Script(agent).finish("publish", "one").finish("unpublish", None)
+    assert str(script.outcome.error).endswith("failed: SystemExit: sys.exit(3)")
+
+
+@pytest.mark.parametrize("status", [-241, -255])
+def test_a_worker_that_is_told_to_end_takes_nothing_back(status: int) -> None:
+    async def agent(run: Run) -> None:
+        await run.call(publish, "one")
+        sys.exit(status)
+
+    script = Script(agent)
+    with pytest.raises(SystemExit):
+        script.finish("publish", "one")
+    assert script.names == ["publish"]
 
 
 def test_a_run_that_succeeds_takes_nothing_back() -> None:
