@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import time
 import uuid
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
 
 from agentq.core.codec import dumps, loads
+from agentq.core.errors import InvalidResult, StoreUnavailable
 from agentq.core.ids import step_id
-from agentq.core.journal import Ask, Entry, Result, ResultStatus, encode
+from agentq.core.journal import Ask, Entry, Result, ResultStatus, encode, failed
 from agentq.engine import realloop
 from agentq.engine.attempt import Attempt
 from agentq.engine.binding import TurnEnd
 from agentq.engine.capture import Capture
 from agentq.engine.dispatch import call_offers, canvas_offers, map_offers, next_generation
 from agentq.engine.handle import failure_of
+from agentq.engine.outcome import keep_trying
 from agentq.engine.this_step import InPlace, current_attempt
 from agentq.runtime.effects import Batch, Effect
 from agentq.runtime.machine import Identity, Machine
 from agentq.runtime.turn import Turn
+
+T = TypeVar("T")
 
 _CHUNK: Final = 500
 """Outcomes read at once: some hundred KB of the usual results."""
@@ -57,7 +63,7 @@ class EnginePort:
 
     def read(self, seen: int) -> Sequence[bytes]:
         """The log from `seen` on."""
-        return self._store.read_log(self._holder.root, self._holder.id, seen)
+        return _steadily(lambda: self._store.read_log(self._holder.root, self._holder.id, seen))
 
     def send(self, batch: Batch) -> Sequence[bytes]:
         """The batch is written, once, however often the connection breaks."""
@@ -75,21 +81,38 @@ class EnginePort:
                 caught.merge(self._messages(effect))
         closes, cancels = self.ids_of(batch.calls_off)
         usage = self._attempt.take_usage()
-        return self._store.send(
+        send = functools.partial(
+            self._store.send,
             self._holder,
+            # The same in every repeat: what a broken connection hid has been written all the same.
             token=uuid.uuid4().hex,
             seen=batch.seen,
             asks=[encode(effect.ask) for effect in batch.asks],
             joins=caught.joins,
             offers=caught.offers,
             questions=questions,
-            results=[encode(result) for result in batch.results],
+            results=[self._told(result) for result in batch.results],
             events=events,
             tick=batch.tick,
             closes=closes,
             cancels=cancels,
             usage=usage,
         )
+        return _steadily(send)
+
+    def _told(self, result: Result) -> str:
+        """The entry of a local call's result, or of the error that it is too large for a journal."""
+        text = encode(result)
+        limit = self._attempt.binding.limits.result_bytes
+        if len(text) <= limit:
+            return text
+        error = InvalidResult(
+            step="run.local",
+            value=f"{len(text)} bytes",
+            reason=f"it is larger than {limit} bytes (setting result_limit): put it into a file or an object store "
+            "and return where it is",
+        )
+        return encode(failed(result.id, error.to_wire()))
 
     def _messages(self, effect: Effect) -> Capture:
         ask = effect.ask
@@ -102,26 +125,30 @@ class EnginePort:
     def park(self, *, seen: int, due_ms: int | None, waits: Sequence[str]) -> bool:
         """The worker is given back, unless the log has grown."""
         self._settle_usage(seen)
-        return self._store.park(self._holder, seen=seen, due_ms=due_ms, waits=waits)
+        return _steadily(lambda: self._store.park(self._holder, seen=seen, due_ms=due_ms, waits=waits))
 
     def _settle_usage(self, seen: int) -> None:
         # What local calls spent and no send has carried yet; they all have, unless the last one was given up.
         usage = self._attempt.take_usage()
         if usage:
-            self._store.send(self._holder, token=uuid.uuid4().hex, seen=seen, usage=usage)
+            _steadily(functools.partial(self._store.send, self._holder, token=uuid.uuid4().hex, seen=seen, usage=usage))
 
     def wait(self, seconds: float) -> None:
         """The run's bell rang, or the time has passed."""
-        self._store.wait_log(self._holder.root, self._holder.id, seconds)
+        try:
+            self._store.wait_log(self._holder.root, self._holder.id, seconds)
+        except StoreUnavailable:
+            # The log is read next, which waits for the server.
+            time.sleep(min(seconds, 0.1))
 
     def is_slot_wanted(self) -> bool:
         """Whether the agent's own queue holds messages: every free slot of its pool is taken."""
         queue = (self._attempt.request.delivery_info or {}).get("routing_key")
-        return bool(queue) and any(self._store.waiting(str(queue)).values())
+        return bool(queue) and any(_steadily(lambda: self._store.waiting(str(queue))).values())
 
     def load_result(self, ask_id: str) -> Any:
         """The value of a step, from where its result lies."""
-        meta = self._store.outcomes([ask_id])[0]
+        meta = _steadily(lambda: self._store.outcomes([ask_id]))[0]
         return loads(meta)["result"] if meta is not None else None
 
     def load_members(self, ask: Ask) -> Sequence[Result]:
@@ -129,7 +156,8 @@ class EnginePort:
         found: list[Result] = []
         for at in range(0, ask.members or 0, _CHUNK):
             ids = [step_id(ask.id, str(index)) for index in range(at, min(at + _CHUNK, ask.members or 0))]
-            for member, meta in zip(ids, self._store.outcomes(ids), strict=True):
+            outcomes = _steadily(functools.partial(self._store.outcomes, ids))
+            for member, meta in zip(ids, outcomes, strict=True):
                 found.append(_member(ask, member, meta))
         return found
 
@@ -137,10 +165,12 @@ class EnginePort:
         """The run's next turn is queued, with a new log."""
         closes, cancels = self.ids_of(calls_off)
         usage = self._attempt.take_usage()
+        token = uuid.uuid4().hex
         if closes or usage:
-            self._store.send(self._holder, token=uuid.uuid4().hex, seen=seen, closes=closes, usage=usage)
+            _steadily(lambda: self._store.send(self._holder, token=token, seen=seen, closes=closes, usage=usage))
         args, kwargs = arguments
-        self._store.restart(
+        restart = functools.partial(
+            self._store.restart,
             self._holder,
             token=uuid.uuid4().hex,
             seen=seen,
@@ -149,6 +179,7 @@ class EnginePort:
             carry=[encode(entry) for entry in carry],
             cancels=cancels,
         )
+        _steadily(restart)
 
     def perform(self, effect: Effect) -> Any:
         """What the function of a local call returned; within it, `this_step` is the call."""
@@ -162,13 +193,24 @@ class EnginePort:
 
     def now_ms(self) -> int:
         """The server's time."""
-        return self._store.now_ms()
+        return _steadily(self._store.now_ms)
 
     def ids_of(self, effects: Sequence[Effect]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Questions to close; steps and runs to call off."""
         asked = tuple(effect.ask.id for effect in effects if effect.ask.kind == "ask")
         sent = tuple(effect.ask.id for effect in effects if effect.ask.kind not in ("ask", "emit", "local"))
         return asked, sent
+
+
+def _steadily(call: Callable[[], T]) -> T:
+    """What the store answers, however long its server is away.
+
+    A turn whose calls were made and paid for must not fail its run because the server restarts; if the run is another's
+    by then, the store says so.
+    """
+    found: list[T] = []
+    keep_trying(lambda: found.append(call()))
+    return found[0]
 
 
 def _member(ask: Ask, member: str, meta: bytes | None) -> Result:
