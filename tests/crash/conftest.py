@@ -32,6 +32,6 @@ def field(fleet: Fleet, tmp_path: Path, rng: random.Random) -> Iterator[Field]:
 @pytest.fixture
 def empty_field(
     server: PrivateServer, make_worker: Callable[..., WorkerProcess], tmp_path: Path, rng: random.Random
-) -> Iterator[Field]:
+) -> Field:
     """A server of this test alone, and no worker yet."""
     return Field(Fleet(server, make_worker), folder=tmp_path, rng=rng)

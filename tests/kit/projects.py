@@ -39,7 +39,7 @@ def load_module(name: str, *, url: str, **env: str) -> ModuleType:
         del sys.modules[loaded]
     with environment(AGENTQ_REDIS_URL=url, **env):
         module = importlib.import_module(name)
-        app = getattr(module, "app", None)
+        app: Any = getattr(module, "app", None)
         if hasattr(app, "conf"):
             # Celery reads its configuration and discovers tasks lazily: now, while the environment is set.
             assert app.conf.task_default_queue
