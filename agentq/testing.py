@@ -13,7 +13,7 @@ from agentq.engine.task import Agent
 from agentq.runtime.effects import words_of
 from agentq.runtime.export import read_journal, replay
 from agentq.runtime.here import Here, HereRun, machine_for
-from agentq.runtime.machine import Identity
+from agentq.runtime.outcomes import Identity
 
 R = TypeVar("R")
 
@@ -82,8 +82,8 @@ class Replayed:
 def check_replay(agent: Agent[..., Any], journal_file: Path | str) -> Replayed:
     """The agent's code of today goes on with the run of the journal; raises ReplayMismatch when it would not.
 
-    The file was written by `run_here(journal=…)` or by an export of a real run. Nothing is sent and no step runs. The
-    rules are the worker's: with the version that wrote the journal the agent must ask for the same at the same
+    The file was written by `run_here(journal=…)`, or in the same format. Nothing is sent and no step runs. The rules
+    are the worker's: with the version that wrote the journal the agent must ask for the same at the same
     places, with another one it may ask for more. Also raises JournalUnreadable for a file that is no journal.
     """
     found = read_journal(journal_file)

@@ -19,7 +19,8 @@ from agentq.engine.outcome import error_to_wire
 from agentq.runtime.effects import Call, Effect
 from agentq.runtime.export import Header, write_journal
 from agentq.runtime.local_calls import outcome_of
-from agentq.runtime.machine import Identity, Machine, Outcome
+from agentq.runtime.machine import Machine
+from agentq.runtime.outcomes import Identity, Outcome
 
 Finish = Callable[[Coroutine[Any, Any, Any]], Any]
 """Runs a coroutine to its end on a real event loop and returns its result."""

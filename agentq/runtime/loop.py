@@ -17,6 +17,7 @@ from asyncio import events
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from types import CodeType
 from typing import Any, Final, TypeVar, TypeVarTuple, Unpack
 
 from agentq.core.errors import UsageError
@@ -32,6 +33,10 @@ _TIME_GRAIN: Final = 1e-3
 
 _AS_COMPLETED_FRAMES: Final = 6
 """How far above `create_task` the frame of `as_completed` may stand, in CPython 3.11 to 3.13 (four at most)."""
+
+
+_WAIT: Final[CodeType] = asyncio.tasks._wait.__code__  # type: ignore[attr-defined]
+"""Where `asyncio.wait` waits, over a set: and gather's future, which no loop makes, hashes by its address."""
 
 
 class Task(asyncio.Task[T]):
@@ -231,7 +236,13 @@ class DeterministicLoop(Secluded):
             self._cancelled_timers = 0
 
     def create_future(self) -> Future[Any]:
-        """A future of this loop."""
+        """A future of this loop; refused where `asyncio.wait` looks at futures that it did not make."""
+        caller = sys._getframe(1)
+        if caller.f_code is _WAIT and not all(isinstance(each, Task | Future) for each in caller.f_locals["fs"]):
+            raise UsageError(
+                "asyncio.wait over what asyncio.gather returned gives it back in an order that no replay can repeat: "
+                "make a task of a function that awaits the gather, and wait for that."
+            )
         return Future(loop=self)
 
     def create_task(

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from agentq.core.codec import canonical, short_hash
 from agentq.core.errors import AgentqError, RunCancelled, RunError, UsageError
@@ -19,49 +18,14 @@ from agentq.engine.exits import failure_by, is_ordered
 from agentq.runtime.effects import Effect, EffectFuture
 from agentq.runtime.leaving import leave
 from agentq.runtime.loop import DeterministicLoop, Task
-from agentq.runtime.outcomes import error_of
+from agentq.runtime.outcomes import Identity, Outcome, error_of
 from agentq.runtime.replay import Book
 from agentq.runtime.run import ContinueAsNew, Run, RunRandom
+from agentq.runtime.signals import Mailbox, Mailboxes
 from agentq.runtime.undo import take_back
 
 SEGMENT: Final = "segment"
 """Name of the entry that counts how often a run has continued as new; it stands among the first of such a log."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
-    """Who the run is: its id, its agent's name and version, and what its start said."""
-
-    run_id: str
-    agent: str
-    version: str | None = None
-    key: str | None = None
-    tenant: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a run ended.
-
-    Attributes:
-        kind: `restart` when the agent continued as new.
-        value: what the agent returned, encoded; for a restart the encoded arguments.
-        error: what it raised, or RunCancelled.
-        carry: inputs of this log that the next one begins with.
-    """
-
-    kind: Literal["value", "error", "cancelled", "restart"]
-    value: Any = None
-    error: BaseException | None = None
-    carry: tuple[Entry, ...] = ()
-
-
-@dataclass(slots=True)
-class Mailbox:
-    """The signals of one name that nobody has taken yet, and how many wait for one."""
-
-    queue: asyncio.Queue[tuple[int, Signal]] = field(default_factory=asyncio.Queue)
-    waiting: int = 0
 
 
 class Machine:
@@ -100,7 +64,7 @@ class Machine:
         self._effects: dict[str, Effect] = {}
         self._early: dict[str, tuple[Result | Joined | Answer, Sequence[Result]]] = {}
         self._occurrences: dict[str, int] = {}
-        self._mailboxes: dict[str, Mailbox] = {}
+        self._mailboxes = Mailboxes()
         self._pending = 0
         self._given_up: dict[str, Effect] = {}
         self._undoable: list[Effect] = []
@@ -154,7 +118,7 @@ class Machine:
     @property
     def waits(self) -> list[str]:
         """Names of the signals that the agent waits for."""
-        return [name for name, mailbox in self._mailboxes.items() if mailbox.waiting > 0]
+        return self._mailboxes.waits
 
     @property
     def has_urgent(self) -> bool:
@@ -207,7 +171,7 @@ class Machine:
 
     def mailbox(self, name: str) -> Mailbox:
         """The signals of this name."""
-        return self._mailboxes.setdefault(name, Mailbox())
+        return self._mailboxes.named(name)
 
     def is_main(self, task: asyncio.Task[Any] | None) -> bool:
         """Whether the task is the one that runs the agent's function."""
@@ -343,7 +307,7 @@ class Machine:
             and self._stuck is None
             and not self._undoing
             and self.loop.next_due_ms is None
-            and not any(mailbox.waiting for mailbox in self._mailboxes.values())
+            and not self._mailboxes.waits
         )
 
     def _outcome(self, main: Task[Any]) -> Outcome:
@@ -360,9 +324,6 @@ class Machine:
         return Outcome("value", value=main.result())
 
     def _carried(self) -> tuple[Entry, ...]:
-        # Each of them counts its place among the inputs, so that the next log has them in this one's order.
-        left = [signal for mailbox in self._mailboxes.values() for signal in _drain(mailbox.queue)]
-        left.sort(key=lambda item: item[0])
         number = self.segment + 1
         mark = Ask(
             id=step_id(self.identity.run_id, f"{SEGMENT}/{number}"),
@@ -371,7 +332,7 @@ class Machine:
             name=SEGMENT,
             after=0,
         )
-        return (mark, *(signal for _, signal in left))
+        return (mark, *self._mailboxes.take_all())
 
     # -- inputs
 
@@ -385,7 +346,7 @@ class Machine:
                     # A newer version of the agent asks for something else first.
                     self._early[entry.id] = (entry, members)
             case Signal():
-                self.mailbox(entry.name).queue.put_nowait((self.seen, entry))
+                self._mailboxes.put(self.seen, entry)
             case Cancel():
                 self._cancel = entry
                 if self._main is not None and not self._undoing:
@@ -425,7 +386,3 @@ class Machine:
 
 def _tasks_of(loop: DeterministicLoop) -> list[Task[Any]]:
     return [task for task in asyncio.all_tasks(loop) if isinstance(task, Task)]
-
-
-def _drain(queue: asyncio.Queue[tuple[int, Signal]]) -> list[tuple[int, Signal]]:
-    return [queue.get_nowait() for _ in range(queue.qsize())]

@@ -22,7 +22,8 @@ from agentq.engine.handle import failure_of
 from agentq.engine.outcome import keep_trying
 from agentq.engine.this_step import InPlace, current_attempt
 from agentq.runtime.effects import Batch, Effect
-from agentq.runtime.machine import Identity, Machine
+from agentq.runtime.machine import Machine
+from agentq.runtime.outcomes import Identity
 from agentq.runtime.turn import Turn
 
 T = TypeVar("T")

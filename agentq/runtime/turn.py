@@ -16,7 +16,8 @@ from agentq.core.journal import Ask, Cancel, Entry, Joined, Result, Signal, deco
 from agentq.engine.binding import TurnEnd
 from agentq.runtime.effects import Batch, Effect
 from agentq.runtime.local_calls import LocalCalls
-from agentq.runtime.machine import Machine, Outcome
+from agentq.runtime.machine import Machine
+from agentq.runtime.outcomes import Outcome
 
 _FIRST_LOOK_S: Final = 0.05
 _LONGEST_LOOK_S: Final = 0.5

@@ -15,7 +15,8 @@ from agentq.core.schema import CallSchema
 from agentq.engine.binding import TurnEnd
 from agentq.runtime.effects import Batch, Effect
 from agentq.runtime.local_calls import LocalCalls, outcome_of
-from agentq.runtime.machine import Identity, Machine
+from agentq.runtime.machine import Machine
+from agentq.runtime.outcomes import Identity
 from agentq.runtime.run import Run
 from agentq.runtime.turn import Turn
 

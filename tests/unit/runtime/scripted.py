@@ -9,7 +9,8 @@ from typing import Any
 from agentq.core.errors import StepFailed
 from agentq.core.journal import Answer, Ask, Cancel, Entry, Joined, Result, Signal, Start, Tick, ok
 from agentq.runtime.effects import Effect
-from agentq.runtime.machine import Machine, Outcome
+from agentq.runtime.machine import Machine
+from agentq.runtime.outcomes import Outcome
 from tests.properties.replay_world import START_MS, Body, FakeStep, machine_of
 
 

@@ -112,6 +112,19 @@ def test_as_completed_takes_tasks_and_refuses_coroutines() -> None:
     assert run(main) == ["fast", "slow"]
 
 
+def test_wait_refuses_what_gather_made() -> None:
+    async def main() -> str:
+        gathered = asyncio.gather(after(1))
+        with pytest.raises(UsageError, match="gather"):
+            await asyncio.wait([gathered, asyncio.create_task(after(1))])
+        shielded = asyncio.shield(asyncio.create_task(after(1)))
+        await asyncio.wait([shielded])
+        await gathered
+        return "done"
+
+    assert run(main) == "done"
+
+
 def test_gather_over_coroutines_is_no_as_completed() -> None:
     async def main() -> Any:
         loop = asyncio.get_running_loop()
