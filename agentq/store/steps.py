@@ -11,7 +11,7 @@ import redis
 
 from agentq.core.errors import KeyReused, StaleHolder
 from agentq.store.connection import StoreConnection
-from agentq.store.refs import Arrival, Holder, Join, Offer, OfferReply, TakeReply
+from agentq.store.refs import Arrival, Holder, Join, Offer, OfferReply, TakeReply, checked_lane
 from agentq.store.wire import arrivals_arguments, dump, joins_arguments, offers_arguments, parse_take
 
 _STATES: dict[int, Literal["new", "known", "reused"]] = {1: "new", 0: "known", 2: "reused"}
@@ -64,6 +64,7 @@ class StepCalls(StoreConnection):
 
     def ring(self, queue: str, lane: int, message: str | bytes) -> None:
         """Queue a plain message, one without a record, and wake a worker for it."""
+        checked_lane(queue, lane)
         self.run_script("ring", queue, lane, message)
 
     def commit(
@@ -105,6 +106,8 @@ class StepCalls(StoreConnection):
         Raises:
             StaleHolder: another attempt holds the step, or it is done; nothing was written.
         """
+        if mode == "again" and not (offers and offers[0].id == holder.id):
+            raise ValueError(f"a retry of step {holder.id} needs its own next message as the first offer")
         header: dict[str, Any] = {**holder.to_wire(), "mode": mode, "status": status}
         optional = {
             "entry": entry,

@@ -105,6 +105,11 @@ class TestAgain:
         assert bench.take() == []
         assert bench.take_one(queues=["other"]).generation == 2
 
+    def test_a_retry_without_its_next_message_is_refused(self, bench: Bench, held: Holder) -> None:
+        for offers in ([], [bench.step("other")]):
+            with pytest.raises(ValueError, match="next message"):
+                bench.store.commit(held, mode="again", status="RETRY", offers=offers)
+
     def test_the_first_attempt_is_stale_from_then_on(self, bench: Bench, held: Holder) -> None:
         bench.again(held)
         with pytest.raises(StaleHolder):
@@ -152,12 +157,26 @@ class TestReplaced:
         bench.store.send(holder, token="t", seen=1, offers=[child])
         self.replace(bench, bench.take_one("w2").holder, bench.step("first", root="run"))
         first = bench.take_one("w2").holder
-        failed = [(name, meta(name, status="FAILURE")) for name in ("first", "s1")]
+        error = {"exc_type": "ValueError", "exc_message": ["no", "luck"], "exc_module": "builtins"}
+        failed = [(name, meta(name, status="FAILURE", result=error)) for name in ("first", "s1")]
         bench.store.commit(first, mode="done", status="FAILURE", results=failed)
         assert bench.record("s1", "run")["o"] == "FAILURE"
         told = bench.log("run")[-1]
-        assert (told["id"], told["s"], told["ref"]) == ("s1", "error", 1)
+        assert (told["id"], told["s"]) == ("s1", "error")
+        fields = {"step": "read", "step_id": "s1", "error_type": "ValueError", "message": "no luck", "details": None}
+        assert told["v"] == {"code": "step_failed", "fields": fields}
         assert bench.store.tree("run")["live"] == 1
+
+    def test_an_agent_that_the_failing_step_tells_by_itself_hears_once(self, bench: Bench) -> None:
+        holder = bench.run_agent("run")
+        child = bench.step("s1", root="run", parent="run", ask="s1")
+        bench.store.send(holder, token="t", seen=1, offers=[child])
+        self.replace(bench, bench.take_one("w2").holder, bench.step("first", root="run"))
+        failed = [("s1", meta("s1", status="FAILURE"))]
+        told = [("run", '{"k":"result","id":"s1","s":"error","v":{}}')]
+        bench.store.commit(bench.take_one("w2").holder, mode="done", status="FAILURE", results=failed, tells=told)
+        assert bench.kinds("run") == ["start", "result"]
+        assert bench.state("s1", "run") == "d"
 
 
 class TestWhatFollows:

@@ -92,6 +92,24 @@ def test_an_agents_turn_moves_with_its_log(bench: Bench) -> None:
     assert bench.kinds("run") == ["start", "signal"]
 
 
+def test_ten_thousand_entries_of_a_dead_worker_go_back_in_order(bench: Bench) -> None:
+    bench.client.lpush(bench.keys.lane("q", 6), *(f'{{"body":{number}}}' for number in range(10_000)))
+    bench.take(slots=10_000)
+    bench.expire_lease("w1")
+    bench.tick(chunk=7_500)
+    assert bench.tick(chunk=7_500).released == 2_500
+    assert [message["body"] for message in reversed(bench.lane())] == list(range(10_000))
+    bench.client.delete(bench.keys.lane("q", 6))
+
+
+def test_names_of_runs_that_are_gone_are_forgotten(bench: Bench) -> None:
+    bench.run_agent("run")
+    bench.client.zadd(bench.keys.of("runs"), {f"gone{number}|gone{number}": number for number in range(20)})
+    for _ in range(500):
+        bench.tick()
+    assert bench.client.zrange(bench.keys.of("runs"), 0, -1) == [b"run|run"]
+
+
 class TestTimers:
     def test_a_timer_fires_once(self, bench: Bench) -> None:
         bench.store.offer([bench.step("s1", due_ms=bench.store.now_ms() + 60_000)])

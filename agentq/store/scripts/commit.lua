@@ -63,8 +63,12 @@ for _ = 1, tonumber(following()) do
 end
 
 spend(h.root, h.usage)
-for _, told in ipairs(h.tells or {}) do tell(h.root, told[1], told[2], now) end
-for id, meta in pairs(replaced) do finish_replaced(h.root, id, meta, now) end
+local told = {}
+for _, pair in ipairs(h.tells or {}) do
+  told[cjson.decode(pair[2]).id or ''] = true
+  tell(h.root, pair[1], pair[2], now)
+end
+for id, meta in pairs(replaced) do finish_replaced(h.root, id, meta, told, now) end
 if h.mode ~= 'done' then return { 1 } end
 
 close_asks(h.root, h.closes)

@@ -49,6 +49,12 @@ for _, name in ipairs(redis.call('ZRANGEBYSCORE', K.due(), '-inf', now, 'LIMIT',
   end
 end
 
+-- Any two of the listed runs: what is left of one whose retention has ended is its name.
+for _, name in ipairs(redis.call('ZRANDMEMBER', K.runs(), 2)) do
+  local root, run = string.match(name, '^([^|]*)|(.*)$')
+  if redis.call('EXISTS', K.step(root, run)) == 0 then redis.call('ZREM', K.runs(), name) end
+end
+
 local trees = redis.call('ZRANGE', K.retiring(), 0, 0, 'WITHSCORES')
 if trees[1] then
   local following = retire_chunk(trees[1], tonumber(trees[2]), chunk)

@@ -15,13 +15,32 @@ local function finish(root, id, status, entry, error, now)
   leave_tree(root)
 end
 
+-- The error's wire form in Celery's meta of a failure: our own error's, else the one of a failed step.
+local function error_in(result, id, name)
+  if type(result) ~= 'table' then result = {} end
+  if type(result.agentq) == 'table' then return result.agentq end
+  local words = {}
+  for _, word in ipairs(type(result.exc_message) == 'table' and result.exc_message or {}) do
+    words[#words + 1] = tostring(word)
+  end
+  local said = type(result.exc_message) == 'string' and result.exc_message or table.concat(words, ' ')
+  local fields = { step = name, step_id = id, error_type = result.exc_type or 'Error', message = said,
+    details = cjson.null }
+  return { code = 'step_failed', fields = fields }
+end
+
 -- A replaced step whose successors failed before one of them carried its id on: Celery writes the failure under its id.
-local function finish_replaced(root, id, meta, now)
-  local status = cjson.decode(meta).status
-  if not ENTRY_STATUS[status] then return end
-  local ask = redis.call('HGET', K.step(root, id), 'ak')
-  local entry = ask and cjson.encode({ k = 'result', id = ask, s = ENTRY_STATUS[status], ref = 1 })
-  finish(root, id, status, entry, nil, now)
+-- told: the asks that the failing attempt has told of by itself.
+local function finish_replaced(root, id, text, told, now)
+  local meta = cjson.decode(text)
+  local status = ENTRY_STATUS[meta.status]
+  if not status then return end
+  local f = redis.call('HMGET', K.step(root, id), 'ak', 'nm')
+  local entry = nil
+  if f[1] and not told[f[1]] then
+    entry = cjson.encode({ k = 'result', id = f[1], s = status, v = error_in(meta.result, id, f[2]) })
+  end
+  finish(root, id, meta.status, entry, nil, now)
 end
 
 -- Closes the asks that are still open.
