@@ -74,8 +74,8 @@ class OwnWorkers:
             if member.deaths >= DEATHS_AT_MOST:
                 tail = "\n".join(f"  {line}" for line in self._tails[member.name])
                 raise CommandRefused(f"The worker for {member.name} dies again and again:\n{tail}")
-            last = next((line for line in reversed(self._tails[member.name]) if line.strip()), "it said nothing")
-            self._notes.append(f"The worker for {member.name} has died ({last}); it is started again.")
+            # The company's own words about the end are the last of its lines.
+            self._notes.append(f"The worker for {member.name} {self._tails[member.name][-1]}.")
         if time.monotonic() - self._looked >= LOOK_SECONDS:
             self._looked = time.monotonic()
             self._start_wanted()
