@@ -34,7 +34,7 @@ def load_module(name: str, *, url: str, **env: str) -> ModuleType:
     An app reads its settings once, so another server means another import of the module, and of all beside
     it in the same project.
     """
-    family = name if name.count(".") == 2 else name.rsplit(".", 1)[0]
+    family = name if name.count(".") <= 2 else name.rsplit(".", 1)[0]
     for loaded in [m for m in sys.modules if m == family or m.startswith(family + ".")]:
         del sys.modules[loaded]
     with environment(AGENTQ_REDIS_URL=url, **env):
