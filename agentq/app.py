@@ -16,7 +16,7 @@ from agentq.core.errors import StoreUnavailable
 from agentq.core.pools import PoolSpec, load_pools
 from agentq.directory import Agents, Asks, Runs
 from agentq.engine.assembly import agents_of, bind_app, broker_address, load_tasks, named_queues
-from agentq.engine.binding import Binding, Limits
+from agentq.engine.binding import Binding, Limits, find_binding
 from agentq.engine.bootsteps import Terms
 from agentq.engine.declare import Declarations
 from agentq.engine.remote import announcement_of
@@ -160,6 +160,18 @@ class AgentQ(Toolkit, Celery):
     def __init__(self, main: str | None = None, *, settings: Settings | None = None, **celery_options: Any) -> None:
         Celery.__init__(self, main, **celery_options)
         self._equip(self, settings=settings)
+
+    @property
+    def conf(self) -> Any:
+        """The configuration, as Celery's; never half read, also where threads ask for it at once."""
+        found = find_binding(self)
+        if found is not None:
+            found.await_configuration(self)
+        return super().conf
+
+    @conf.setter
+    def conf(self, value: Any) -> None:
+        self._conf = value
 
 
 class Installed(Toolkit):

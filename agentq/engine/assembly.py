@@ -6,6 +6,7 @@ read.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -50,7 +51,17 @@ def bind_app(
     fuse(app, open_store)
     attach(app, terms)
 
+    def begin(sender: Any = None, **_kwargs: Any) -> None:
+        binding.loader = threading.get_ident()
+
     def configure(sender: Any = None, source: Any = None, **_kwargs: Any) -> None:
+        try:
+            complete(source)
+        finally:
+            binding.loader = None
+            binding.configured.set()
+
+    def complete(source: Any) -> None:
         conf = source if source is not None else app.conf
         try:
             url = celery_url()
@@ -80,6 +91,7 @@ def bind_app(
     if app.configured:
         configure()
     else:
+        app.on_configure.connect(begin, weak=False)
         app.on_after_configure.connect(configure, weak=False)
     if app.finalized:
         register()

@@ -5,6 +5,7 @@ Assembly makes bindings; tasks, backend and transport look theirs up. Nothing is
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -79,6 +80,8 @@ class Binding:
         run_turn: runs one turn of an agent; set by assembly, since the engine must not know the runtime.
         limits: default limits.
         failure: why the app's configuration cannot be used.
+        loader: the thread that reads the app's configuration now.
+        configured: set once our part of the configuration is in it.
     """
 
     open_store: Callable[[], Store]
@@ -88,6 +91,20 @@ class Binding:
     run_turn: Callable[[Attempt], TurnEnd] | None = None
     limits: Limits = Limits()
     failure: AgentqError | None = None
+    loader: int | None = None
+    configured: threading.Event = field(default_factory=threading.Event)
+
+    def await_configuration(self, app: Any) -> None:
+        """Return once no other thread is in the middle of reading the app's configuration.
+
+        Celery shows what it has read before the receivers of its signal have completed it, ours among them, which may
+        start a server first. Who takes a broker from it then has another one, for as long as the process lives.
+        """
+        if self.loader is None or self.loader == threading.get_ident() or not app.configured:
+            return
+        if not self.configured.wait(LOADING_S):
+            # Reading failed before our part began: nobody need wait for it again.
+            self.loader = None
 
     @property
     def store(self) -> Store:
@@ -101,6 +118,9 @@ class Binding:
         """The declared pools by name."""
         return self.read_pools()
 
+
+LOADING_S = 60.0
+"""More than the start of a private server takes on a busy machine."""
 
 _bindings: WeakKeyDictionary[Any, Binding] = WeakKeyDictionary()
 
@@ -118,6 +138,7 @@ def binding_of(app: Any) -> Binding:
         raise UsageError(
             f"agentq is not installed in the Celery app {name!r}: call agentq.install(app), or use AgentQ."
         )
+    found.await_configuration(app)
     if found.failure is not None:
         raise found.failure
     return found
