@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 EMITTED = "emit"
 """The kind of an event that an agent or a step made by `emit`."""
-POLL_SECONDS = 0.25
+POLL_SECONDS = 0.1
 COST_FACTOR = 8
 """A look at a large run costs the server time; at most a ninth of the time goes into looking."""
 LINE_SECONDS = 2.0

@@ -94,9 +94,9 @@ def timeline(steps: Sequence[StepSummary], *, now: datetime, console: Console) -
 def _columns(stages: Sequence[Stage], now: datetime, *, width: int) -> list[list[str]]:
     """Columns of equally long cells, the heading first; what a width has no room for is left out."""
     columns = [["step", *[one_line(stage.label) for stage in stages]]]
-    if width >= 90:
+    if width >= 80:
         columns.append(["pool", *[_one_of({step.queue or "in place" for step in stage.steps}) for stage in stages]])
-    if width >= 110:
+    if width >= 100:
         columns.append(
             [
                 "worker",
