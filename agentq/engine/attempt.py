@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from celery import states
-from celery.exceptions import Ignore, Reject, Retry
+from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
 from celery.utils.log import get_logger
 
 from agentq.core.codec import dumps, to_jsonable
@@ -173,7 +173,7 @@ class Attempt:
         """Call the step's function once, in place; an ``async def`` one on the process's event loop."""
         try:
             return in_place(self.task.run(*args, **kwargs), self.soft_limit)
-        except realloop.Overdue as overdue:
+        except (realloop.Overdue, SoftTimeLimitExceeded) as overdue:
             limit = self.soft_limit.total_seconds() if self.soft_limit is not None else 0.0
             raise StepTimeout(step=self.task.name, step_id=self.step_id, seconds=limit) from overdue
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from agentq.core.codec import canonical, short_hash
-from agentq.core.errors import AgentqError, RunCancelled, RunError, UsageError
+from agentq.core.errors import AgentqError, BudgetExceeded, RunCancelled, RunError, UsageError
 from agentq.core.ids import step_id, step_key
 from agentq.core.journal import Answer, Ask, AskKind, Cancel, Entry, Joined, Result, Signal, Start
 from agentq.engine.exits import failure_by, is_ordered
@@ -70,7 +70,7 @@ class Machine:
         self._undoable: list[Effect] = []
         self._undoing = False
         self._cancel: Cancel | None = None
-        self._stuck: UsageError | None = None
+        self._stuck: AgentqError | None = None
         self._main: Task[Any] | None = None
         self.run = Run(self)
 
@@ -263,7 +263,17 @@ class Machine:
         self.random.seed(f"{self.identity.run_id}/{self.segment}")
         self.loop.advance(entry.t or 0)
         self._main = self.loop.create_task(self._root(), name=self.identity.agent)
+        if self.identity.wall_end_ms is not None:
+            self.loop.call_at(self.identity.wall_end_ms / 1000, self._overrun)
         self._run_to_rest()
+
+    def _overrun(self) -> None:
+        """The budget's time is over, whatever the agent waits for."""
+        if self._main is None or self._main.done() or self._undoing or self._stuck is not None:
+            return
+        wall = self.identity.wall
+        self._stuck = BudgetExceeded(limit_name="wall", limit=wall, used=wall)
+        self._main.cancel()
 
     async def _root(self) -> Any:
         try:

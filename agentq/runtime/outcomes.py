@@ -11,13 +11,20 @@ from agentq.core.journal import Ask, Entry, Result
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Who the run is: its id, its agent's name and version, and what its start said."""
+    """Who the run is: its id, its agent's name and version, and what its start said.
+
+    Attributes:
+        wall: the time that its budget gives it, for people; None without a limit.
+        wall_end_ms: server time at which that is over.
+    """
 
     run_id: str
     agent: str
     version: str | None = None
     key: str | None = None
     tenant: str | None = None
+    wall: str | None = None
+    wall_end_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

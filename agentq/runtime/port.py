@@ -7,6 +7,7 @@ import inspect
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any, Final, TypeVar
 
 from agentq.core.codec import dumps, loads
@@ -44,6 +45,7 @@ def run_turn(attempt: Attempt) -> TurnEnd:
         version=task.agentq.version,
         key=card.get("key"),
         tenant=card.get("tenant"),
+        **_wall_of(attempt),
     )
     machine = Machine(
         lambda run: task.function(run, *typed_args, **typed_kwargs),
@@ -52,6 +54,15 @@ def run_turn(attempt: Attempt) -> TurnEnd:
         write_arguments=lambda args, kwargs: task.schema.encode(list(args), dict(kwargs)),
     )
     return Turn(EnginePort(attempt), machine, linger=attempt.binding.limits.linger_s).run()
+
+
+def _wall_of(attempt: Attempt) -> dict[str, Any]:
+    """When the budget's time is over; a sub-agent's ends with its root's."""
+    if attempt.holder.id != attempt.holder.root or "wall_ms" not in (attempt.ours.get("bu") or {}):
+        return {}
+    counters = attempt.store.tree(attempt.holder.root)
+    limit = counters["b_wall_ms"]
+    return {"wall": str(timedelta(milliseconds=limit)), "wall_end_ms": counters["born"] + limit}
 
 
 class EnginePort:

@@ -259,24 +259,32 @@ class Reads(StoreConnection):
         return self.guarded(read)
 
     def ask(self, ask_id: str) -> tuple[str, AskSummary] | None:
-        """Return the root run's id and the state of an open ask; None when no such ask is open."""
+        """Return the root run's id and the state of an ask, open or decided; None when it is not known (any more)."""
 
         def read() -> tuple[str, AskSummary] | None:
-            for name in self.client.zrange(self.keys.of("asks"), 0, -1):
-                root, _, found = name.decode().partition("|")
-                if found == ask_id:
-                    ask = self.client.hgetall(self.keys.ask(root, found))
-                    summary = self._ask(root, ask_id, ask) if ask else None
-                    return (root, summary) if summary is not None else None
-            return None
+            root = self._root_of_ask(ask_id)
+            ask = self.client.hgetall(self.keys.ask(root, ask_id)) if root is not None else None
+            summary = self._ask(root, ask_id, ask) if root is not None and ask else None
+            return (root, summary) if root is not None and summary is not None else None
 
         return self.guarded(read)
 
+    def _root_of_ask(self, ask_id: str) -> str | None:
+        for name in self.client.zrange(self.keys.of("asks"), 0, -1):
+            root, _, found = name.decode().partition("|")
+            if found == ask_id:
+                return str(root)
+        # A decided ask stands in no list. Who answers late is rare, and may wait for a scan.
+        pattern = self.keys.ask("*", "".join(f"\\{char}" if char in "*?[]\\" else char for char in ask_id))
+        for key in self.client.scan_iter(match=pattern, count=1000):
+            return str(key.decode().split("{", 1)[1].split("}", 1)[0])
+        return None
+
     def _ask(self, root: str, ask_id: str, ask: dict[bytes, bytes]) -> AskSummary | None:
-        """Return an ask; None when its run has ended, by a hard limit for instance, without closing it."""
+        """Return an ask; None for an open one whose run has ended, by a hard limit for instance."""
         card = json.loads(ask[b"card"])
         agent, state = self.client.hmget(self.keys.step(root, card["run"]), "nm", "s")
-        if state in (None, b"d"):
+        if state in (None, b"d") and ask[b"s"] == b"open":
             return None
         answer = ask.get(b"answer")
         return AskSummary(

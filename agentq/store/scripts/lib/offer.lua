@@ -40,10 +40,12 @@ local function exceeded(root, now)
   local f = redis.call('HMGET', K.tree(root), 'b_steps', 'n_steps', 'b_tokens', 'n_tokens', 'b_usd_micro',
     'n_usd_micro', 'b_wall_ms', 'born')
   local function number(i) return tonumber(f[i] or 0) end
+  local function money(micro) return string.format('%.6f', tonumber(micro or 0) / 1000000) end
+  local function span(ms) return string.format('%.3f s', tonumber(ms) / 1000) end
   if f[1] and number(2) + 1 > number(1) then return 'steps', f[1], f[2] or '0' end
   if f[3] and number(4) >= number(3) then return 'tokens', f[3], f[4] or '0' end
-  if f[5] and number(6) >= number(5) then return 'usd_micro', f[5], f[6] or '0' end
-  if f[7] and now - number(8) >= number(7) then return 'wall_ms', f[7], ms_text(now - number(8)) end
+  if f[5] and number(6) >= number(5) then return 'usd', money(f[5]), money(f[6]) end
+  if f[7] and now - number(8) >= number(7) then return 'wall', span(f[7]), span(now - number(8)) end
   return nil
 end
 
