@@ -9,6 +9,7 @@ from collections import Counter
 import pytest
 from celery import chain, chord
 
+from agentq import AgentqError
 from tests.kit.field import Field, shape_of
 from tests.kit.library import lines, wait_for_lines
 from tests.kit.waiting import wait_until
@@ -106,6 +107,62 @@ def test_a_question_survives(empty_field: Field) -> None:
     assert empty_field.app.asks.answer(ask.ask_id, True)
     empty_field.start_workers(1)
     assert handle.get(timeout=TIMEOUT) is True
+
+
+def test_signals_survive_continue_as_new(field: Field) -> None:
+    count, chunk = 600, 50
+    handle = field.flows.tally.start(0, 0, count, chunk)
+    for number in range(count):
+        if number in (150, 300, 450):
+            field.replace_one()
+        handle.signal("number", number, id=f"n{number}")
+        assert handle.signal("number", number, id=f"n{number}") is False, "said twice, heard once"
+    assert handle.get(timeout=TIMEOUT) == sum(range(count))
+
+
+def test_undo_survives(field: Field) -> None:
+    path, count = field.path("promises"), 5
+    handle = field.flows.breaks_promises.start(str(path), count)
+    wait_for_lines(path, count + 2)
+    field.replace_one()
+    with pytest.raises(AgentqError, match="after all promises"):
+        handle.get(timeout=TIMEOUT)
+    undone = [line.split()[1] for line in lines(path) if line.startswith("retracted")]
+    assert list(dict.fromkeys(undone)) == ["4", "3", "2", "1", "0"], "in reverse, none left out"
+    assert len(undone) <= count + 1, "only what was killed in the middle is undone again"
+    assert handle.status() == "failed"
+
+
+def test_a_run_is_cancelled_while_no_worker_lives(empty_field: Field) -> None:
+    started = empty_field.path("started")
+    empty_field.start_workers(1)
+    handle = empty_field.flows.chain_of.start(str(started), 100, 0.1)
+    wait_for_lines(started, 2)
+    empty_field.kill_one()
+    handle.cancel("nobody waits for it")
+    empty_field.start_workers(1)
+    with pytest.raises(AgentqError, match="cancel"):
+        handle.get(timeout=TIMEOUT)
+    assert handle.status() == "cancelled"
+    assert len(lines(started)) < 100
+
+
+def test_a_killed_step_starts_again_within_seconds(field: Field) -> None:
+    started, gate = field.path("started"), field.path("gate")
+    result = field.flows.gated.delay(str(gate), str(started), 7)
+    wait_for_lines(started, 1)
+    holder = next(w for w in field.fleet.workers if f"{result.id}] received" in w.log())
+    holder.kill_tree()
+    wait_for_lines(started, 2, timeout=10)
+    gate.touch()
+    assert result.get(timeout=TIMEOUT) == 70
+
+
+def test_a_slow_step_of_a_live_worker_runs_once(field: Field) -> None:
+    """Longer than two leases, with an idle worker beside it."""
+    started = field.path("started")
+    assert field.flows.slow.delay(1, str(started), 7.0).get(timeout=TIMEOUT) == 2
+    assert lines(started) == ["1"]
 
 
 def test_children_survive(field: Field) -> None:

@@ -169,6 +169,56 @@ async def parent(run: Run, limit: int) -> list[int]:
     return [child.result() for child in children]
 
 
+def retract(path: str, line: str) -> None:
+    """Undo ``promise``, slowly enough to be killed meanwhile."""
+    time.sleep(0.2)
+    note(path, f"retracted {line}")
+
+
+@app.step(undo=retract)
+def promise(path: str, line: str) -> str:
+    note(path, f"promised {line}")
+    return line
+
+
+@app.agent(version="1")
+async def breaks_promises(run: Run, path: str, count: int) -> None:
+    """Does what must be undone, and fails."""
+    for number in range(count):
+        await run.call(promise, path, str(number))
+    await run.call(broken, "after all promises")
+
+
+@app.agent(version="1")
+async def mixed(run: Run, path: str, size: int) -> dict[str, list[int]]:
+    """Everything at once: branches, a fan-out, local calls, children, signals, sleeps, random numbers."""
+
+    def local_double(number: int) -> int:
+        note(path, f"local {number}")
+        return 2 * number
+
+    async def branch(number: int) -> int:
+        await run.sleep(timedelta(milliseconds=run.random.randrange(1, 50)))
+        return await run.call(double, await run.local(local_double, number))
+
+    async with asyncio.TaskGroup() as group:
+        branches = [group.create_task(branch(number)) for number in range(size)]
+        child = group.create_task(run.call(fan, size))
+        heard = group.create_task(run.wait_for("number", int))
+        mapped = group.create_task(run.map(add_one, list(range(size))))
+    return {
+        "branches": [task.result() for task in branches],
+        "mapped": list(mapped.result()),
+        "rest": [child.result(), heard.result()],
+    }
+
+
+@app.step
+def add_one(number: int) -> int:
+    time.sleep(0.01)
+    return number + 1
+
+
 @app.agent(version="1")
 async def failing(run: Run, message: str) -> int:
     return await run.call(broken, message)
