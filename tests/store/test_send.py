@@ -112,15 +112,21 @@ class TestBudget:
         bench.store.send(poor, token="u", seen=1, offers=[child])
         assert bench.kinds("poor") == ["start"]
 
-    @pytest.mark.parametrize("limit", ["tokens", "usd_micro"])
-    def test_spending_counts_over_the_whole_tree(self, bench: Bench, limit: str) -> None:
+    @pytest.mark.parametrize(
+        ("limit", "shown", "amount"), [("tokens", "tokens", "100"), ("usd_micro", "usd", "0.000100")]
+    )
+    def test_spending_counts_over_the_whole_tree(self, bench: Bench, limit: str, shown: str, amount: str) -> None:
         poor = bench.run_agent("poor", budget={limit: 100})
         child = bench.agent("sub", root="poor", parent="poor", ask="sub")
         bench.store.send(poor, token="t", seen=1, offers=[child])
         sub = bench.take_one("w2").holder
         bench.store.send(sub, token="t", seen=1, usage={limit: 100})
         bench.store.send(sub, token="u", seen=1, offers=[bench.step("c", root="poor", parent="sub", ask="c")])
-        assert bench.log("sub", "poor")[-1]["v"]["fields"]["limit_name"] == limit.removesuffix("_micro")
+        assert bench.log("sub", "poor")[-1]["v"]["fields"] == {
+            "limit_name": shown,
+            "limit": amount,
+            "used": amount,
+        }.removesuffix("_micro")
 
     def test_time_counts_from_the_start(self, bench: Bench) -> None:
         poor = bench.run_agent("poor", budget={"wall_ms": 60_000})
