@@ -127,6 +127,7 @@ def _follow(session: Session, handle: Any, agent: str, *, as_json: bool) -> str:
 
 
 def _show_unfinished(session: Session, handle: Any, agent: str, status: str) -> None:
+    from agentq.cli.catalogue import unserved
     from agentq.console.tables import asks_table, steps_table
     from agentq.console.timeline import timeline
     from agentq.console.words import open_console, plain, status_text
@@ -144,6 +145,12 @@ def _show_unfinished(session: Session, handle: Any, agent: str, status: str) -> 
         )
     console.print(timeline(steps, now=now, console=console))
     waiting = session.app.asks.list(run_id=handle.id)
+    queues = {step.queue for step in steps if step.queue and step.status == "queued"}
+    if status == "queued" and agent in session.app.agents:
+        queues.add(session.app.agents.pool_of(agent))
+    lacking = unserved(session.app, sorted(queues))
+    if lacking:
+        say(f"No worker serves {', '.join(lacking)}: " + "; ".join(f"agentq worker --pool {name}" for name in lacking))
     if waiting:
         console.print(asks_table(waiting, now=now, console=console))
         say(f"Answer with: agentq asks answer {waiting[0].ask_id} VALUE")
@@ -190,12 +197,19 @@ def cancel(session: Session, run_id: str, why: str, as_json: bool) -> int:
     Example:
       agentq runs cancel 3f2a81c0 --why "wrong folder"
     """
+    from agentq.core.models import ENDED
+
     handle = find_run(session.app, run_id)
-    handle.cancel(why)
+    asked = handle.cancel(why) if why else handle.cancel()
+    status = str(handle.status())
     if as_json:
-        print_json({"run_id": handle.id, "status": str(handle.status())})
-    else:
+        print_json({"run_id": handle.id, "status": status, "asked": asked})
+    elif asked:
         click.echo(f"Run {handle.id} is told to stop.")
+    else:
+        click.echo(
+            f"Run {handle.id} has {'ended' if status in ENDED else 'been told to stop'} already; it is {status}."
+        )
     return 0
 
 

@@ -229,9 +229,10 @@ def test_signal_events_and_cancel(agentq: Command) -> None:
     assert document(agentq("runs", "events", first, "--after", str(after), "--json")) == events[1:]
     lines = agentq("runs", "events", first, "--follow", "--json")[1].splitlines()
     assert [json.loads(line) for line in lines] == events
-    assert agentq("runs", "cancel", second, "--why", "enough")[0] == 0
+    assert "is told to stop" in agentq("runs", "cancel", second, "--why", "enough")[1]
     assert document(agentq("runs", "show", second, "--follow", "--json"), code=1)["status"] == "cancelled"
     assert document(agentq("runs", "show", second, "--json"))["status"] == "cancelled"
+    assert "has ended already; it is cancelled" in agentq("runs", "cancel", second)[1]
 
 
 def test_listings(agentq: Command) -> None:

@@ -17,7 +17,7 @@ from agentq.core.errors import StoreUnavailable
 class FakeApp:
     """An application whose server is in one state after the other."""
 
-    def __init__(self, *states: str | None | Exception) -> None:
+    def __init__(self, *states: str | Exception | None) -> None:
         self._states = list(states)
 
     def revive_server(self) -> str | None:
