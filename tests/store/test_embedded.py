@@ -400,24 +400,29 @@ def test_no_fit_server_is_said_with_the_way_out(
     assert "AGENTQ_REDIS_URL" in words
 
 
+def serve_once(state_dir: Path, *, starts: int) -> bool:
+    """Start, count, rewrite and end the server; return whether it was Valkey."""
+    address = ensure_server(state_dir)
+    pid = pid_of(address)
+    with connect(address.url) as client:
+        is_valkey = "valkey_version" in client.info("server")
+        assert client.incr("starts") == starts
+        client.bgrewriteaof()
+        wait_until(
+            lambda: not client.info("persistence")["aof_rewrite_in_progress"], description="the file is rewritten"
+        )
+    leave_server(state_dir)
+    wait_until(lambda: is_gone(pid), description="the server has ended")
+    return is_valkey
+
+
 def test_servers_of_both_kinds_read_each_others_data(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     redis_server = shutil.which("redis-server")
     require("redis-server", present=redis_server is not None, hint="apt install redis-server")
     kinds = []
     for number, path in enumerate([os.environ["PATH"], "/nowhere", os.environ["PATH"]]):
         monkeypatch.setenv("PATH", path)
-        address = ensure_server(state_dir)
-        with connect(address.url) as client:
-            kinds.append("valkey_version" in client.info("server"))
-            assert client.incr("starts") == number + 1
-            client.bgrewriteaof()
-            wait_until(
-                lambda client=client: not client.info("persistence")["aof_rewrite_in_progress"],  # type: ignore[misc]
-                description="the file is rewritten",
-            )
-        pid = pid_of(address)
-        leave_server(state_dir)
-        wait_until(lambda pid=pid: is_gone(pid), description="the server has ended")  # type: ignore[misc]
+        kinds.append(serve_once(state_dir, starts=number + 1))
     assert len(set(kinds)) == 2, "one of the two programs served all the time"
 
 
