@@ -141,6 +141,33 @@ class TestOutcomes:
         assert "127.0.0.1" in str(raised.value)
 
 
+class TestAsks:
+    def test_an_ask_is_found_while_it_is_open_and_after_it_was_decided(self, bench: Bench, run: Holder) -> None:
+        bench.store.send(run, token="t", seen=1, questions=['{"id":"a1","run":"run","q":"?"}'])
+        states = []
+        for _ in range(2):
+            found = bench.store.ask("a1")
+            assert found is not None
+            assert found[0] == "run"
+            states.append((found[1].state, found[1].answer))
+            bench.store.answer("run", "a1", "[1]", by="ann")
+        assert states == [("open", None), ("answered", [1])]
+
+    @pytest.mark.parametrize("name", ["x", "a*", "[a]", "\\"])
+    def test_an_unknown_ask_is_none(self, bench: Bench, run: Holder, name: str) -> None:
+        bench.store.send(run, token="t", seen=1, questions=['{"id":"a1","run":"run","q":"?"}'])
+        bench.store.answer("run", "a1", "1", by="ann")
+        assert bench.store.ask(name) is None
+
+    def test_asks_are_listed_by_run_and_oldest_first(self, bench: Bench, run: Holder) -> None:
+        cards = [json.dumps({"id": name, "run": "run", "q": name}) for name in ("b", "a")]
+        for number, card in enumerate(cards):
+            bench.store.send(run, token=f"t{number}", seen=1, questions=[card])
+        bench.client.zadd(bench.keys.of("asks"), {"run|b": 1, "run|a": 2})
+        assert [ask.ask_id for ask in bench.store.asks(run_id="run")] == ["b", "a"]
+        assert bench.store.asks(run_id="other") == []
+
+
 class TestWorkers:
     def test_cards_tell_what_a_worker_serves_and_holds(self, bench: Bench) -> None:
         bench.store.enroll("w9", label="node", queues=("a", "b"), concurrency=4, lease_ms=LEASE_MS, details={"pid": 1})
