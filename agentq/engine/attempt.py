@@ -270,11 +270,10 @@ class Attempt:
     def fail(self, error: BaseException, *, status: str = states.FAILURE, end: TurnEnd | None = None) -> None:
         """Commit a failure with what it means for chain, joins and errbacks."""
         trace = "".join(tracebacks.format_exception(error))
+        # Celery calls no errbacks for what was revoked.
+        errbacks = status != states.REVOKED
         with capture.capturing() as caught:
-            if status == states.REVOKED:
-                self.task.backend.mark_as_revoked(self.request.id, str(error), self.request, True)
-            else:
-                self.task.backend.mark_as_failure(self.request.id, error, trace, self.request, True, True)
+            self.task.backend.mark_as_failure(self.request.id, error, trace, self.request, True, errbacks, status)
         outcome.commit_failure(
             self.store,
             self.holder,

@@ -109,9 +109,9 @@ class Handle(Generic[R]):
             return cast(R, self._schema.decode_result(value) if self._schema is not None else value)
         record = self.store.record(self.root, self.id)
         agent = self.agent or record.get("nm", "")
-        if meta["status"] == states.REVOKED:
-            raise RunCancelled(run_id=self.id)
         error = failure_of(meta, record, agent, self.id)
+        if meta["status"] == states.REVOKED:
+            raise error if isinstance(error, RunCancelled) else RunCancelled(run_id=self.id)
         raise RunFailed(run_id=self.id, agent=agent, error=str(error)) from error
 
     def events(self, *, after: int = 0, follow: bool = True) -> EventStream:
