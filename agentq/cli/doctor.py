@@ -81,14 +81,14 @@ def _server_findings(app: AgentQ) -> list[Finding]:
 
     client = app.store.client
     client.ping()
-    info: dict[str, Any] = client.info()
+    server: dict[str, Any] = client.info()
     config = _config(client)
     return [
         Finding("server", "ok", app.server_words()),
-        judge_version(info),
+        judge_version(server),
         judge_eviction(config.get("maxmemory-policy")),
         judge_persistence(config.get("appendonly"), config.get("appendfsync")),
-        judge_memory(info),
+        judge_memory(server),
         *judge_workers(app.pools, served_pools(app)),
     ]
 

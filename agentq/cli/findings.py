@@ -24,11 +24,11 @@ class Finding:
     """What to do; empty when nothing is to be done."""
 
 
-def judge_version(info: Mapping[str, Any]) -> Finding:
+def judge_version(server: Mapping[str, Any]) -> Finding:
     """Whether the server is new enough."""
-    name = "Valkey" if info.get("valkey_version") else str(info.get("server_name") or "Redis")
-    version = str(info.get("valkey_version") or info.get("redis_version") or "unknown")
-    numbers = tuple(int(part) for part in str(info.get("redis_version", "0")).split(".")[:2] if part.isdigit())
+    name = "Valkey" if server.get("valkey_version") else str(server.get("server_name") or "Redis")
+    version = str(server.get("valkey_version") or server.get("redis_version") or "unknown")
+    numbers = tuple(int(part) for part in str(server.get("redis_version", "0")).split(".")[:2] if part.isdigit())
     if numbers >= LOWEST_SERVER:
         return Finding("server version", "ok", f"{name} {version}")
     return Finding(
@@ -84,9 +84,9 @@ def judge_persistence(appendonly: str | None, fsync: str | None) -> Finding:
     return Finding("append-only file", "ok", f"on, appendfsync {fsync}")
 
 
-def judge_memory(info: Mapping[str, Any]) -> Finding:
+def judge_memory(server: Mapping[str, Any]) -> Finding:
     """Whether the server comes near its own limit."""
-    used, limit = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
+    used, limit = int(server.get("used_memory", 0)), int(server.get("maxmemory", 0))
     words = f"{used / 2**20:.0f} MiB used" + (f" of {limit / 2**20:.0f} MiB" if limit else ", no limit set")
     if limit and used > 0.8 * limit:
         return Finding("memory", "warn", words, "Starts will be refused when it is full: raise maxmemory.")
