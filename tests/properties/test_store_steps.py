@@ -16,8 +16,7 @@ from agentq.core.errors import StaleHolder
 from tests.kit.server import PrivateServer
 from tests.store.bench import Bench, Got, break_rule, meta
 
-IDS = [f"s{number}" for number in range(3)]
-STEPS = st.sampled_from(IDS)
+ROOT = "run"
 WORKERS = st.integers(0, 2)
 NUMBERS = st.integers(0, 10_000)
 REPEATS = st.integers(1, 2)
@@ -43,7 +42,7 @@ class Steps(RuleBasedStateMachine):
     def begin(self) -> None:
         """Start with an empty server and three workers."""
         self.bench.client.flushall()
-        self.steps = {step_id: Known() for step_id in IDS}
+        self.steps: dict[str, Known] = {}
         self.attempts: list[Got] = []
         self.enrolled = 0
         self.workers = [self.new_worker() for _ in range(3)]
@@ -56,12 +55,20 @@ class Steps(RuleBasedStateMachine):
 
     # -- producers
 
-    @rule(step_id=STEPS, lane=st.sampled_from([0, 6, 9]), delayed=st.booleans(), repeats=REPEATS)
-    def offer(self, step_id: str, lane: int, delayed: bool, repeats: int) -> None:
-        """Offer a step, also one that is known, done, or replaced."""
+    @rule(number=NUMBERS, fresh=st.booleans(), lane=st.sampled_from([0, 6, 9]), delayed=st.booleans(), repeats=REPEATS)
+    def offer(self, number: int, fresh: bool, lane: int, delayed: bool, repeats: int) -> None:
+        """Offer a step: a new one, or one that is known, done, or replaced."""
         due = self.bench.store.now_ms() + 3_600_000 if delayed else None
+        step_id = self.any_step(number)
+        if fresh or step_id is None:
+            step_id = f"s{len(self.steps)}"
+            self.steps[step_id] = Known()
         for _ in range(repeats):
-            self.bench.store.offer([self.bench.step(step_id, lane=lane, due_ms=due)])
+            self.bench.store.offer([self.bench.step(step_id, root=ROOT, lane=lane, due_ms=due)])
+
+    def any_step(self, number: int) -> str | None:
+        """Return any step that there ever was."""
+        return list(self.steps)[number % len(self.steps)] if self.steps else None
 
     @rule(number=NUMBERS, front=st.booleans())
     def duplicate(self, number: int, front: bool) -> None:
@@ -107,8 +114,9 @@ class Steps(RuleBasedStateMachine):
         return self.steps[got.holder.id].running == got and got.holder.worker in self.workers
 
     def chosen(self, number: int) -> Got | None:
-        """Return any attempt that there ever was."""
-        return self.attempts[number % len(self.attempts)] if self.attempts else None
+        """Return any attempt that there ever was, half the time one of the last three."""
+        among = self.attempts[-3:] if number % 2 else self.attempts
+        return among[number // 2 % len(among)] if among else None
 
     @rule(number=NUMBERS, repeats=REPEATS)
     def commit(self, number: int, repeats: int) -> None:
@@ -157,6 +165,26 @@ class Steps(RuleBasedStateMachine):
                 assert not self.owns(got)
             else:
                 self.end(got)
+
+    @rule(number=NUMBERS, behind=NUMBERS, repeats=REPEATS)
+    def fail_for(self, number: int, behind: int, repeats: int) -> None:
+        """Commit a failure that is also the outcome of a step behind it, as Celery does for a chain."""
+        got, other = self.chosen(number), self.any_step(behind)
+        if got is None or other is None or got.holder.id == other:
+            return
+        ids = [got.holder.id, other]
+        results = [(step_id, meta(step_id, status="FAILURE", result=str(got.holder))) for step_id in ids]
+        replaced = self.bench.record(other, ROOT).get("s") == "r"
+        for _ in range(repeats):
+            try:
+                self.bench.store.commit(got.holder, mode="done", status="FAILURE", results=results)
+            except StaleHolder:
+                assert not self.owns(got)
+                return
+            self.end(got)
+            self.steps[got.holder.id].committed = got
+            if replaced:
+                self.steps[other].committed = got
 
     @rule(number=NUMBERS, lost=st.booleans(), repeats=REPEATS)
     def hand_back(self, number: int, lost: bool, repeats: int) -> None:
@@ -257,6 +285,8 @@ BROKEN = {
         "redis.call('HDEL', K.held(worker), takes[i])",
     ),
     "keep what was committed": ("redis.call('HDEL', K.held(h.worker), h.take)\n", ""),
+    "overwrite an outcome": ("if state ~= 'd' then", "if true then"),
+    "leave the replaced behind": ("if state == 'r' then replaced[id] = meta end", ""),
     "fire no timers": ("if r[2] == generation and r[1] == 'l' then", "if false then"),
     "give the living away": (
         "redis.call('ZRANGEBYSCORE', K.workers(), '-inf', now, ",
