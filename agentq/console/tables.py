@@ -64,7 +64,7 @@ def runs_table(runs: Sequence[RunSummary], *, now: datetime, console: Console) -
 
 
 def steps_table(steps: Sequence[StepSummary], *, now: datetime, console: Console) -> Table:
-    """One row per step, in the order given; why a step waits or failed stands in the last column."""
+    """One row per step, in the order given; what led it to its queue, or why it failed, stands in the last column."""
     table = _table(
         "step",
         "name",

@@ -236,7 +236,6 @@ class RunSummary(Model):
     finished_at: AwareDatetime | None = None
     tenant: str | None = None
     priority: Priority | None = None
-    """None where it was not recorded."""
     version: str | None = None
     parent_id: str | None = None
     """The run that called or spawned this one; None for the root."""
@@ -262,9 +261,9 @@ class StepSummary(Model):
     error: str | None = None
     """The last attempt's error, also while another attempt is to come."""
     priority: Priority | None = None
-    """None where it was not recorded."""
+    """None for a local call."""
     why: str | None = None
-    """Why it waits, where something else than a free worker is missing."""
+    """What decided on its queue; of a local call that it ran in place."""
 
 
 class AskSummary(Model):

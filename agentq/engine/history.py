@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from agentq.core.ids import step_id as id_under
+from agentq.core.lanes import priority_of
 from agentq.core.models import StepSummary, Usage
 from agentq.store import Store
 from agentq.store.reading import moment, status_of
@@ -62,6 +63,7 @@ def _summary(step_id: str, ask: dict[str, Any] | None, record: dict[str, str]) -
         started_at=moment(record.get("b")),
         finished_at=moment(record.get("f")),
         error=record.get("e"),
+        priority=priority_of(int(record["l"])) if "l" in record else None,
         why=card.get("why"),
     )
 

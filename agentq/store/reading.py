@@ -11,6 +11,7 @@ from typing import Any, Final, cast
 import redis
 
 from agentq.core.errors import StoreUnavailable
+from agentq.core.lanes import priority_of
 from agentq.core.models import AskState, AskSummary, Event, RunStatus, RunSummary
 from agentq.store.client import connect_async
 from agentq.store.connection import StoreConnection
@@ -24,6 +25,14 @@ _STATUS: Final[dict[str, RunStatus]] = {
     "r": "running",
 }
 _ENDED: Final[dict[str, RunStatus]] = {"SUCCESS": "succeeded", "FAILURE": "failed", "REVOKED": "cancelled"}
+
+_TOLD: Final = {
+    "a": ("attempt", lambda value: value),
+    "due": ("due", lambda value: datetime.fromtimestamp(int(value) / 1000, tz=UTC).isoformat()),
+    "o": ("outcome", lambda value: _ENDED.get(value, value)),
+    "q": ("queue", lambda value: value),
+}
+"""The short names that scripts write into each line of history, as readers know them."""
 
 EVENT_CHUNK: Final = 1000
 _PAGE: Final = 200
@@ -296,6 +305,7 @@ class Reads(StoreConnection):
             asked_at=moment(ask[b"c"]) or datetime.now(UTC),
             state=cast(AskState, text(ask[b"s"])),
             answer=json.loads(answer) if answer is not None else None,
+            answered_by=text(ask.get(b"by")) or None,
         )
 
 
@@ -321,8 +331,13 @@ def event_of(offset: int, line: bytes) -> Event:
         name=fields.pop("n", None),
         worker=fields.pop("w", None),
         # What an agent or a step says itself stands apart in the line, since its names are the users'.
-        fields={**fields, **said},
+        fields={**dict(_told(name, value) for name, value in fields.items()), **said},
     )
+
+
+def _told(name: str, value: Any) -> tuple[str, Any]:
+    known, read = _TOLD.get(name, (name, lambda value: value))
+    return known, read(value)
 
 
 def status_of(record: dict[str, str]) -> RunStatus:
@@ -343,7 +358,7 @@ def _summary(root: str, run_id: str, record: dict[str, str]) -> RunSummary:
         started_at=started,
         finished_at=moment(record.get("f")),
         tenant=card.get("tenant"),
-        priority=card.get("priority"),
+        priority=priority_of(int(record["l"])) if "l" in record else None,
         version=record.get("v"),
         parent_id=record.get("pr"),
         key=card.get("key"),

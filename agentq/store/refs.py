@@ -70,7 +70,7 @@ class Offer:
         start_digest, args_digest: keyed start; the same key with other arguments is refused.
         budget: limits of the tree, only for a root agent: ``steps``, ``tokens``, ``usd_micro``, ``wall_ms``.
         undoes: the step takes back another one; it runs although its agent was cancelled.
-        card: what listings show beside the name (tenant, key, priority, why).
+        card: what listings show beside the name (tenant, key, why).
     """
 
     root: str

@@ -17,7 +17,7 @@ from tests.store.bench import LEASE_MS, Bench, meta
 
 @pytest.fixture
 def run(bench: Bench) -> Holder:
-    return bench.run_agent("run", card={"tenant": "acme", "key": "k", "priority": "high"})
+    return bench.run_agent("run", card={"tenant": "acme", "key": "k"}, lane=3)
 
 
 class TestRuns:
@@ -68,6 +68,20 @@ class TestRuns:
         bench.store.offer([bench.agent("r")])
         assert [found.run_id for found in bench.store.runs()] == ["r"]
         assert bench.client.zcard(bench.keys.of("runs")) == 1
+
+    def test_a_run_is_listed_with_its_priority(self, bench: Bench) -> None:
+        bench.store.offer([bench.agent("urgent", lane=3), bench.agent("later", lane=9)])
+        assert {found.run_id: found.priority for found in bench.store.runs()} == {"urgent": "high", "later": "low"}
+
+    def test_history_is_told_in_whole_words(self, bench: Bench) -> None:
+        bench.store.offer([bench.agent("run")])
+        bench.finish(bench.take_one().holder)
+        told = [(event.kind, event.fields) for event in bench.store.events("run")]
+        assert told == [
+            ("queued", {"queue": "q"}),
+            ("started", {"attempt": 1}),
+            ("finished", {"attempt": 1, "outcome": "succeeded"}),
+        ]
 
     def test_roots_may_be_listed_alone(self, bench: Bench, run: Holder) -> None:
         bench.store.send(run, token="t", seen=1, offers=[bench.agent("sub", root="run", parent="run", ask="sub")])
@@ -149,9 +163,9 @@ class TestAsks:
             found = bench.store.ask("a1")
             assert found is not None
             assert found[0] == "run"
-            states.append((found[1].state, found[1].answer))
+            states.append((found[1].state, found[1].answer, found[1].answered_by))
             bench.store.answer("run", "a1", "[1]", by="ann")
-        assert states == [("open", None), ("answered", [1])]
+        assert states == [("open", None, None), ("answered", [1], "ann")]
 
     @pytest.mark.parametrize("name", ["x", "a*", "[a]", "\\"])
     def test_an_unknown_ask_is_none(self, bench: Bench, run: Holder, name: str) -> None:
