@@ -20,6 +20,16 @@ RETENTION_MS = 7 * 24 * 3600 * 1000
 """How long the keys of an ended run stay by default: a week, in which people look at what failed."""
 
 
+_PASSING = ("OOM ", "MISCONF ", "READONLY ", "MASTERDOWN ", "NOREPLICAS ", "BUSY ", "TRYAGAIN ")
+"""Errors that say something of the server's state and nothing of the command: full, without a disk, a replica."""
+
+
+def is_passing(error: redis.ResponseError) -> bool:
+    """Tell whether the same command may succeed later, when somebody has seen to the server."""
+    named = (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError, redis.exceptions.MasterDownError)
+    return isinstance(error, named) or str(error).startswith(_PASSING)
+
+
 class StoreConnection:
     """Owns the clients; a fork gets new ones, since two processes must not read one socket."""
 
@@ -73,11 +83,15 @@ class StoreConnection:
         self._client = self._patient = None
 
     def guarded(self, call: Callable[[], T]) -> T:
-        """Return ``call()``; raises StoreUnavailable when the server cannot be reached."""
+        """Return ``call()``; raises StoreUnavailable when the server cannot be reached, or takes no writes now."""
         try:
             return call()
         except (redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError) as error:
             raise StoreUnavailable(url=redacted(self.url), reason=str(error) or type(error).__name__) from error
+        except redis.ResponseError as error:
+            if not is_passing(error):
+                raise
+            raise StoreUnavailable(url=redacted(self.url), reason=str(error)) from error
 
     def run_script(self, name: str, *arguments: Any) -> Any:
         """Call a script by its name; raises StoreUnavailable when the server cannot be reached."""

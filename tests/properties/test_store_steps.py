@@ -286,7 +286,6 @@ BROKEN = {
     ),
     "keep what was committed": ("redis.call('HDEL', K.held(h.worker), h.take)\n", ""),
     "overwrite an outcome": ("if state ~= 'd' then", "if true then"),
-    "leave the replaced behind": ("if state == 'r' then replaced[id] = meta end", ""),
     "fire no timers": ("if r[2] == generation and r[1] == 'l' then", "if false then"),
     "give the living away": (
         "redis.call('ZRANGEBYSCORE', K.workers(), '-inf', now, ",

@@ -8,8 +8,10 @@ from importlib import resources
 import pytest
 import redis
 
+from agentq.core.errors import StoreUnavailable
 from agentq.store.keys import Keys
 from agentq.store.runner import ScriptSet, included
+from tests.kit.server import PrivateServer
 from tests.store.bench import Bench
 
 SCRIPTS = ScriptSet(Keys(), retention_ms=1000)
@@ -71,3 +73,32 @@ def test_each_prefix_has_scripts_of_its_own(bench: Bench) -> None:
 def test_a_wrong_type_is_the_servers_error_and_not_swallowed(bench: Bench) -> None:
     with pytest.raises(redis.ResponseError):
         bench.store.run_script("offer", "x")
+
+
+def test_a_full_server_is_unavailable_and_half_writes_nothing(server: PrivateServer) -> None:
+    bench = Bench(server)
+    bench.worker()
+    bench.store.offer([bench.step("s1")])
+    holder = bench.take_one().holder
+    server.client.config_set("maxmemory", "1")
+    try:
+        before = bench.look()
+        with pytest.raises(StoreUnavailable) as raised:
+            bench.store.offer([bench.step("s2")])
+        assert "memory" in str(raised.value)
+        assert bench.look() == before
+        # What is in custody can end: a commit begins with a command that frees memory.
+        bench.finish(holder)
+    finally:
+        server.client.config_set("maxmemory", "0")
+    bench.drain()
+    bench.store.close()
+
+
+def test_a_replica_is_unavailable(server: PrivateServer) -> None:
+    bench = Bench(server)
+    server.client.execute_command("REPLICAOF", "127.0.0.1", "1")
+    with pytest.raises(StoreUnavailable):
+        bench.store.offer([bench.step("s1")])
+    server.client.execute_command("REPLICAOF", "NO", "ONE")
+    bench.store.close()
