@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -144,13 +143,9 @@ def _worker_factory(folder: Path) -> Iterator[Callable[..., WorkerProcess]]:
     try:
         yield make
     finally:
-        # All are asked at once; after a failed test, runs that still go on are not worth a wait.
+        # A warm stop takes seconds and has tests of its own.
         for worker in made:
-            if worker.running:
-                worker.resume()
-                worker.send(signal.SIGTERM)
-        for worker in made:
-            worker.terminate(timeout=5)
+            worker.kill_tree()
 
 
 def _allowed(node: pytest.Item) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -81,10 +80,7 @@ def make_node(server: PrivateServer, tmp_path: Path, celery_setup_app: Celery) -
 
     yield make
     for node in nodes:
-        if node.container.process.running:
-            node.container.process.send(signal.SIGTERM)
-    for node in nodes:
-        node.teardown()
+        node.container.process.kill_tree()
 
 
 @pytest.fixture
