@@ -26,12 +26,7 @@ _STATUS: Final[dict[str, RunStatus]] = {
 }
 _ENDED: Final[dict[str, RunStatus]] = {"SUCCESS": "succeeded", "FAILURE": "failed", "REVOKED": "cancelled"}
 
-_TOLD: Final = {
-    "a": ("attempt", lambda value: value),
-    "due": ("due", lambda value: datetime.fromtimestamp(int(value) / 1000, tz=UTC).isoformat()),
-    "o": ("outcome", lambda value: _ENDED.get(value, value)),
-    "q": ("queue", lambda value: value),
-}
+_TOLD: Final = {"a": "attempt", "o": "outcome", "q": "queue"}
 """The short names that scripts write into each line of history, as readers know them."""
 
 EVENT_CHUNK: Final = 1000
@@ -336,8 +331,9 @@ def event_of(offset: int, line: bytes) -> Event:
 
 
 def _told(name: str, value: Any) -> tuple[str, Any]:
-    known, read = _TOLD.get(name, (name, lambda value: value))
-    return known, read(value)
+    if name == "due":
+        return name, datetime.fromtimestamp(int(value) / 1000, tz=UTC).isoformat()
+    return _TOLD.get(name, name), _ENDED.get(value, value) if name == "o" else value
 
 
 def status_of(record: dict[str, str]) -> RunStatus:
