@@ -21,6 +21,7 @@ from agentq.cli.output import say
 from agentq.console.live import LiveView, RunMoment, count_by_name
 from agentq.console.tables import answers_words, emitted_words
 from agentq.console.words import duration, one_line, short_id, short_name
+from agentq.core.errors import StoreUnavailable
 from agentq.core.models import ENDED
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ EMITTED = "emit"
 POLL_SECONDS = 0.1
 COST_FACTOR = 8
 """A look at a large run costs the server time; at most a ninth of the time goes into looking."""
+AWAY_SECONDS = 30.0
+"""A server that is away for longer is given up."""
 LINE_SECONDS = 2.0
 """At least so long between two lines about the same steps where no live view is."""
 
@@ -48,13 +51,18 @@ class Follower:
         console: Console | None,
         timeout: timedelta | None = None,
         tend: Callable[[], list[str]] | None = None,
+        patience: float = AWAY_SECONDS,
     ) -> None:
-        """`console` is where progress goes, nowhere when `None`; `tend`, called at each look, gives notes."""
+        """`console` is where progress goes, nowhere when `None`; `tend`, called at each look, gives notes.
+
+        A server that is away for more than `patience` seconds is given up.
+        """
         self._app = app
         self._handle = handle
         self._agent = agent
         self._console = console
         self._tend = tend
+        self._patience = patience
         self._began = datetime.now(UTC)
         self._deadline = None if timeout is None else time.monotonic() + timeout.total_seconds()
         self._notes: list[str] = []
@@ -80,7 +88,7 @@ class Follower:
         """The run at one moment after the other; the last one is the run's end, or the time's."""
         while True:
             asked_at = time.monotonic()
-            moment = self._look()
+            moment = self._patient_look()
             # Taken before the moment is shown: a person who is asked something may take minutes.
             cost = time.monotonic() - asked_at
             yield moment
@@ -93,6 +101,29 @@ class Follower:
             if self._deadline is not None:
                 pause = min(pause, max(0.0, self._deadline - now))
             time.sleep(min(pause, 5.0))
+
+    def _patient_look(self) -> RunMoment:
+        """A look; a server that is away is waited for, since the run goes on when it is back."""
+        gone_at: float | None = None
+        while True:
+            try:
+                return self._look()
+            except StoreUnavailable as away:
+                gone_at = time.monotonic() if gone_at is None else gone_at
+                if time.monotonic() - gone_at >= self._patience:
+                    raise
+                self._revive(away)
+                time.sleep(POLL_SECONDS)
+
+    def _revive(self, away: StoreUnavailable) -> None:
+        try:
+            done = self._app.revive_server()
+        except StoreUnavailable:
+            # Not ours to start, or not yet to be started.
+            done = None
+        words = done or f"{away} Waiting for it."
+        if words not in self._notes:
+            self._notes.append(words)
 
     def _look(self) -> RunMoment:
         # The status first: steps read after it are at least as new, so a finished run is shown whole.

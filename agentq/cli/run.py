@@ -120,6 +120,7 @@ def _tell_detached(session: Session, handle: Any, agent: str, *, as_json: bool) 
 def _follow(session: Session, handle: Any, agent: str, own: OwnWorkers, *, as_json: bool, timeout: float | None) -> int:
     from agentq.cli.follow import Follower
     from agentq.console.words import open_console
+    from agentq.core.errors import StoreUnavailable
     from agentq.core.models import ENDED
 
     progress = open_console(sys.stderr)
@@ -136,6 +137,9 @@ def _follow(session: Session, handle: Any, agent: str, own: OwnWorkers, *, as_js
     except KeyboardInterrupt:
         say(f"\nNo longer followed. The run goes on while workers serve it: agentq runs show {handle.id} --follow")
         return INTERRUPTED
+    except StoreUnavailable:
+        say(f"No longer followed. The run goes on once the server is back: agentq runs show {handle.id} --follow")
+        raise
     if status not in ENDED:
         if as_json:
             print_json(run_document(handle, agent, status, result=None, error=None))

@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from agentq.cli.follow import Follower
+from agentq.core.errors import StoreUnavailable
 from agentq.core.models import AskSummary, Event, RunStatus, StepSummary
 from tests.unit.cli.made import BEGIN, step
 
@@ -53,6 +54,9 @@ class FakeApp:
     def events(self, root: str, *, after: int) -> Sequence[Event]:
         return [event for event in self._events if event.offset > after]
 
+    def revive_server(self) -> str:
+        return "The server was started again"
+
 
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,6 +88,31 @@ def test_lines_tell_each_change_once() -> None:
         "research 3f2a81c0 running",
         "research 3f2a81c0 succeeded",
     ]
+
+
+class AwayHandle(FakeHandle):
+    """A run whose server is away at first."""
+
+    def __init__(self, *statuses: RunStatus, times: int) -> None:
+        super().__init__(*statuses)
+        self.times = times
+
+    def status(self) -> RunStatus:
+        self.times -= 1
+        if self.times >= 0:
+            raise StoreUnavailable(url="unix:///sock", reason="Connection refused")
+        return super().status()
+
+
+def test_a_server_that_is_away_is_started_or_waited_for() -> None:
+    status, told = followed(AwayHandle("running", "succeeded", times=3))
+    assert status == "succeeded"
+    assert told.count("was started again") == 1
+
+
+def test_a_server_that_stays_away_is_given_up() -> None:
+    with pytest.raises(StoreUnavailable):
+        followed(AwayHandle("running", times=3), patience=0)
 
 
 def test_lines_tell_how_to_answer() -> None:
