@@ -17,7 +17,7 @@ from tests.store.bench import LEASE_MS, Bench, meta
 
 @pytest.fixture
 def run(bench: Bench) -> Holder:
-    return bench.run_agent("run", lane=3, card={"tenant": "acme", "key": "k"}, lane=3)
+    return bench.run_agent("run", lane=3, card={"tenant": "acme", "key": "k"})
 
 
 class TestRuns:
