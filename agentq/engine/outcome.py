@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from celery import states
 from celery.utils.log import get_logger
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
 from agentq.core.codec import dumps
 from agentq.core.errors import AgentqError, StepFailed, StoreUnavailable
@@ -19,10 +18,10 @@ from agentq.store.refs import Holder
 
 logger = get_logger(__name__)
 
+T = TypeVar("T")
+
 COMMITTED: Final = "agentq_committed"
 """Set on a request whose outcome is written: what Celery says of it afterwards is not written again."""
-
-_RETRY_CAP_S: Final = 5.0
 
 
 def holder_of(request: Any) -> Holder | None:
@@ -41,21 +40,23 @@ def error_to_wire(error: BaseException, *, step: str, step_id: str) -> dict[str,
     return failed.to_wire()
 
 
-def keep_trying(write: Callable[[], None]) -> None:
-    """Call ``write`` until the server answers.
+def keep_trying(call: Callable[[], T]) -> T:
+    """Return ``call()``, made again and again until the server answers.
 
     The result was paid for; while the server is away nobody else can take the step, and afterwards the holder check
     says whether it is still ours.
     """
-    wait = 0.1
-    while True:
-        try:
-            write()
-            return
-        except StoreUnavailable as away:
-            logger.warning("commit waits for the server: %s", away)
-            time.sleep(wait * random.uniform(0.5, 1.5))
-            wait = min(wait * 2, _RETRY_CAP_S)
+    patience = Retrying(
+        retry=retry_if_exception_type(StoreUnavailable),
+        wait=wait_random_exponential(multiplier=0.1, max=5),
+        before_sleep=_log_wait,
+    )
+    return patience(call)
+
+
+def _log_wait(state: RetryCallState) -> None:
+    if state.outcome is not None:
+        logger.warning("waits for the server: %s", state.outcome.exception())
 
 
 def commit_success(

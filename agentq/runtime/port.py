@@ -6,9 +6,9 @@ import functools
 import inspect
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from agentq.core.codec import dumps, loads
 from agentq.core.errors import InvalidResult, StoreUnavailable
@@ -26,8 +26,6 @@ from agentq.runtime.effects import Batch, Effect
 from agentq.runtime.machine import Machine
 from agentq.runtime.outcomes import Identity
 from agentq.runtime.turn import Turn
-
-T = TypeVar("T")
 
 _CHUNK: Final = 500
 """Outcomes read at once: some hundred KB of the usual results."""
@@ -75,7 +73,7 @@ class EnginePort:
 
     def read(self, seen: int) -> Sequence[bytes]:
         """The log from `seen` on."""
-        return _steadily(lambda: self._store.read_log(self._holder.root, self._holder.id, seen))
+        return keep_trying(lambda: self._store.read_log(self._holder.root, self._holder.id, seen))
 
     def send(self, batch: Batch) -> Sequence[bytes]:
         """The batch is written, once, however often the connection breaks."""
@@ -110,7 +108,7 @@ class EnginePort:
             cancels=cancels,
             usage=usage,
         )
-        return _steadily(send)
+        return keep_trying(send)
 
     def _told(self, result: Result) -> str:
         """The entry of a local call's result, or of the error that it is too large for a journal."""
@@ -137,13 +135,15 @@ class EnginePort:
     def park(self, *, seen: int, due_ms: int | None, waits: Sequence[str]) -> bool:
         """The worker is given back, unless the log has grown."""
         self._settle_usage(seen)
-        return _steadily(lambda: self._store.park(self._holder, seen=seen, due_ms=due_ms, waits=waits))
+        return keep_trying(lambda: self._store.park(self._holder, seen=seen, due_ms=due_ms, waits=waits))
 
     def _settle_usage(self, seen: int) -> None:
         # What local calls spent and no send has carried yet; they all have, unless the last one was given up.
         usage = self._attempt.take_usage()
         if usage:
-            _steadily(functools.partial(self._store.send, self._holder, token=uuid.uuid4().hex, seen=seen, usage=usage))
+            keep_trying(
+                functools.partial(self._store.send, self._holder, token=uuid.uuid4().hex, seen=seen, usage=usage)
+            )
 
     def wait(self, seconds: float) -> None:
         """The run's bell rang, or the time has passed."""
@@ -156,11 +156,11 @@ class EnginePort:
     def is_slot_wanted(self) -> bool:
         """Whether the agent's own queue holds messages: every free slot of its pool is taken."""
         queue = (self._attempt.request.delivery_info or {}).get("routing_key")
-        return bool(queue) and any(_steadily(lambda: self._store.waiting(str(queue))).values())
+        return bool(queue) and any(keep_trying(lambda: self._store.waiting(str(queue))).values())
 
     def load_result(self, ask_id: str) -> Any:
         """The value of a step, from where its result lies."""
-        meta = _steadily(lambda: self._store.outcomes([ask_id]))[0]
+        meta = keep_trying(lambda: self._store.outcomes([ask_id]))[0]
         return loads(meta)["result"] if meta is not None else None
 
     def load_members(self, ask: Ask) -> Sequence[Result]:
@@ -168,7 +168,7 @@ class EnginePort:
         found: list[Result] = []
         for at in range(0, ask.members or 0, _CHUNK):
             ids = [step_id(ask.id, str(index)) for index in range(at, min(at + _CHUNK, ask.members or 0))]
-            outcomes = _steadily(functools.partial(self._store.outcomes, ids))
+            outcomes = keep_trying(functools.partial(self._store.outcomes, ids))
             for member, meta in zip(ids, outcomes, strict=True):
                 found.append(_member(ask, member, meta))
         return found
@@ -179,7 +179,7 @@ class EnginePort:
         usage = self._attempt.take_usage()
         token = uuid.uuid4().hex
         if closes or usage:
-            _steadily(lambda: self._store.send(self._holder, token=token, seen=seen, closes=closes, usage=usage))
+            keep_trying(lambda: self._store.send(self._holder, token=token, seen=seen, closes=closes, usage=usage))
         args, kwargs = arguments
         restart = functools.partial(
             self._store.restart,
@@ -191,7 +191,7 @@ class EnginePort:
             carry=[encode(entry) for entry in carry],
             cancels=cancels,
         )
-        _steadily(restart)
+        keep_trying(restart)
 
     def perform(self, effect: Effect) -> Any:
         """What the function of a local call returned; within it, `this_step` is the call."""
@@ -205,24 +205,13 @@ class EnginePort:
 
     def now_ms(self) -> int:
         """The server's time."""
-        return _steadily(self._store.now_ms)
+        return keep_trying(self._store.now_ms)
 
     def ids_of(self, effects: Sequence[Effect]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Questions to close; steps and runs to call off."""
         asked = tuple(effect.ask.id for effect in effects if effect.ask.kind == "ask")
         sent = tuple(effect.ask.id for effect in effects if effect.ask.kind not in ("ask", "emit", "local"))
         return asked, sent
-
-
-def _steadily(call: Callable[[], T]) -> T:
-    """What the store answers, however long its server is away.
-
-    A turn whose calls were made and paid for must not fail its run because the server restarts; if the run is another's
-    by then, the store says so.
-    """
-    found: list[T] = []
-    keep_trying(lambda: found.append(call()))
-    return found[0]
 
 
 def _member(ask: Ask, member: str, meta: bytes | None) -> Result:
