@@ -24,7 +24,7 @@ from agentq.core.schema import CallSchema
 from agentq.engine.history import steps_of, usage_of
 from agentq.store import Store
 
-R = TypeVar("R")
+R = TypeVar("R", covariant=True)
 
 _POLL_S = 1.0
 """Longest silence between two looks at the history: what pub/sub drops shows up after it."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, ClassVar, Generic, NoReturn, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, ParamSpec, TypeVar, cast
 
-from celery import Task
 from celery.canvas import Signature, signature
 from celery.exceptions import Ignore, OperationalError, Retry
 
@@ -27,8 +26,22 @@ from agentq.engine.routing import priority_of, route_of
 from agentq.engine.this_step import current_attempt
 from agentq.store.wire import redacted
 
+if TYPE_CHECKING:
+
+    class Task:
+        """Celery's class for type checkers. Seen as Any, a step would pass for a function of any arguments."""
+
+        def __getattr__(self, name: str) -> Any: ...
+        def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+        def apply_async(self, *args: Any, **kwargs: Any) -> Any: ...
+        def retry(self, *args: Any, **kwargs: Any) -> Any: ...
+        def replace(self, sig: Any) -> Any: ...
+
+else:
+    from celery import Task
+
 P = ParamSpec("P")
-R = TypeVar("R")
+R = TypeVar("R", covariant=True)
 Self = TypeVar("Self", bound="Step[..., Any]")
 
 USING = "agentq_using"

@@ -59,6 +59,8 @@ async def refuses_wrong_arguments(run: Run) -> None:
     await run.call(read, 7)  # type: ignore[arg-type]
     await run.call(read, "a", sze=1)  # type: ignore[call-arg]
     await run.call(read)  # type: ignore[call-arg]
+    await run.map(write, [7])  # type: ignore[arg-type]
+    await run.map(other, ["x"], return_exceptions=True)  # type: ignore[call-overload]
     await run.spawn(other, "x")  # type: ignore[arg-type]
     await run.local(_bytes, "x")  # type: ignore[call-overload]
     other.start("x")  # type: ignore[arg-type]
