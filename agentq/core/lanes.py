@@ -1,4 +1,4 @@
-"""The four priorities, and the numbers that brokers know them by. No other file spells such a number."""
+"""The four priorities, and the numbers that brokers know them by. No other Python file spells such a number."""
 
 from typing import Final, Literal, get_args
 

@@ -109,7 +109,7 @@ class Attempt:
             if getattr(self.request, CAUGHT, None) is not None:
                 self._onward(mode="replaced", chain=None, callbacks=None)
             else:
-                self.succeed(None, Capture(), states_ignored=True)
+                self.succeed(None, Capture())
             raise
         except Reject as reject:
             if reject.requeue:
@@ -252,7 +252,7 @@ class Attempt:
         if chain:
             maybe_signature(chain[-1], app=app).apply_async((value,), chain=chain[:-1], **common)
 
-    def succeed(self, value: Any, caught: Capture, *, end: TurnEnd | None = None, states_ignored: bool = False) -> None:
+    def succeed(self, value: Any, caught: Capture, *, end: TurnEnd | None = None) -> None:
         """Commit a success."""
         outcome.commit_success(
             self.store,

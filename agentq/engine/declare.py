@@ -13,9 +13,6 @@ from agentq.engine.task import Agent, Step
 
 P = ParamSpec("P")
 R = TypeVar("R")
-RunT = TypeVar("RunT")
-
-AgentFunction = Callable[Concatenate[RunT, P], Awaitable[R]]
 
 
 class StepDecorator(Protocol):

@@ -9,20 +9,17 @@ import json
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from agentq.core.lanes import PRIORITIES
+from agentq.core import lanes
 from agentq.store.refs import Offer
 
 HEADER: Final = "agentq"
 HOLDER_HEADER: Final = "agentq_holder"
 """Put on at delivery by the transport: which attempt this is."""
 
-_LANES: Final = (0, 3, 6, 9)
-
 
 def lane_of(priority: int | None) -> int:
     """Return the lane of a Celery priority, 0 the highest; kombu's own rounding, None is 0 as in kombu."""
-    number = 0 if priority is None else max(0, min(9, int(priority)))
-    return max(lane for lane in _LANES if lane <= number)
+    return lanes.lane_of(0 if priority is None else int(priority))
 
 
 def due_ms_of(headers: dict[str, Any]) -> int | None:
@@ -84,8 +81,3 @@ def offer_of(queue: str, message: dict[str, Any]) -> Offer:
         undoes=bool(ours.get("ud")),
         card=ours.get("cd") or {},
     )
-
-
-def priority_number(name: str) -> int:
-    """Return the lane number of a priority's name."""
-    return PRIORITIES[name]

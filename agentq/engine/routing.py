@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from agentq.core.lanes import PRIORITIES
+from agentq.core.lanes import DEFAULT_PRIORITY, PRIORITIES
 from agentq.core.pools import decide_route
 from agentq.engine.binding import binding_of
 from agentq.engine.options import CallOptions
@@ -50,4 +50,4 @@ def priority_of(task: Step[..., Any], call: CallOptions, options: dict[str, Any]
             return int(inherited)
     if task.agentq.priority is not None:
         return PRIORITIES[task.agentq.priority]
-    return PRIORITIES["normal"]
+    return PRIORITIES[DEFAULT_PRIORITY]
