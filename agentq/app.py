@@ -7,7 +7,6 @@ directories of agents, runs and asks.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from celery import Celery
@@ -84,7 +83,7 @@ class Toolkit(Declarations):
         """The pools of the pools file by name; empty where there is none."""
         if self._declared is None:
             file = self.settings.pools_file
-            self._declared = load_pools(file) if file is not None and Path(file).exists() else {}
+            self._declared = load_pools(file) if file is not None else {}
         return self._declared
 
     @property

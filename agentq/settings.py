@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 
@@ -85,9 +86,18 @@ class Settings(Model):
 
     @field_validator("redis_url")
     @classmethod
-    def _check_scheme(cls, url: SecretStr | None) -> SecretStr | None:
-        if url is not None and not url.get_secret_value().startswith(_REDIS_SCHEMES):
+    def _check_url(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is None:
+            return None
+        if not url.get_secret_value().startswith(_REDIS_SCHEMES):
             raise ValueError(f"it must begin with one of {', '.join(_REDIS_SCHEMES)}")
+        try:
+            _ = urlsplit(url.get_secret_value()).port
+        except ValueError:
+            # What is wrong is not told: it may quote a piece of the password.
+            raise ValueError(
+                "its host or port cannot be read; in a password write special characters as percent codes"
+            ) from None
         return url
 
     @model_validator(mode="after")

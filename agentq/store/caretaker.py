@@ -107,7 +107,8 @@ def ask(folder: Path, place: Place, *, timeout_s: float = 2.0) -> str:
             return "closed"
     if greeting and not reply.startswith((b"+OK", b"-LOADING")):
         return "stranger"  # a server without our password would answer the PING all the same
-    if b"+PONG" in reply:
+    # With a full disk Redis refuses even a PING; it lives, and who uses it hears the reason from it.
+    if b"+PONG" in reply or b"-MISCONF" in reply:
         return "pong"
     return "loading" if b"LOADING" in reply else "stranger"
 

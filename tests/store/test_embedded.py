@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -470,3 +472,30 @@ def test_a_server_that_hangs_is_named(state_dir: Path, monkeypatch: pytest.Monke
             caretaker._ensure_running(state_dir / "server", str(server_binary()))
     finally:
         os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize(
+    ("reply", "found"),
+    [
+        (b"+PONG\r\n", "pong"),
+        (b"-LOADING Redis is loading the dataset in memory\r\n", "loading"),
+        (b"-MISCONF Errors writing to the AOF file: No space left on device\r\n", "pong"),
+        (b"HTTP/1.1 400 Bad Request\r\n", "stranger"),
+    ],
+)
+def test_what_answers_is_told_by_its_words(reply: bytes, found: str) -> None:
+    with tempfile.TemporaryDirectory() as short, socket.socket(socket.AF_UNIX) as listener:
+        folder = Path(short)
+        listener.bind(str(folder / caretaker.SOCKET))
+        listener.listen()
+
+        def answer() -> None:
+            link, _ = listener.accept()
+            with link:
+                link.recv(64)
+                link.sendall(reply)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        assert caretaker.ask(folder, caretaker.Place(port=0, password="")) == found
+        thread.join()

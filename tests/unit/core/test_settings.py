@@ -47,6 +47,13 @@ def test_redis_url_is_taken_from_the_usual_variable_too(tmp_path: Path) -> None:
         load(tmp_path, REDIS_URL="http://a")
 
 
+@pytest.mark.parametrize("url", ["redis://:hunter2@[bad", "redis://:hunter2/x@h:1", "redis://h:port"])
+def test_a_url_that_cannot_be_read_is_refused_without_its_password(tmp_path: Path, url: str) -> None:
+    with pytest.raises(InvalidSetting, match="host or port cannot be read") as refused:
+        load(tmp_path, AGENTQ_REDIS_URL=url)
+    assert "hunter2" not in str(refused.value)
+
+
 def test_no_secret_is_shown(tmp_path: Path) -> None:
     settings = load(tmp_path, AGENTQ_REDIS_URL="redis://:hunter2@h", AGENTQ_MODEL_URL="http://u:hunter2@h",
                     AGENTQ_MODEL_KEY="hunter2")  # fmt: skip
