@@ -86,7 +86,7 @@ class Attempt:
             return self._run(args, kwargs, chain, callbacks)
         except StaleHolder as stale:
             # Another attempt owns the step: nothing of this one may show.
-            logger.warning("attempt dropped: %s", stale)
+            logger.warning("attempt_dropped: %s", stale)
             setattr(self.request, COMMITTED, True)
             raise Ignore(str(stale)) from stale
         finally:

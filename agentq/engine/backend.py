@@ -209,4 +209,4 @@ def unless_stale() -> Iterator[None]:
     try:
         yield
     except StaleHolder as stale:
-        logger.info("not written: %s", stale)
+        logger.info("late_write_refused: %s", stale)

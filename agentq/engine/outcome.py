@@ -56,7 +56,7 @@ def keep_trying(call: Callable[[], T]) -> T:
 
 def _log_wait(state: RetryCallState) -> None:
     if state.outcome is not None:
-        logger.warning("waits for the server: %s", state.outcome.exception())
+        logger.warning("commit_waits: %s", state.outcome.exception())
 
 
 def commit_success(
