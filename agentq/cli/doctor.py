@@ -19,6 +19,7 @@ from agentq.cli.findings import (
     judge_persistence,
     judge_version,
     judge_workers,
+    judge_writing,
 )
 from agentq.cli.output import print_json
 from agentq.cli.session import Session, app_command, json_option
@@ -80,7 +81,7 @@ def _server_findings(app: AgentQ) -> list[Finding]:
     from agentq.cli.catalogue import served_pools
 
     client = app.store.client
-    client.ping()
+    # No PING: with a full disk the server refuses it, and nothing would be told.
     server: dict[str, Any] = client.info()
     config = _config(client)
     return [
@@ -88,6 +89,7 @@ def _server_findings(app: AgentQ) -> list[Finding]:
         judge_version(server),
         judge_eviction(config.get("maxmemory-policy")),
         judge_persistence(config.get("appendonly"), config.get("appendfsync")),
+        judge_writing(server),
         judge_memory(server),
         *judge_workers(app.pools, served_pools(app)),
     ]

@@ -84,6 +84,20 @@ def judge_persistence(appendonly: str | None, fsync: str | None) -> Finding:
     return Finding("append-only file", "ok", f"on, appendfsync {fsync}")
 
 
+def judge_writing(server: Mapping[str, Any]) -> Finding:
+    """Whether the server takes writes at all."""
+    if server.get("role") == "slave":
+        return Finding("writes", "bad", "refused: this server is a replica", "Name the primary in AGENTQ_REDIS_URL.")
+    if server.get("aof_last_write_status") == "err":
+        return Finding(
+            "writes",
+            "bad",
+            "refused: the server cannot write its append-only file",
+            "Give its disk room: workers wait meanwhile, and go on by themselves.",
+        )
+    return Finding("writes", "ok", "taken")
+
+
 def judge_memory(server: Mapping[str, Any]) -> Finding:
     """Whether the server comes near its own limit."""
     used, limit = int(server.get("used_memory", 0)), int(server.get("maxmemory", 0))

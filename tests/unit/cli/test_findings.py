@@ -14,6 +14,7 @@ from agentq.cli.findings import (
     judge_persistence,
     judge_version,
     judge_workers,
+    judge_writing,
 )
 
 
@@ -32,6 +33,9 @@ from agentq.cli.findings import (
         (judge_persistence("yes", "no"), "warn", "appendfsync no"),
         (judge_persistence("no", "everysec"), "bad", "off"),
         (judge_persistence(None, None), "warn", "cannot be read"),
+        (judge_writing({"role": "master", "aof_last_write_status": "ok"}), "ok", "taken"),
+        (judge_writing({"aof_last_write_status": "err"}), "bad", "cannot write its append-only file"),
+        (judge_writing({"role": "slave"}), "bad", "a replica"),
         (judge_memory({"used_memory": 2**20, "maxmemory": 0}), "ok", "1 MiB used, no limit set"),
         (judge_memory({"used_memory": 90 * 2**20, "maxmemory": 100 * 2**20}), "warn", "of 100 MiB"),
         (judge_model("http://here", "m"), "ok", "m at http://here"),
