@@ -99,6 +99,12 @@ class TestAgain:
         bench.again(held)
         assert len(bench.lane()) == 1
 
+    def test_the_last_error_is_shown_until_an_attempt_succeeds(self, bench: Bench, held: Holder) -> None:
+        bench.again(held)
+        assert bench.record("s1")["e"] == "ValueError: x"
+        bench.finish(bench.take_one("w2").holder)
+        assert "e" not in bench.record("s1")
+
     def test_a_retry_may_change_the_queue(self, bench: Bench, held: Holder) -> None:
         offer = bench.step("s1", queue="other", lane=0)
         bench.store.commit(held, mode="again", status="RETRY", offers=[offer])
@@ -177,6 +183,37 @@ class TestReplaced:
         bench.store.commit(bench.take_one("w2").holder, mode="done", status="FAILURE", results=failed, tells=told)
         assert bench.kinds("run") == ["start", "result"]
         assert bench.state("s1", "run") == "d"
+
+
+class TestAPlainTaskThatFailsInAChain:
+    ENTRY = '{"k":"result","id":"canvas","s":"error","v":{}}'
+
+    def test_the_agent_hears_once_and_wakes(self, bench: Bench) -> None:
+        run = bench.run_agent("run")
+        bench.store.park(run, seen=1, due_ms=None)
+        for _ in range(3):
+            bench.store.fail_behind("run", [("later", meta("later", status="FAILURE"))], [("run", self.ENTRY)])
+        assert bench.kinds("run") == ["start", "result"]
+        assert bench.state("run") == "q"
+        assert bench.store.outcomes(["later"]) == [None]
+
+    def test_a_replaced_step_that_the_chain_was_to_end_has_failed(self, bench: Bench) -> None:
+        run = bench.run_agent("run")
+        child = bench.step("s1", root="run", parent="run", ask="s1")
+        bench.store.send(run, token="t", seen=1, offers=[child])
+        bench.store.commit(bench.take_one("w2").holder, mode="replaced", status="RETRY")
+        for _ in range(2):
+            bench.store.fail_behind("run", [("s1", meta("s1", status="FAILURE"))], [])
+        assert bench.record("s1", "run")["o"] == "FAILURE"
+        assert bench.kinds("run") == ["start", "result"]
+        assert bench.store.tree("run")["live"] == 1
+
+    def test_a_run_that_has_ended_or_is_unknown_hears_nothing(self, bench: Bench) -> None:
+        bench.finish(bench.run_agent("run"))
+        bench.store.fail_behind("run", [], [("run", self.ENTRY)])
+        bench.store.fail_behind("x", [("y", meta("y"))], [("x", self.ENTRY)])
+        assert bench.kinds("run") == ["start"]
+        assert bench.client.keys("*{x}*") == []
 
 
 class TestWhatFollows:
