@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
+from agentq.core.error_base import listed, near
+from agentq.core.errors import InvalidArguments
+from agentq.core.lanes import PRIORITIES
 from agentq.core.models import Breaker, Budget, Needs, Priority, Retry
 
 
@@ -38,6 +41,9 @@ class StepOptions:
     version: str | None = None
     budget: Budget | None = None
 
+    def __post_init__(self) -> None:
+        _check_priority("step", self.priority)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallOptions:
@@ -55,6 +61,9 @@ class CallOptions:
     key: str | None = None
     tenant: str | None = None
     timeout: timedelta | None = None
+
+    def __post_init__(self) -> None:
+        _check_priority("using", self.priority)
 
     def with_(self, **changes: Any) -> CallOptions:
         """Return these options with the given ones changed; None keeps what was chosen before."""
@@ -81,6 +90,12 @@ class CallOptions:
         if "timeout" in fields:
             fields["timeout"] = timedelta(seconds=fields["timeout"])
         return cls(**fields)
+
+
+def _check_priority(where: str, name: str | None) -> None:
+    if name is not None and name not in PRIORITIES:
+        reason = f"the priorities are {listed(PRIORITIES)}.{near(str(name), PRIORITIES)}"
+        raise InvalidArguments(step=where, parameter="priority", value=name, reason=reason)
 
 
 def budget_limits(budget: Budget | None) -> dict[str, int]:
