@@ -20,7 +20,7 @@ from agentq.core.errors import AgentqError, StaleHolder, from_wire
 from agentq.engine import capture
 from agentq.engine.binding import find_binding
 from agentq.engine.joins import body_offer, leaves
-from agentq.engine.outcome import COMMITTED, commit_failure, commit_revoked, holder_of
+from agentq.engine.outcome import COMMITTED, commit_failure, commit_revoked, holder_of, tell_behind
 from agentq.store.refs import Arrival, Join
 
 logger = get_logger(__name__)
@@ -113,10 +113,14 @@ class Backend(RedisBackend):
             super(Backend, self).mark_as_failure(task_id, exc, traceback, request, store_result, call_errbacks, state)
 
         holder = holder_of(request)
+        binding = find_binding(self.app)
         if holder is None or capture.active() is not None:
             mark()
+            if capture.active() is None and binding is not None:
+                tell_behind(
+                    binding.store, request, exc, lambda behind: self._failure_meta(behind, exc, state, traceback)
+                )
             return
-        binding = find_binding(self.app)
         if binding is None:
             return
         with unless_stale():
@@ -126,6 +130,11 @@ class Backend(RedisBackend):
             with capture.capturing() as caught:
                 mark()
             commit_failure(binding.store, holder, caught, request, exc)
+
+    def _failure_meta(self, task_id: str, exc: BaseException, state: str, traceback: str | None) -> str:
+        result = self.encode_result(exc, state)
+        meta = {**self._get_result_meta(result=result, state=state, traceback=traceback, request=None)}
+        return str(self.encode({**meta, "task_id": task_id}))
 
     def mark_as_retry(
         self,

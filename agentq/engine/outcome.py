@@ -134,6 +134,20 @@ def commit_revoked(store: Store, holder: Holder, caught: Capture, request: Any, 
     commit_failure(store, holder, caught, request, error, status=states.REVOKED)
 
 
+def tell_behind(store: Store, request: Any, error: BaseException, meta: Callable[[str], str]) -> None:
+    """Tell who waits for the end of a chain that this plain task has broken; a plain task has no commit for it.
+
+    ``meta`` makes Celery's meta of the failure for a task id.
+    """
+    chain = getattr(request, "chain", None) or []
+    root = getattr(request, "root_id", None)
+    if not chain or root is None:
+        return
+    wire = error_to_wire(error, step=getattr(request, "task", None) or "", step_id=request.id)
+    ids = [signature["options"]["task_id"] for signature in chain if signature["options"].get("task_id")]
+    store.fail_behind(root, [(task_id, meta(task_id)) for task_id in ids], _tells(request, wire))
+
+
 def _tells(request: Any, error: dict[str, Any]) -> list[tuple[str, str]]:
     """Return what agents are told that await the end of a canvas in which this task has failed.
 

@@ -147,6 +147,18 @@ class StepCalls(StoreConnection):
         """Tell joins of branches that end outside a commit: plain Celery tasks."""
         self.run_script("arrive", *arrivals_arguments(arrivals)[1:])
 
+    def fail_behind(self, root: str, behind: Sequence[tuple[str, str]], tells: Sequence[tuple[str, str]]) -> None:
+        """Tell who waits for the end of a chain that a plain task has broken; a repeat tells nobody twice.
+
+        Args:
+            root: the run's.
+            behind: (task id, Celery's meta of its failure) of the tasks that will never run; a replaced step that one
+                of them was to end has failed with it.
+            tells: (run id, entry) for the logs of agents that asked for one of them.
+        """
+        arguments = [len(behind), *(part for pair in behind for part in pair)]
+        self.run_script("fail", root, *arguments, *(part for pair in tells for part in pair))
+
     def progress(self, holder: Holder, meta: str) -> bool:
         """Store a state that is not an outcome (Celery's meta as JSON); False when another holds the step."""
         return int(self.run_script("progress", holder.root, holder.id, holder.worker, holder.take, meta)) == 1
