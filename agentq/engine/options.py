@@ -43,6 +43,7 @@ class StepOptions:
 
     def __post_init__(self) -> None:
         _check_priority("step", self.priority)
+        _check_timeout("step", self.timeout)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +65,7 @@ class CallOptions:
 
     def __post_init__(self) -> None:
         _check_priority("using", self.priority)
+        _check_timeout("using", self.timeout)
 
     def with_(self, **changes: Any) -> CallOptions:
         """Return these options with the given ones changed; None keeps what was chosen before."""
@@ -96,6 +98,15 @@ def _check_priority(where: str, name: str | None) -> None:
     if name is not None and name not in PRIORITIES:
         reason = f"the priorities are {listed(PRIORITIES)}.{near(str(name), PRIORITIES)}"
         raise InvalidArguments(step=where, parameter="priority", value=name, reason=reason)
+
+
+def _check_timeout(where: str, timeout: object) -> None:
+    if timeout is None:
+        return
+    if not isinstance(timeout, timedelta):
+        raise InvalidArguments(step=where, parameter="timeout", value=timeout, reason="it is no timedelta")
+    if timeout <= timedelta(0):
+        raise InvalidArguments(step=where, parameter="timeout", value=timeout, reason="no attempt can be that short")
 
 
 def budget_limits(budget: Budget | None) -> dict[str, int]:
