@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentq.core.lanes import DEFAULT_PRIORITY, PRIORITIES
 from agentq.core.pools import decide_route
-from agentq.engine.binding import binding_of
+from agentq.engine.binding import Binding, binding_of
 from agentq.engine.options import CallOptions
 from agentq.engine.this_step import current_attempt
 
@@ -31,9 +31,16 @@ def route_of(task: Step[..., Any], call: CallOptions, options: dict[str, Any]) -
         step_queue=declared.queue,
         step_pool=declared.pool,
         step_needs=declared.needs,
-        default_pool=binding.default_queue(),
+        default_pool=_by_the_app(task, binding),
     )
     return route.queue, route.why
+
+
+def _by_the_app(task: Step[..., Any], binding: Binding) -> str:
+    """Return the queue of a call of which nothing was said: where ``task_routes`` sends it, else Celery's default."""
+    if not task.app.conf.task_routes:
+        return binding.default_queue()
+    return str(task.app.amqp.router.route({}, task.name, task_type=task)["queue"].name)
 
 
 def priority_of(task: Step[..., Any], call: CallOptions, options: dict[str, Any]) -> int:

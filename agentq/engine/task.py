@@ -180,8 +180,11 @@ class Step(Task, Generic[P, R]):
         if call.timeout is not None:
             options.update(limits_of(call.timeout, limits.grace_s))
         elif not self.is_agent and self.soft_time_limit is None and self.time_limit is None:
-            options.setdefault("soft_time_limit", limits.step_s)
-            options.setdefault("time_limit", limits.step_s + limits.grace_s)
+            # A soft limit beyond the hard one would keep Celery from ever looking at the hard one.
+            if options.get("time_limit") is None:
+                soft = options.get("soft_time_limit")
+                options["soft_time_limit"] = limits.step_s if soft is None else soft
+                options["time_limit"] = options["soft_time_limit"] + limits.grace_s
 
     def _refuse_eager(self) -> None:
         """Agents cannot run eagerly; steps can."""
