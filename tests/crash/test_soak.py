@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
+import signal
 import time
 from typing import Any
 
@@ -11,6 +13,8 @@ import pytest
 from celery import chain, chord
 
 from tests.kit.field import Field, shape_of
+
+logger = logging.getLogger(__name__)
 
 TIMEOUT = 240.0
 SECONDS = float(os.environ.get("SOAK_SECONDS", "90"))
@@ -46,8 +50,59 @@ def start_all(field: Field, number: int) -> list[tuple[Any, Any]]:
     ]
 
 
+def kill_tree(field: Field) -> None:
+    """A machine dies."""
+    field.replace_one()
+
+
+def kill_main(field: Field) -> None:
+    """The kernel picks the main process: its children must notice by themselves."""
+    field.fleet.ensure(2)
+    victim = field.fleet.choose(field.rng)
+    victim.kill_main()
+    field.fleet.workers.remove(victim)
+    field.fleet.start()
+
+
+def kill_child(field: Field) -> None:
+    """The kernel picks a child: its worker goes on with another one."""
+    victim = field.fleet.choose(field.rng)
+    children = victim.children()
+    if children:
+        victim.kill_child(field.rng.randrange(len(children)))
+
+
+def stop_warmly(field: Field) -> None:
+    """Somebody deploys."""
+    field.fleet.ensure(2)
+    victim = field.fleet.choose(field.rng)
+    victim.send(signal.SIGTERM)
+    field.fleet.workers.remove(victim)
+    field.fleet.start()
+
+
+def stand_still(field: Field) -> None:
+    """A machine stands still for longer than its lease, and comes back."""
+    field.fleet.ensure(2)
+    victim = field.fleet.choose(field.rng)
+    victim.pause()
+    time.sleep(field.rng.uniform(3.5, 5))
+    victim.resume()
+
+
+def restart_server(field: Field) -> None:
+    """The server dies and comes back with all that it has confirmed."""
+    field.server.restart()
+    field.server.client.config_set("appendfsync", "always")
+
+
+DISTURBANCES = [kill_tree, kill_tree, kill_main, kill_child, stop_warmly, stand_still, restart_server]
+
+
 @pytest.mark.long
-def test_runs_of_every_kind_survive_random_kills(field: Field, rng: random.Random) -> None:
+@pytest.mark.timeout(SECONDS + 2 * TIMEOUT)
+def test_runs_of_every_kind_survive_everything(field: Field, rng: random.Random) -> None:
+    field.server.client.config_set("appendfsync", "always")
     calm = start_all(field, 0)
     shapes = []
     for handle, expected in calm:
@@ -61,7 +116,9 @@ def test_runs_of_every_kind_survive_random_kills(field: Field, rng: random.Rando
         number += 1
         pending += [(*pair, shape) for pair, shape in zip(start_all(field, number), shapes, strict=True)]
         time.sleep(rng.uniform(0.3, 2.5))
-        field.replace_one()
+        disturb = rng.choice(DISTURBANCES)
+        logger.info("round %d: %s", number, disturb.__name__)
+        disturb(field)
         if len(pending) > 40:
             check(pending[:-20])
             pending = pending[-20:]

@@ -40,10 +40,13 @@ class Fleet:
         for worker in self.workers:
             worker.wait_ready()
 
+    def choose(self, rng: random.Random) -> WorkerProcess:
+        """Return one worker, chosen at random among those that serve."""
+        return rng.choice([worker for worker in self.workers if worker.ready_line in worker.log()])
+
     def kill(self, rng: random.Random) -> None:
-        """SIGKILL the tree of one worker, chosen at random among those that serve."""
-        serving = [worker for worker in self.workers if worker.ready_line in worker.log()]
-        victim = rng.choice(serving)
+        """SIGKILL the tree of one worker, chosen at random."""
+        victim = self.choose(rng)
         victim.kill_tree()
         self.workers.remove(victim)
 

@@ -49,6 +49,7 @@ class ManagedProcess:
         self.cwd = cwd
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
+        self._orphans: list[psutil.Process] = []
 
     @property
     def pid(self) -> int:
@@ -126,16 +127,18 @@ class ManagedProcess:
 
     def kill_main(self) -> None:
         """SIGKILL the main process alone; whatever it started must notice by itself."""
+        self._orphans += self.tree()[1:]
         self.send(signal.SIGKILL)
         self.wait()
 
     def kill_tree(self) -> None:
         """SIGKILL main and all descendants, as the death of a machine or a container would."""
-        tree = self.tree()
-        if self._process is not None:
+        tree = [*self.tree(), *self._orphans]
+        if self.running:
             with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+                os.killpg(self.pid, signal.SIGKILL)
         for process in tree:
+            # psutil knows a process by its start too: a recycled id is not taken for it.
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         if self._process is not None:

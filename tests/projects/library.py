@@ -8,9 +8,12 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+
+from celery.exceptions import SoftTimeLimitExceeded
 
 from agentq import Retry, Run, agent, step
 
@@ -121,6 +124,41 @@ def retried_out(self: Any, path: str) -> int:
         raise self.retry(exc=error, countdown=0.05) from error
 
 
+@step(name="library.autoretried", autoretry_for=(ConnectionError,), max_retries=3, default_retry_delay=0.05)
+def autoretried(path: str, failures: int) -> int:
+    """Celery's own automatic retry."""
+    note(path, "attempt")
+    attempts = len(Path(path).read_text().splitlines())
+    if attempts <= failures:
+        raise ConnectionError(f"attempt {attempts}")
+    return attempts
+
+
+@step(name="library.sleeps")
+def sleeps(path: str, seconds: float) -> str:
+    """Notes what became of it."""
+    note(path, "started")
+    try:
+        time.sleep(seconds)
+    except SoftTimeLimitExceeded:
+        note(path, "told to stop")
+        raise
+    note(path, "ended")
+    return "ended"
+
+
+@step(name="library.impatient", timeout=timedelta(seconds=0.5))
+def impatient(path: str) -> None:
+    note(path, "started")
+    time.sleep(30)
+
+
+@step(name="library.impatient_async", timeout=timedelta(seconds=0.5))
+async def impatient_async(path: str) -> None:
+    note(path, "started")
+    await asyncio.sleep(30)
+
+
 @step(name="library.whoami", bind=True)
 def whoami(self: Any) -> dict[str, Any]:
     """What a task may ask of its request."""
@@ -131,6 +169,7 @@ def whoami(self: Any) -> dict[str, Any]:
         "parent_id": request.parent_id,
         "queue": request.delivery_info["routing_key"],
         "retries": request.retries,
+        "said": (request.headers or {}).get("said"),
     }
 
 
