@@ -252,6 +252,7 @@ class Steps(RuleBasedStateMachine):
         """Bring everything to its end: what was lost would never get there."""
         if hasattr(self, "steps"):
             self.bench.drain()
+            assert self.bench.take(self.new_worker(), slots=1000) == [], "a duplicate runs after the end"
             assert self.bench.without_end("step", "tree", "members", "result") == []
 
 
