@@ -179,12 +179,13 @@ class Step(Task, Generic[P, R]):
         limits = binding_of(self.app).limits
         if call.timeout is not None:
             options.update(limits_of(call.timeout, limits.grace_s))
-        elif not self.is_agent and self.soft_time_limit is None and self.time_limit is None:
-            # A soft limit beyond the hard one would keep Celery from ever looking at the hard one.
-            if options.get("time_limit") is None:
-                soft = options.get("soft_time_limit")
-                options["soft_time_limit"] = limits.step_s if soft is None else soft
-                options["time_limit"] = options["soft_time_limit"] + limits.grace_s
+            return
+        # With a soft limit beyond the hard one Celery would never look at the hard one.
+        given = (self.soft_time_limit, self.time_limit, options.get("time_limit"))
+        if not self.is_agent and all(limit is None for limit in given):
+            soft = options.get("soft_time_limit")
+            options["soft_time_limit"] = limits.step_s if soft is None else soft
+            options["time_limit"] = options["soft_time_limit"] + limits.grace_s
 
     def _refuse_eager(self) -> None:
         """Agents cannot run eagerly; steps can."""
