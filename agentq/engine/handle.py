@@ -112,7 +112,10 @@ class Handle(Generic[R]):
         error = failure_of(meta, record, agent, self.id)
         if meta["status"] == states.REVOKED:
             raise error if isinstance(error, RunCancelled) else RunCancelled(run_id=self.id)
-        raise RunFailed(run_id=self.id, agent=agent, error=str(error)) from error
+        # What the agent itself raised is told as that; "step" would be the run's own id again.
+        if isinstance(error, StepFailed) and error.step_id == self.id:
+            raise RunFailed(run_id=self.id, agent=agent, error=f"{error.error_type}: {error.message}") from error
+        raise RunFailed(run_id=self.id, agent=agent, error=error.to_wire()) from error
 
     def events(self, *, after: int = 0, follow: bool = True) -> EventStream:
         """Return the run's history behind offset ``after``; 0 is the beginning.
