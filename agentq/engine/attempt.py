@@ -95,7 +95,7 @@ class Attempt:
     def _run(self, args: list[Any], kwargs: dict[str, Any], chain: Any, callbacks: Any) -> Any:
         wire = getattr(self.request, HOLDER_HEADER, None) or {}
         if wire.get("cancelled"):
-            self.request.chain = chain
+            self.request.chain = self._behind(args, chain)
             self.fail(RunCancelled(run_id=self.parent or self.holder.root), status=states.REVOKED)
             raise Ignore("its run was cancelled")
         try:
@@ -116,26 +116,31 @@ class Attempt:
                 self.store.requeue(self.holder.worker, self.holder.take)
                 setattr(self.request, COMMITTED, True)
             else:
-                self.request.chain = chain
+                self.request.chain = self._behind(args, chain)
                 self.fail(reject)
             raise
         except Exception as error:
-            self.request.chain = chain
+            self.request.chain = self._behind(args, chain)
             self.fail(error)
             raise
         if end.kind in ("parked", "restarted"):
             setattr(self.request, COMMITTED, True)
             raise Ignore(f"the run has {end.kind}")
         if end.error is not None:
-            self.request.chain = chain
+            self.request.chain = self._behind(args, chain)
             status = states.REVOKED if end.kind == "cancelled" else states.FAILURE
             self.fail(end.error, status=status, end=end)
             raise end.error
         return self._finish(end, chain, callbacks)
 
+    def _behind(self, args: list[Any], chain: Any) -> Any:
+        """Return the signatures that never run when this step fails: its chain, or the body that it was to send."""
+        return list(joins.ends_of(args[0])) if self.task.name == joins.DISPATCH_TASK else chain
+
     def _contained(self, args: list[Any], kwargs: dict[str, Any]) -> TurnEnd:
         try:
-            return self._value(args, kwargs)
+            with exits.one_process():
+                return self._value(args, kwargs)
         except (SystemExit, KeyboardInterrupt) as error:
             if exits.is_ordered(error):
                 raise

@@ -1,8 +1,16 @@
-"""Tells a worker's own order to end from a step that calls ``sys.exit``: both are SystemExit."""
+"""What ends a process: a worker's own order, a step that calls ``sys.exit``, a fork that a step left behind."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from celery.utils.log import get_logger
+
 from agentq.core.errors import StepFailed
+
+logger = get_logger(__name__)
 
 _FIRST_SIGNAL_STATUS = -192
 """A child of Celery's prefork pool ends on a signal by ``sys.exit(-(256 - signum))``; there are 64 signals."""
@@ -26,3 +34,21 @@ def failure_by(error: BaseException, *, step: str, step_id: str) -> StepFailed:
     """Return the failure that a SystemExit or KeyboardInterrupt of user code is."""
     words = f"sys.exit({error.code!r})" if isinstance(error, SystemExit) else str(error)
     return StepFailed(step=step, step_id=step_id, error_type=type(error).__name__, message=words)
+
+
+@contextmanager
+def one_process() -> Iterator[None]:
+    """End here the processes that the code within forks and lets go on: they would finish the step a second time.
+
+    Such a process would also serve the queue of a worker that it is not, and keep that one from ending.
+    """
+    own = os.getpid()
+    try:
+        yield
+    except BaseException:
+        if os.getpid() != own:
+            logger.exception("fork_ended pid=%s", os.getpid())
+            os._exit(1)
+        raise
+    if os.getpid() != own:
+        os._exit(0)

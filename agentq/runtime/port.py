@@ -14,7 +14,7 @@ from agentq.core.codec import dumps, loads
 from agentq.core.errors import InvalidResult, StoreUnavailable
 from agentq.core.ids import step_id
 from agentq.core.journal import Ask, Entry, Result, ResultStatus, encode, failed
-from agentq.engine import realloop
+from agentq.engine import exits, realloop
 from agentq.engine.attempt import Attempt
 from agentq.engine.binding import TurnEnd
 from agentq.engine.capture import Capture
@@ -198,7 +198,8 @@ class EnginePort:
         args, kwargs = effect.calls[0]
         token = current_attempt.set(InPlace(self._attempt, effect.ask.id))
         try:
-            value = effect.target(*args, **kwargs)
+            with exits.one_process():
+                value = effect.target(*args, **kwargs)
             return realloop.run(value) if inspect.iscoroutine(value) else value
         finally:
             current_attempt.reset(token)

@@ -190,6 +190,17 @@ def leave(status: int) -> int:
     sys.exit(status)
 
 
+@step(name="library.fork")
+def fork(path: str) -> list[int]:
+    """Return what the parent sees; the child comes out of the function as well."""
+    child = os.fork()
+    if child == 0:
+        return []
+    note(path, str(child))
+    _, status = os.waitpid(child, 0)
+    return [os.waitstatus_to_exitcode(status)]
+
+
 @step(name="library.interrupt")
 def interrupt() -> int:
     raise KeyboardInterrupt
