@@ -54,6 +54,18 @@ def body_offer(app: Any, body: Signature, group_id: str) -> Offer:
     return caught.offers[0]
 
 
+def ends_of(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the signatures in a body whose ids others may wait for: tasks of chains and groups, bodies of chords."""
+    inner = body.get("kwargs") or {}
+    if body.get("subtask_type") in ("chain", "group"):
+        for part in inner["tasks"]:
+            yield from ends_of(part)
+    elif body.get("subtask_type") == "chord":
+        yield from ends_of(inner["body"])
+    else:
+        yield body
+
+
 def is_step(app: Any, name: str) -> bool:
     """Tell whether a task name is a step's or an agent's of this app."""
     task = app.tasks.get(name)
