@@ -110,8 +110,7 @@ def _collection(value: Any, trail: _Trail) -> Any:
             written[_key(key, inner)] = item if type(item) in _PLAIN else _walk(item, inner)
         return written
     items = [
-        item if type(item) in _PLAIN else _walk(item, (*trail, (id(value), index)))
-        for index, item in enumerate(value)
+        item if type(item) in _PLAIN else _walk(item, (*trail, (id(value), index))) for index, item in enumerate(value)
     ]
     if isinstance(value, Set):
         # An order by hash would differ from process to process, and with it the key of the step.

@@ -147,9 +147,7 @@ class StepFailed(RunError):
     message: str
     details: Any
 
-    def __init__(
-        self, *, step: str, step_id: str, error_type: str, message: str, details: object = None
-    ) -> None:
+    def __init__(self, *, step: str, step_id: str, error_type: str, message: str, details: object = None) -> None:
         self._fill(step=step, step_id=step_id, error_type=error_type, message=message, details=details)
 
     def describe(self) -> str:

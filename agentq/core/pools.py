@@ -140,9 +140,7 @@ def _named(pools: Mapping[str, PoolSpec], step: str, pool: str, needs: Needs | N
     return Route(pool, pool, why)
 
 
-def _needed(
-    pools: Mapping[str, PoolSpec], step: str, needs: Needs, preferred: str | None, who: str
-) -> Route:
+def _needed(pools: Mapping[str, PoolSpec], step: str, needs: Needs, preferred: str | None, who: str) -> Route:
     fit = [name for name, spec in pools.items() if meets(spec.tags, needs)]
     if not fit:
         raise NoPoolFor(step=step, needs=needs.as_tags(), pools=_tags(pools))

@@ -51,9 +51,7 @@ class CallSchema:
         """
         return self._crossed(args, kwargs, Boundary.write)
 
-    def decode(
-        self, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def decode(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The typed arguments that the JSON-able ones stand for.
 
         A producer need not have validated them, so InvalidArguments is raised here too.
@@ -212,9 +210,7 @@ class _Plan:
             if key not in kwargs:
                 _refuse(name, key, "it is missing")
 
-    def _check_once(
-        self, name: str, boundary: Boundary, *, by_place: bool, kwargs: Mapping[str, Any]
-    ) -> None:
+    def _check_once(self, name: str, boundary: Boundary, *, by_place: bool, kwargs: Mapping[str, Any]) -> None:
         by_name = boundary.name in kwargs and boundary.name in self.by_name
         if by_place and by_name:
             _refuse(name, boundary.name, "it is given twice, by place and by name", kwargs[boundary.name])
@@ -242,7 +238,5 @@ def _announced(boundary: Boundary, *, position: int | None) -> dict[str, Any]:
     return {"schema": boundary.json_schema(), "required": boundary.required, "position": position}
 
 
-def _refuse(
-    step: str, parameter: str, reason: str, value: Any = ABSENT, cause: Exception | None = None
-) -> NoReturn:
+def _refuse(step: str, parameter: str, reason: str, value: Any = ABSENT, cause: Exception | None = None) -> NoReturn:
     raise InvalidArguments(step=step, parameter=parameter, value=value, reason=reason) from cause
