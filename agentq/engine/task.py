@@ -11,7 +11,7 @@ from celery.canvas import Signature, signature
 from celery.exceptions import Ignore, OperationalError, Retry
 
 from agentq.core.codec import canonical, short_hash, to_jsonable
-from agentq.core.errors import StoreUnavailable, UsageError
+from agentq.core.errors import RunCancelled, StoreUnavailable, UsageError
 from agentq.core.models import Needs, Priority
 from agentq.core.schema import CallSchema
 from agentq.engine import capture
@@ -271,6 +271,8 @@ class Agent(Step[P, R]):
     is_agent: ClassVar[bool] = True
     kind: ClassVar[str] = "agent"
     ignore_result = False
+    # A cancel is no fault: Celery logs what stands here in one line, without a traceback.
+    throws = (RunCancelled,)
 
     def start(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
         """Start a run and return its handle; from here on it is in custody.

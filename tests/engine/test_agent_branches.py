@@ -21,10 +21,12 @@ PROJECT = "tests.projects.branches"
 
 
 @pytest.fixture(scope="module")
-def served(
-    module_server: PrivateServer, start_module_worker: Callable[..., WorkerProcess]
-) -> Iterator[tuple[PrivateServer, ModuleType]]:
-    start_module_worker(PROJECT, url=module_server.celery_url)
+def worker(module_server: PrivateServer, start_module_worker: Callable[..., WorkerProcess]) -> WorkerProcess:
+    return start_module_worker(PROJECT, url=module_server.celery_url)
+
+
+@pytest.fixture(scope="module")
+def served(module_server: PrivateServer, worker: WorkerProcess) -> Iterator[tuple[PrivateServer, ModuleType]]:
     module = load_module(PROJECT, url=module_server.celery_url)
     yield module_server, module
     module.app.close()
@@ -71,6 +73,13 @@ def test_a_cancelled_run_takes_back_and_is_cancelled(branches: Any, tmp_path: Pa
         handle.get(timeout=TIMEOUT)
     assert lines(ledger) == ["+one", "-one"]
     assert handle.status() == "cancelled"
+
+
+def test_a_cancel_is_no_fault_in_the_worker_log(branches: Any, worker: WorkerProcess, tmp_path: Path) -> None:
+    handle = branches.publishes_and_waits.start(str(tmp_path / "ledger"))
+    wait_until(lambda: handle.status() == "parked", description="the run is parked")
+    handle.cancel("not wanted")
+    worker.wait_for_log(f"[{handle.id}] raised expected: RunCancelled")
 
 
 def test_sub_agents_called_mapped_and_spawned(branches: Any) -> None:
