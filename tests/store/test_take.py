@@ -166,6 +166,10 @@ class TestCancelled:
         assert (first.holder.id, first.cancelled) == (child.id, True)
         assert bench.take("w2", token="t") == [first]
 
+    def test_a_part_of_a_canvas_goes_with_the_whole_run(self, bench: Bench, child: Offer) -> None:
+        bench.store.offer([bench.step("part", root="run")])
+        assert [got.cancelled for got in bench.take("w2", slots=2)] == [True, True]
+
     def test_an_undo_runs_all_the_same(self, bench: Bench, child: Offer) -> None:
         holder = bench.store.record("run", "run")
         assert holder["w"] == "w1"

@@ -24,7 +24,8 @@ local function is_cancelled(root, id, f)
   local key = K.cancelled(root)
   if kind == 'a' or undoes or redis.call('EXISTS', key) == 0 then return 0 end
   if redis.call('SISMEMBER', key, id) == 1 then return 1 end
-  if parent and redis.call('SISMEMBER', key, parent) == 1 then return 1 end
+  -- Parts of a canvas have no parent of their own: they go with the whole tree.
+  if redis.call('SISMEMBER', key, parent or root) == 1 then return 1 end
   return fan_out and redis.call('SISMEMBER', key, fan_out) or 0
 end
 
