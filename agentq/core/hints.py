@@ -13,6 +13,10 @@ from agentq.core.errors import UsageError
 _ONCE: Final = (collections.abc.Iterable, collections.abc.Iterator, collections.abc.Generator)
 """Hints whose values can be read only once, so that writing them as JSON would use them up."""
 
+_ANYTHING: Final = inspect.Signature(
+    [Parameter("args", Parameter.VAR_POSITIONAL), Parameter("kwargs", Parameter.VAR_KEYWORD)]
+)
+
 
 class Signature(NamedTuple):
     """`parameters` in their order; a hint is Parameter.empty where there is none."""
@@ -25,14 +29,17 @@ def read_signature(function: Callable[..., Any], *, skip_first: bool, name: str)
     """The signature with all hints as types.
 
     Names are looked up in the module that defines the function (under its decorators) and in what it closes
-    over. The first parameter's hint, if skipped, may name anything. Raises UsageError for a hint that names
-    nothing at run time.
+    over. The first parameter's hint, if skipped, may name anything. A function that tells no signature takes
+    anything. Raises UsageError for a hint that names nothing at run time.
     """
     inner = inspect.unwrap(function)
     try:
         signature = inspect.signature(inner)
     except NameError as error:
         raise _unresolved(name, "a parameter", inner, error) from error
+    except ValueError:
+        # Written in C, as time.time or os.getenv may be: it checks its arguments itself.
+        signature = _ANYTHING
     parameters = list(signature.parameters.values())
     if skip_first:
         parameters = _without_first(parameters)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -258,6 +259,11 @@ def test_the_first_parameter_may_be_left_out_whatever_its_hint_names() -> None:
     assert schema.encode(("q",), {}) == (["q"], {})
     assert list(schema.json_schema()) == ["question"]
     assert schema.name == "agent"
+
+
+@pytest.mark.parametrize(("function", "args"), [(time.time, ()), (time.sleep, (1,)), (max, (2, 3))])
+def test_a_function_without_a_signature_takes_anything(function: Callable[..., Any], args: tuple[int, ...]) -> None:
+    assert CallSchema.of(function).encode(args, {}) == (list(args), {})
 
 
 def test_skipping_leaves_a_catch_all_alone() -> None:
