@@ -32,6 +32,10 @@ def field(fleet: Fleet, tmp_path: Path, rng: random.Random) -> Iterator[Field]:
 @pytest.fixture
 def empty_field(
     server: PrivateServer, make_worker: Callable[..., WorkerProcess], tmp_path: Path, rng: random.Random
-) -> Field:
+) -> Iterator[Field]:
     """A server of this test alone, and no worker yet."""
-    return Field(Fleet(server, make_worker), folder=tmp_path, rng=rng)
+    fleet = Fleet(server, make_worker)
+    yield Field(fleet, folder=tmp_path, rng=rng)
+    if any(worker.running for worker in fleet.workers):
+        # While they live: what a killed worker held may have to be taken back and ended by another.
+        check_leaks(server.client, timeout=30)
