@@ -169,7 +169,7 @@ def _read_environment(cls: type[Settings], environ: Mapping[str, str], folder: P
             continue
         if variable not in variables:
             reason = f"there is no such setting.{near(variable, [*variables, _CONFIG])}"
-            raise InvalidSetting(name=variable, reason=reason.rstrip(".?"), source="environment")
+            raise InvalidSetting(name=variable, reason=reason.rstrip("."), source="environment")
         if value:
             name = variables[variable]
             read[name] = _placed(cls, name, _from_variable(cls, variable, name, value), folder)

@@ -120,6 +120,11 @@ def shown(value: object) -> str | None:
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}… ({len(text)} characters)"
 
 
+def ended(sentence: str) -> str:
+    """The sentence with the full stop that it may lack."""
+    return sentence if sentence.endswith((".", "?", "!")) else f"{sentence}."
+
+
 def near(name: str, known: Iterable[str]) -> str:
     """` Did you mean "plan"?` for a name that is nearly a known one, else nothing."""
     found = get_close_matches(name, list(known), n=1)

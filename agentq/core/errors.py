@@ -42,6 +42,7 @@ from agentq.core.error_base import (
     Unavailable,
     UsageError,
     Wire,
+    ended,
     from_wire,
     listed,
 )
@@ -285,7 +286,7 @@ class StoreUnavailable(Unavailable):
         self._fill(url=url, reason=reason)
 
     def describe(self) -> str:
-        return f'The store at {self.url} cannot be reached: {self.reason}. "agentq doctor" tells more.'
+        return ended(f"The store at {self.url} cannot be reached: {self.reason}") + ' "agentq doctor" tells more.'
 
 
 class NoWorkers(Unavailable):

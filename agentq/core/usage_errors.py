@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from agentq.core.error_base import ABSENT, UsageError, listed, near, shown
+from agentq.core.error_base import ABSENT, UsageError, ended, listed, near, shown
 
 
 class InvalidArguments(UsageError):
@@ -55,7 +55,7 @@ class InvalidSetting(UsageError):
     def describe(self) -> str:
         place = f"{self.source}: " if self.source else ""
         given = "" if self.value is None else f" (given: {self.value})"
-        return f"{place}Setting {self.name} is wrong: {self.reason}{given}."
+        return ended(f"{place}Setting {self.name} is wrong: {self.reason}{given}")
 
 
 class InvalidFile(UsageError):

@@ -228,3 +228,14 @@ def test_arguments_stand_in_args_as_for_any_exception() -> None:
     error = errors.UsageError("wrong")
     assert error.args == ("wrong",)
     assert repr(error) == "UsageError('wrong')"
+
+
+@pytest.mark.parametrize("reason", ["refused", "refused."])
+def test_a_reason_ends_with_one_full_stop(reason: str) -> None:
+    error = errors.StoreUnavailable(url="redis://localhost", reason=reason)
+    assert 'refused. "agentq doctor"' in str(error)
+
+
+def test_a_guess_stays_a_question() -> None:
+    error = errors.InvalidSetting(name="AGENTQ_NOPE", reason='there is no such setting. Did you mean "AGENTQ_APP"?')
+    assert str(error).endswith('Did you mean "AGENTQ_APP"?')
