@@ -19,6 +19,9 @@ from agentq.runtime.local_calls import LocalCalls
 from agentq.runtime.machine import Machine
 from agentq.runtime.outcomes import Outcome
 
+_SLOT_LOOK_S: Final = 0.02
+"""How long a turn keeps its slot before it asks whether other work wants it: some times the latency of a short step, so
+that a pool with free slots answers first."""
 _FIRST_LOOK_S: Final = 0.05
 _LONGEST_LOOK_S: Final = 0.5
 """While a local call runs, the log is looked at after the first of these times, then ever less often up to the
@@ -199,7 +202,7 @@ class Turn:
         if left <= 0:
             return False
         # What the agent waits for may itself wait for this very slot: a short look first, then only if none else does.
-        patience = left if self._looked else min(left, _FIRST_LOOK_S)
+        patience = left if self._looked else min(left, _SLOT_LOOK_S)
         self._port.wait(min(patience, due) if due is not None else patience)
         self._absorb(self._port.read(self._seen))
         if self._inputs or self._is_due():

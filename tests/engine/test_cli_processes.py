@@ -44,7 +44,6 @@ def agentq(tmp_path: Path, env: dict[str, str]) -> Iterator[Command]:
 
 def test_init_change_a_line_run(env: dict[str, str], tmp_path: Path) -> None:
     agentq = command_in(tmp_path, env)
-    others = {process.pid for process in children_of(os.getpid())}
     assert agentq("init")[0] == 0
     agents = tmp_path / "agents.py"
     agents.write_text(agents.read_text().replace("Hello", "Good morning"))
