@@ -83,10 +83,6 @@ class CallSchema:
                 found[rest.name] = {**_announced(rest, position=None), "required": False, "rest": kind}
         return found
 
-    def result_schema(self) -> dict[str, Any]:
-        """JSON schema of the result; an empty one allows all."""
-        return self._built().result.json_schema()
-
     def _built(self) -> "_Plan":
         plan = self._plan
         if plan is None:

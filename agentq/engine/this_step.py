@@ -35,7 +35,7 @@ class ThisStep:
 
     @property
     def idempotency_key(self) -> str:
-        """The step's id, the same for every attempt: send it with calls that must not count twice.
+        """Run id and step id, the same for every attempt: send it with calls that must not count twice.
 
         Outside a run it is the empty string.
         """
