@@ -1,0 +1,168 @@
+"""Every call survives the loss of its reply: the client connects anew and repeats it, and nothing happens twice.
+
+A proxy between client and server lets a script run and then cuts the connection instead of handing the reply over.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentq.store import Store
+from agentq.store.refs import Arrival, Holder, Join
+from tests.kit.server import PrivateServer
+from tests.store.bench import LEASE_MS, Bench, agent_join
+
+
+class Cutter:
+    """A unix socket in front of a server; when armed, it swallows the next script's reply and hangs up."""
+
+    def __init__(self, server: PrivateServer, folder: Path) -> None:
+        self.path = folder / "cut"
+        self.armed = False
+        self.cuts = 0
+        self._target = str(server.socket)
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(self.path))
+        self._listener.listen()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        """Stop accepting."""
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        # Commands and replies alternate on these connections: one reply is read for each piece that was sent.
+        with client, socket.socket(socket.AF_UNIX) as server:
+            server.connect(self._target)
+            while asked := client.recv(1 << 20):
+                server.sendall(asked)
+                reply = server.recv(1 << 20)
+                if self.armed and b"EVALSHA" in asked:
+                    self.armed = False
+                    self.cuts += 1
+                    return
+                client.sendall(reply)
+
+
+@pytest.fixture
+def cutter(module_server: PrivateServer, clean_server: PrivateServer) -> Iterator[Cutter]:
+    made = Cutter(module_server, module_server.folder)
+    yield made
+    made.close()
+    made.path.unlink()
+
+
+@pytest.fixture
+def cut(bench: Bench, cutter: Cutter) -> Iterator[Callable[[Callable[[Store], Any]], Any]]:
+    """Call the store with the loss of one reply."""
+    store = Store(f"unix://{cutter.path}")
+    bench.store.load_scripts()
+
+    def call(what: Callable[[Store], Any]) -> Any:
+        cuts = cutter.cuts
+        cutter.armed = True
+        reply = what(store)
+        assert cutter.cuts == cuts + 1, "no reply was lost"
+        return reply
+
+    yield call
+    store.close()
+
+
+Cut = Callable[[Callable[[Store], Any]], Any]
+RESULT = '{"k":"result","id":"c","s":"ok","v":1}'
+
+
+def test_steps(bench: Bench, cut: Cut) -> None:
+    cut(lambda store: store.offer([bench.step("s1"), bench.step("s2")]))
+    assert len(bench.lane()) == 2
+    taken = cut(lambda store: store.take("w1", "t", slots=1, label="w1", queues=["q"]))
+    holder = Holder("s1", "s1", "w1", taken.taken[0].take)
+    assert len(bench.lane()) == 1
+    cut(lambda store: store.emit(holder, ['{"e":"x","r":"s1"}']))
+    assert bench.events("s1") == ["x"]
+    onward = [bench.step("s3", root="s1"), bench.step("p", kind="plain", message='{"body":"p"}')]
+    cut(lambda store: store.commit(holder, mode="done", status="SUCCESS", offers=onward, usage={"tokens": 3}))
+    assert len(bench.lane()) == 3
+    assert bench.store.tree("s1")["n_tokens"] == 3
+    second = bench.take_one("w2").holder
+    cut(lambda store: store.commit(second, mode="again", status="RETRY", offers=[bench.step("s2")]))
+    assert bench.generation("s2") == 2
+    third = bench.take_one("w2").holder
+    cut(lambda store: store.requeue("w2", third.take))
+    assert len(bench.lane()) == 3
+    (plain,) = [got for got in bench.take("w2", slots=3) if "agentq" not in got.message]
+    cut(lambda store: store.drop("w2", plain.holder.take))
+    assert cut(lambda store: store.leave("w2")) in (0, 2)
+    assert len(bench.lane()) == 2
+
+
+def test_runs(bench: Bench, cut: Cut) -> None:
+    assert cut(lambda store: store.start(bench.agent("run", start_digest="d", args_digest="a"), key="k")) == "run"
+    run = bench.take_one().holder
+    child = bench.step("c", root="run", parent="run", ask="c")
+    question = '{"id":"a1","run":"run","q":"?"}'
+    tail = cut(
+        lambda store: store.send(run, token="t", seen=1, asks=['{"k":"ask"}'], offers=[child], questions=[question])
+    )
+    assert [json.loads(entry)["k"] for entry in tail] == ["ask"]
+    assert cut(lambda store: store.park(run, seen=2, due_ms=None, waits=["go"])) is True
+    assert cut(lambda store: store.signal("run", "run", "go", "1", signal_id="i")) == "new"
+    assert cut(lambda store: store.answer("run", "a1", "true", by="ann")) == ("new", "true")
+    assert cut(lambda store: store.cancel("run", "run", "x")) == "new"
+    assert bench.kinds("run") == ["start", "ask", "signal", "answer", "cancel"]
+    (step,) = [got.holder for got in bench.take("w2", slots=1)]
+    cut(lambda store: store.commit(step, mode="done", status="REVOKED", entry=RESULT))
+    again = bench.take_one("w2").holder
+    cut(lambda store: store.restart(again, token="r", seen=6, message='{"body":"n"}', version="2", carry=[]))
+    assert len(bench.lane()) == 1
+    assert bench.kinds("run") == ["start"]
+
+
+def test_joins(bench: Bench, cut: Cut) -> None:
+    run = bench.run_agent("run")
+    bench.store.send(run, token="t", seen=1, joins=[agent_join("run", "map", 1)])
+    cut(lambda store: store.offer([], [Join(root="g", id="g", size=1, body=bench.step("body"))]))
+    arrivals = [
+        Arrival(root="run", id="map", index=0, succeeded=True),
+        Arrival(root="g", id="g", index="t:1", succeeded=True),
+    ]
+    cut(lambda store: store.arrive(arrivals))
+    cut(lambda store: store.fail_behind("run", [], [("run", RESULT)]))
+    assert bench.kinds("run") == ["start", "joined", "result"]
+    assert len(bench.lane()) == 1
+
+
+def test_workers(bench: Bench, cut: Cut) -> None:
+    assert cut(lambda store: store.enroll("w9", label="w9", queues=("q",), concurrency=1, lease_ms=LEASE_MS))
+    assert cut(lambda store: store.renew("w9", LEASE_MS))
+    bench.store.offer([bench.step("s1")])
+    bench.take_one("w9")
+    bench.expire_lease("w9")
+    bench.tick()
+    cut(lambda store: store.tick(LEASE_MS))
+    assert len(bench.lane()) == 1
+    assert bench.record("s1")["d"] == "1"
+
+
+def test_breakers(bench: Bench, cut: Cut) -> None:
+    def report(store: Store) -> bool:
+        return store.report_breaker("b", failed=True, attempt="a", failures=2, window_ms=60_000, reset_ms=60_000)
+
+    assert cut(report) is False
+    assert cut(lambda store: store.admit_breaker("b", reset_ms=60_000)) == 0
