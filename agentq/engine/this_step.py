@@ -68,7 +68,10 @@ class ThisStep:
         usd: Decimal | float = Decimal(0),
         model: str | None = None,
     ) -> None:
-        """Add to what this attempt has used; settled with its commit, added up over the run's tree."""
+        """Add to what this attempt has used; settled with its commit, added up over the run's tree.
+
+        The sum is over all models: the name is checked and not kept yet.
+        """
         attempt = current_attempt.get()
         if attempt is not None:
             used = Usage(tokens_in=tokens_in, tokens_out=tokens_out, usd=Decimal(str(usd)), model=model)
