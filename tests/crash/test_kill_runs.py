@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import signal
 from collections import Counter
+from functools import partial
+from typing import Any
 
+import psutil
 import pytest
 from celery import chain, chord
 
@@ -15,6 +18,11 @@ from tests.kit.library import lines, wait_for_lines
 from tests.kit.waiting import wait_until
 
 TIMEOUT = 120.0
+
+
+def has_parked(handle: Any) -> bool:
+    """Return whether a run waits."""
+    return str(handle.status()) == "parked"
 
 
 def test_a_chain_of_steps_survives(field: Field) -> None:
@@ -60,7 +68,7 @@ def test_a_map_of_200_survives(field: Field) -> None:
 
     started = field.path("started")
     handle = field.flows.slow_fan.start(str(started), size, 0.05)
-    for seen in sorted(field.rng.sample(range(1, 180), 3)):
+    for seen in sorted(field.rng.sample(range(1, 180), 2)):
         wait_for_lines(started, seen)
         field.replace_one()
     assert handle.get(timeout=TIMEOUT) == list(range(1, size + 1))
@@ -71,49 +79,57 @@ def test_a_loop_of_local_calls_survives(field: Field) -> None:
     length = 60
     started = field.path("started")
     handle = field.flows.local_loop.start(str(started), length, 0.05)
-    for seen in (10, 30, 50):
+    for seen in (15, 40):
         wait_for_lines(started, seen)
         field.replace_one()
     assert handle.get(timeout=TIMEOUT) == length
     attempts = Counter(lines(started))
     assert set(attempts) == {str(n) for n in range(length)}
-    assert sum(attempts.values()) <= length + 2 * 3, "committed local calls are not made again"
+    assert sum(attempts.values()) <= length + 2 * 2, "committed local calls are not made again"
 
 
 def test_signals_survive(field: Field) -> None:
     count = 30
     handle = field.flows.collect.start(count)
     for number in range(count):
-        if number in (7, 15, 23):
+        if number in (8, 20):
             field.replace_one()
         handle.signal("number", number)
     assert handle.get(timeout=TIMEOUT) == list(range(count))
 
 
-def test_an_early_signal_is_kept_without_any_worker(empty_field: Field) -> None:
-    handle = empty_field.flows.collect.start(2)
-    handle.signal("number", 1)
-    handle.signal("number", 2)
+def test_runs_outlive_their_last_worker(empty_field: Field) -> None:
+    """Signals, an answer, a cancel and time itself reach runs that no worker serves."""
+    flows, started = empty_field.flows, empty_field.path("started")
+    early = flows.collect.start(2)
+    early.signal("number", 1)
     empty_field.start_workers(1)
-    assert handle.get(timeout=TIMEOUT) == [1, 2]
-
-
-def test_a_question_survives(empty_field: Field) -> None:
-    empty_field.start_workers(1)
-    handle = empty_field.flows.approve.start(600.0)
-    ask = wait_until(lambda: empty_field.app.asks.list(run_id=handle.id), description="the question is asked")[0]
-    wait_until(lambda: handle.status() == "parked", description="the run is parked")
+    asking, sleeping = flows.approve.start(600.0), flows.nap.start(1.0)
+    cancelled = flows.chain_of.start(str(started), 100, 0.1)
+    wait_for_lines(started, 2)
+    for handle in (early, asking, sleeping):
+        wait_until(partial(has_parked, handle), description=f"{handle!r} is parked")
+    ask = wait_until(lambda: empty_field.app.asks.list(run_id=asking.id), description="the question is asked")[0]
     empty_field.kill_one()
+
+    early.signal("number", 2)
     assert empty_field.app.asks.answer(ask.ask_id, True)
+    cancelled.cancel("nobody waits for it")
     empty_field.start_workers(1)
-    assert handle.get(timeout=TIMEOUT) is True
+    assert early.get(timeout=TIMEOUT) == [1, 2]
+    assert asking.get(timeout=TIMEOUT) is True
+    assert sleeping.get(timeout=TIMEOUT) >= 1.0
+    with pytest.raises(AgentqError, match="cancel"):
+        cancelled.get(timeout=TIMEOUT)
+    assert cancelled.status() == "cancelled"
+    assert len(lines(started)) < 100
 
 
 def test_signals_survive_continue_as_new(field: Field) -> None:
     count, chunk = 600, 50
     handle = field.flows.tally.start(0, 0, count, chunk)
     for number in range(count):
-        if number in (150, 300, 450):
+        if number == 300:
             field.replace_one()
         handle.signal("number", number, id=f"n{number}")
         assert handle.signal("number", number, id=f"n{number}") is False, "said twice, heard once"
@@ -131,20 +147,6 @@ def test_undo_survives(field: Field) -> None:
     assert list(dict.fromkeys(undone)) == ["4", "3", "2", "1", "0"], "in reverse, none left out"
     assert len(undone) <= count + 1, "only what was killed in the middle is undone again"
     assert handle.status() == "failed"
-
-
-def test_a_run_is_cancelled_while_no_worker_lives(empty_field: Field) -> None:
-    started = empty_field.path("started")
-    empty_field.start_workers(1)
-    handle = empty_field.flows.chain_of.start(str(started), 100, 0.1)
-    wait_for_lines(started, 2)
-    empty_field.kill_one()
-    handle.cancel("nobody waits for it")
-    empty_field.start_workers(1)
-    with pytest.raises(AgentqError, match="cancel"):
-        handle.get(timeout=TIMEOUT)
-    assert handle.status() == "cancelled"
-    assert len(lines(started)) < 100
 
 
 def test_a_killed_step_starts_again_within_seconds(field: Field) -> None:
@@ -171,32 +173,26 @@ def test_children_survive(field: Field) -> None:
     assert handle.get(timeout=TIMEOUT) == [n * (n - 1) for n in range(6)]
 
 
-def test_a_sleep_survives(empty_field: Field) -> None:
-    empty_field.start_workers(1)
-    handle = empty_field.flows.nap.start(2.0)
-    wait_until(lambda: handle.status() == "parked", description="the run is parked")
-    empty_field.kill_one()
-    empty_field.start_workers(1)
-    assert handle.get(timeout=TIMEOUT) >= 2.0
-
-
-def test_a_killed_child_process_loses_nothing(empty_field: Field) -> None:
-    (worker,) = empty_field.start_workers(1)
-    started = empty_field.path("started")
-    handle = empty_field.flows.chain_of.start(str(started), 6, 0.3)
+def test_killed_children_lose_nothing(field: Field) -> None:
+    started = field.path("started")
+    handle = field.flows.chain_of.start(str(started), 6, 0.3)
     wait_for_lines(started, 2)
-    for pid in worker.children():
-        os.kill(pid, signal.SIGKILL)
+    for worker in field.fleet.workers:
+        for pid in worker.children():
+            os.kill(pid, signal.SIGKILL)
     assert handle.get(timeout=TIMEOUT) == 6
 
 
-def test_a_killed_main_process_loses_nothing(empty_field: Field) -> None:
-    first, _ = empty_field.start_workers(2)
-    started = empty_field.path("started")
-    handle = empty_field.flows.chain_of.start(str(started), 6, 0.3)
+def test_a_killed_main_process_loses_nothing(field: Field) -> None:
+    """Its children must end with it, or a step would run twice at once."""
+    started = field.path("started")
+    handle = field.flows.chain_of.start(str(started), 6, 0.3)
     wait_for_lines(started, 2)
-    first.kill_main()
+    victim = field.fleet.choose(field.rng)
+    children = [psutil.Process(pid) for pid in victim.children()]
+    victim.kill_main()
     assert handle.get(timeout=TIMEOUT) == 6
+    wait_until(lambda: not any(child.is_running() for child in children), description="the children have ended")
 
 
 @pytest.mark.parametrize("pool", ["threads", "solo"])
@@ -227,11 +223,12 @@ def test_a_stopped_worker_wakes_as_a_zombie_and_changes_nothing(empty_field: Fie
     assert empty_field.server.client.get(f"celery-task-meta-{result.id}") == before
 
 
-def test_a_warm_stop_hands_back_and_loses_nothing(empty_field: Field) -> None:
-    first, _ = empty_field.start_workers(2)
-    started = empty_field.path("started")
-    handle = empty_field.flows.slow_fan.start(str(started), 40, 0.1)
+def test_a_warm_stop_hands_back_and_loses_nothing(field: Field) -> None:
+    started = field.path("started")
+    handle = field.flows.slow_fan.start(str(started), 40, 0.1)
     wait_for_lines(started, 5)
-    first.terminate()
+    leaver = field.fleet.choose(field.rng)
+    leaver.terminate()
+    assert leaver.returncode == 0
     assert handle.get(timeout=TIMEOUT) == list(range(1, 41))
     assert len(lines(started)) == 40, "a warm stop interrupts nothing"

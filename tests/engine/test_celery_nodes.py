@@ -39,9 +39,3 @@ def test_work_outlives_a_restart_of_the_server(celery_setup: CeleryTestSetup, tm
     celery_setup.broker.container.process.client.config_set("appendfsync", "always")
     celery_setup.broker.restart()
     assert [result.get(timeout=TIMEOUT) for result in results] == list(range(1, 21))
-
-
-@pytest.mark.docker
-def test_a_container_worker_serves(docker_client: object) -> None:
-    """Holds the place of tests over real containers, which need a Docker engine."""
-    assert docker_client is not None

@@ -1,0 +1,1 @@
+"""Tests over real containers, for machines with a Docker engine: ``pytest -m docker``."""
