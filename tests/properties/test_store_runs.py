@@ -68,6 +68,7 @@ class Runs(RuleBasedStateMachine):
         self.steps: list[tuple[str, Got]] = []
         self.asked: dict[str, str] = {}
         self.answered: set[str] = set()
+        self.questions: dict[str, str | None] = {}
         self.bench.store.offer([self.bench.agent("run")])
 
     def new_worker(self) -> str:
@@ -104,7 +105,7 @@ class Runs(RuleBasedStateMachine):
     @rule(
         name=st.sampled_from(RUNS),
         number=NUMBERS,
-        kind=st.sampled_from(["step", "map", "sub", "local"]),
+        kind=st.sampled_from(["step", "map", "sub", "local", "question"]),
         repeats=REPEATS,
     )
     def send(self, name: str, number: int, kind: str, repeats: int) -> None:
@@ -123,6 +124,8 @@ class Runs(RuleBasedStateMachine):
                 self.bench.step(f"{ask}.{index}", root="run", parent=name, join=("run", ask), index=index)
                 for index in (0, 1)
             ]
+        elif kind == "question":
+            options["questions"] = [json.dumps({"id": ask, "run": name, "q": "?"})]
         elif kind == "local":
             options["results"] = [json.dumps({"k": "result", "id": ask, "s": "ok", "v": []})]
         else:
@@ -140,6 +143,8 @@ class Runs(RuleBasedStateMachine):
             self.asked[ask] = name
             if kind == "local":
                 self.answered.add(ask)
+            if kind == "question":
+                self.questions.setdefault(ask, None)
 
     @rule(
         name=st.sampled_from(RUNS),
@@ -266,6 +271,23 @@ class Runs(RuleBasedStateMachine):
             else:
                 assert reply == ("ended" if run.ended else "unknown")
 
+    @rule(number=NUMBERS, repeats=REPEATS)
+    def answer(self, number: int, repeats: int) -> None:
+        """Answer any question, also one that was decided before."""
+        if not self.questions:
+            return
+        ask = list(self.questions)[number % len(self.questions)]
+        for repeat in range(repeats):
+            mine = f"{number + repeat}"
+            reply, standing = self.bench.store.answer("run", ask, mine, by="ann")
+            if self.questions[ask] is not None:
+                assert (reply, standing) == ("known", self.questions[ask]), "a decision has changed"
+            elif self.runs[self.asked[ask]].ended:
+                assert reply == "ended"
+            else:
+                assert (reply, standing) == ("new", mine)
+                self.questions[ask] = mine
+
     @rule(name=st.sampled_from(RUNS))
     def cancel(self, name: str) -> None:
         """Cancel a run; it goes on, since a cancel is an input."""
@@ -289,7 +311,7 @@ class Runs(RuleBasedStateMachine):
             run.log = log
             ids = [entry["i"] for entry in log if entry["k"] == "signal"]
             assert sorted(ids) == sorted(run.signals - run.forgotten), f"signals of {name}"
-            for kind in ("ask", "result", "joined"):
+            for kind in ("ask", "result", "joined", "answer"):
                 names = [entry["id"] for entry in log if entry["k"] == kind]
                 assert len(set(names)) == len(names), f"{kind} entries of {name}: {names}"
             assert {entry["id"] for entry in log if entry["k"] == "result"} <= self.answered
