@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
@@ -12,7 +11,14 @@ import redis
 from agentq.core.errors import KeyReused, StaleHolder
 from agentq.store.connection import StoreConnection
 from agentq.store.refs import Arrival, Holder, Join, Offer, OfferReply, TakeReply, checked_lane
-from agentq.store.wire import arrivals_arguments, dump, joins_arguments, offers_arguments, parse_take
+from agentq.store.wire import (
+    arrivals_arguments,
+    commit_arguments,
+    joins_arguments,
+    offers_arguments,
+    pairs_arguments,
+    parse_take,
+)
 
 _STATES: dict[int, Literal["new", "known", "reused"]] = {1: "new", 0: "known", 2: "reused"}
 
@@ -108,7 +114,6 @@ class StepCalls(StoreConnection):
         """
         if mode == "again" and not (offers and offers[0].id == holder.id):
             raise ValueError(f"a retry of step {holder.id} needs its own next message as the first offer")
-        header: dict[str, Any] = {**holder.to_wire(), "mode": mode, "status": status}
         optional = {
             "entry": entry,
             "tells": tells,
@@ -117,17 +122,10 @@ class StepCalls(StoreConnection):
             "closes": closes,
             "cancels": cancels,
         }
+        header = {**holder.to_wire(), "mode": mode, "status": status}
         header.update({field: value for field, value in optional.items() if value})
-        rest: list[Any] = [len(results)]
-        for task_id, meta in results:
-            rest.extend((task_id, meta))
-        rest.extend(joins_arguments(joins))
-        rest.extend(offers_arguments(offers))
-        rest.extend(arrivals_arguments(arrivals))
-        # By content: a caller that tries again is the same commit, but the main process that speaks of a time limit
-        # while the child succeeds is another one, and the later of the two must hear that it lost.
-        header["token"] = _digest([header, *rest])
-        self.expect_held(self.run_script("commit", dump(header), *rest), holder, name)
+        arguments = commit_arguments(header, results=results, joins=joins, offers=offers, arrivals=arrivals)
+        self.expect_held(self.run_script("commit", *arguments), holder, name)
 
     def expect_held(self, reply: Sequence[Any], holder: Holder, name: str) -> None:
         """Return if the script accepted the holder; raises StaleHolder with what it found otherwise."""
@@ -156,8 +154,7 @@ class StepCalls(StoreConnection):
                 of them was to end has failed with it.
             tells: (run id, entry) for the logs of agents that asked for one of them.
         """
-        arguments = [len(behind), *(part for pair in behind for part in pair)]
-        self.run_script("fail", root, *arguments, *(part for pair in tells for part in pair))
+        self.run_script("fail", root, *pairs_arguments(behind), *pairs_arguments(tells)[1:])
 
     def progress(self, holder: Holder, meta: str) -> bool:
         """Store a state that is not an outcome (Celery's meta as JSON); False when another holds the step."""
@@ -183,7 +180,3 @@ class StepCalls(StoreConnection):
     def new_token() -> str:
         """Return a token for one take."""
         return uuid.uuid4().hex
-
-
-def _digest(values: Sequence[Any]) -> str:
-    return hashlib.sha1(dump(values).encode(), usedforsecurity=False).hexdigest()

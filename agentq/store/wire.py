@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -60,6 +61,34 @@ def arrivals_arguments(arrivals: Iterable[Arrival]) -> list[Any]:
     for arrival in listed:
         arguments.extend((arrival.root, arrival.id, arrival.index, int(arrival.succeeded)))
     return arguments
+
+
+def commit_arguments(
+    header: dict[str, Any],
+    *,
+    results: Sequence[tuple[str, str]],
+    joins: Sequence[Join],
+    offers: Sequence[Offer],
+    arrivals: Iterable[Arrival],
+) -> list[Any]:
+    """Return a commit's header, with a token of its content, and the counted parts behind it.
+
+    A caller that tries again makes the same token. The main process that speaks of a time limit while its child
+    succeeds makes another one: the later of the two must hear that it lost.
+    """
+    rest = [
+        *pairs_arguments(results),
+        *joins_arguments(joins),
+        *offers_arguments(offers),
+        *arrivals_arguments(arrivals),
+    ]
+    token = hashlib.sha1(dump([header, *rest]).encode(), usedforsecurity=False).hexdigest()
+    return [dump({**header, "token": token}), *rest]
+
+
+def pairs_arguments(pairs: Sequence[tuple[str, str]]) -> list[Any]:
+    """Return the number of pairs, then their parts."""
+    return [len(pairs), *(part for pair in pairs for part in pair)]
 
 
 def counted(values: Sequence[str]) -> list[Any]:
