@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import statistics
 import time
 from functools import partial
@@ -12,6 +13,8 @@ import pytest
 
 from tests.kit.field import Field
 from tests.kit.waiting import wait_until
+
+logger = logging.getLogger(__name__)
 
 TIMEOUT = 240.0
 
@@ -123,4 +126,5 @@ def test_parked_runs_do_not_slow_a_step(field: Field) -> None:
             handle.signal("go", "on")
         for handle in handles:
             handle.get(timeout=TIMEOUT)
+    logger.info("ratios of the medians: %s", [round(ratio, 2) for ratio in ratios])
     assert statistics.median(ratios) <= 1.2, ratios
