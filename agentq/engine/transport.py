@@ -5,8 +5,7 @@ what lives too long is given to a second worker after the visibility time-out. H
 once, the worker's lease takes the place of the time-out, and each take asks for as many messages as there are
 free slots.
 
-Fanout, remote control, queue declarations, purge, lengths and consumers without acknowledgement stay kombu's
-code.
+Fanout, remote control, queue declarations, lengths and consumers without acknowledgement stay kombu's code.
 """
 
 from __future__ import annotations
@@ -198,6 +197,9 @@ class Channel(kombu_redis.Channel):
             for name, *arguments in commands:
                 getattr(pipe, name)(*arguments)
             pipe.execute()
+
+    def _purge(self, queue: str) -> int:
+        return int(self.stored(lambda: self.store.purge(queue)))
 
     def conn_or_acquire(self, client: Any = None) -> Any:
         """Lend a client; the same one each time, since a new one costs more than the command."""

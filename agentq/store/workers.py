@@ -10,6 +10,11 @@ from agentq.core.lanes import PRIORITIES
 from agentq.store.connection import StoreConnection
 from agentq.store.wire import dump, text
 
+_DURABLE = b'{"agentq":"'
+"""How the message of a recorded step begins: what ``message_of`` in common.lua puts in front."""
+
+_PURGE_CHUNK = 500
+
 
 @dataclass(frozen=True, slots=True)
 class TickReply:
@@ -124,6 +129,25 @@ class WorkerCalls(StoreConnection):
                 return dict(zip(PRIORITIES, pipe.execute(), strict=True))
 
         return self.guarded(read)
+
+    def purge(self, queue: str) -> int:
+        """Delete the messages of a queue that have no record, and return how many they were.
+
+        A step's message stays: without it the step would wait for ever, and its run with it. Runs are cancelled.
+        """
+
+        def delete() -> int:
+            deleted = 0
+            for number in PRIORITIES.values():
+                lane, kept = self.keys.lane(queue, number), 0
+                while messages := self.client.lrange(lane, kept, kept + _PURGE_CHUNK - 1):
+                    for message in messages:
+                        # What a worker has taken meanwhile is not there to be deleted, and is not counted.
+                        gone = 0 if message.startswith(_DURABLE) else self.client.lrem(lane, 1, message)
+                        deleted, kept = deleted + gone, kept + 1 - gone
+            return deleted
+
+        return self.guarded(delete)
 
 
 def _card(worker: str, card: dict[bytes, bytes], held: int, lease_ms: int) -> WorkerCard:

@@ -85,6 +85,23 @@ def test_a_queue_is_added_and_cancelled_by_remote_control(library: Library) -> N
     control.cancel_consumer("extra", destination=[name], reply=True)
 
 
+def test_a_purge_deletes_plain_messages_and_leaves_steps(library: Library) -> None:
+    """A step without its message would wait for ever, and its run with it."""
+    app, client = library.app, library.server.client
+    step = library.task("double").apply_async((4,), queue="purged")
+    chained = (library.task("double").s(1) | library.task("double").s()).set(queue="purged").apply_async()
+    for number in range(3):
+        app.tasks["plain.add"].apply_async((1, number), queue="purged")
+    with app.connection_for_write() as connection:
+        assert connection.default_channel.queue_purge("purged") == 3
+    assert sum(client.llen(key) for key in client.scan_iter(match="purged*")) == 2
+    name = f"{library.worker.name}@{socket.gethostname()}"
+    app.control.add_consumer("purged", destination=[name], reply=True)
+    assert step.get(timeout=TIMEOUT) == 8
+    assert chained.get(timeout=TIMEOUT) == 4
+    app.control.cancel_consumer("purged", destination=[name], reply=True)
+
+
 def test_existing_queues_of_kombu_are_read(library: Library) -> None:
     """A stock producer's messages, without any header of ours, are taken from kombu's own lists."""
     result = library.app.send_task("plain.add", (2, 3))
