@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,14 @@ SEED = int(os.environ.get("TEST_SEED", random.SystemRandom().randrange(2**32)))
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Name the marks, so that a misspelt one is an error."""
+    """Name the marks, so that a misspelt one is an error; have a SIGTERM end tests as Ctrl-C does."""
+    # Else it would leave servers and workers running, whose fixtures had no turn to end them.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     config.addinivalue_line("markers", "docker: needs a Docker engine; left out unless chosen with -m docker")
     config.addinivalue_line("markers", "long: takes minutes; left out unless chosen with -m long")
     config.addinivalue_line("markers", "leaves(*patterns): keys that this test leaves on purpose")
+    # From Python 3.12 on; the tests' processes set only what ends them, and execute another program at once.
+    config.addinivalue_line("filterwarnings", "ignore:This process .*multi-threaded:DeprecationWarning")
     # Celery's own backend calls redis-py so.
     config.addinivalue_line("filterwarnings", "ignore:Call to deprecated setex:DeprecationWarning")
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +17,9 @@ from tests.kit.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 """The repository, which is on the path of every process that the tests start."""
+
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
 
 SCRUBBED = ("AGENTQ_", "CELERY_", "REDIS_URL", "DJANGO_")
 """Variables of the developer's shell that must not reach a process under test."""
@@ -28,6 +33,11 @@ def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     environment["PYTHONUNBUFFERED"] = "1"
     environment.update(extra or {})
     return environment
+
+
+def _end_with_the_tests() -> None:
+    """Have the kernel kill this process when the thread that started it ends: no SIGKILL of pytest leaves it."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class ManagedProcess:
@@ -80,6 +90,7 @@ class ManagedProcess:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=_end_with_the_tests if sys.platform == "linux" else None,
             )
 
     def log(self) -> str:
