@@ -14,7 +14,7 @@ from celery import chain, chord
 
 from agentq import AgentqError
 from tests.kit.field import Field, shape_of
-from tests.kit.library import lines, wait_for_lines
+from tests.kit.sample import lines, wait_for_lines
 from tests.kit.waiting import wait_until
 
 TIMEOUT = 120.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.kit.field import Field
-from tests.kit.library import wait_for_lines
+from tests.kit.sample import wait_for_lines
 
 TIMEOUT = 120.0
 

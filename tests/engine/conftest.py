@@ -18,9 +18,9 @@ from pytest_celery import (
 )
 
 from tests.kit.leaks import check_leaks
-from tests.kit.library import Library, start_library
 from tests.kit.nodes import LocalWorker, ServerContainer, WorkerContainer
 from tests.kit.projects import load_app
+from tests.kit.sample import Library, start_library
 from tests.kit.server import PrivateServer
 from tests.kit.worker import WorkerProcess
 

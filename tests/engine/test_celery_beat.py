@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tests.kit.library import Library, wait_for_lines
 from tests.kit.process import ManagedProcess, clean_environment
+from tests.kit.sample import Library, wait_for_lines
 from tests.kit.waiting import wait_until
 
 

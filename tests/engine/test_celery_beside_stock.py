@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from tests.kit.library import TIMEOUT, Library
+from tests.kit.sample import TIMEOUT, Library
 from tests.kit.worker import WorkerProcess
 
 

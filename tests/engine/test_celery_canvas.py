@@ -12,7 +12,7 @@ from celery import chain, chord, group
 from celery.exceptions import TimeoutError as CeleryTimeout
 from celery.result import AsyncResult, GroupResult
 
-from tests.kit.library import TIMEOUT, Library, lines, wait_for_lines
+from tests.kit.sample import TIMEOUT, Library, lines, wait_for_lines
 from tests.kit.waiting import wait_until
 
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from agentq import AgentQ
-from tests.kit.library import TIMEOUT
 from tests.kit.process import ROOT, clean_environment
 from tests.kit.projects import close_app, environment
+from tests.kit.sample import TIMEOUT
 from tests.kit.server import PrivateServer
 from tests.kit.waiting import wait_until
 from tests.kit.worker import WorkerProcess

@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from tests.kit.leaks import check_leaks
-from tests.kit.library import TIMEOUT
 from tests.kit.projects import load_module
+from tests.kit.sample import TIMEOUT
 from tests.kit.server import PrivateServer
 from tests.kit.worker import WorkerProcess
 

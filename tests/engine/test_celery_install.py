@@ -9,8 +9,8 @@ import pytest
 from celery import Celery
 
 import agentq
-from tests.kit.library import TIMEOUT
 from tests.kit.projects import load_module
+from tests.kit.sample import TIMEOUT
 from tests.kit.server import PrivateServer
 from tests.kit.worker import WorkerProcess
 

@@ -8,7 +8,7 @@ import pytest
 from celery import chord
 from pytest_celery import CeleryTestSetup
 
-from tests.kit.library import TIMEOUT, wait_for_lines
+from tests.kit.sample import TIMEOUT, wait_for_lines
 
 
 def test_the_setup_serves(celery_setup: CeleryTestSetup) -> None:

@@ -11,7 +11,7 @@ from celery import chain, group
 from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 
 from agentq import AgentqError
-from tests.kit.library import TIMEOUT, Library, lines, wait_for_lines
+from tests.kit.sample import TIMEOUT, Library, lines, wait_for_lines
 from tests.kit.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(60)

@@ -7,7 +7,7 @@ import socket
 import pytest
 from celery import chain, group
 
-from tests.kit.library import TIMEOUT, Library
+from tests.kit.sample import TIMEOUT, Library
 from tests.kit.waiting import wait_until
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from agentq import AgentQ, AgentqError
 from tests.kit.leaks import check_leaks
-from tests.kit.library import TIMEOUT
 from tests.kit.projects import close_app, environment, load_module
+from tests.kit.sample import TIMEOUT
 from tests.kit.server import PrivateServer
 from tests.kit.waiting import wait_until
 from tests.kit.worker import WorkerProcess

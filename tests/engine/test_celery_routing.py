@@ -11,8 +11,8 @@ import pytest
 from celery import chain
 
 from agentq import AgentqError, Needs
-from tests.kit.library import TIMEOUT
 from tests.kit.projects import load_module
+from tests.kit.sample import TIMEOUT
 from tests.kit.server import PrivateServer
 from tests.kit.waiting import wait_until
 from tests.kit.worker import WorkerProcess

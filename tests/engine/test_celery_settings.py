@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.kit.library import Library
+from tests.kit.sample import Library
 
 
 def test_settings_are_read_under_their_prefix(library: Library) -> None:

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from agentq import RunFailed, StepFailed
-from tests.kit.library import TIMEOUT, Library
+from tests.kit.sample import TIMEOUT, Library
 
 
 @pytest.mark.parametrize(("name", "args"), [("leave", (3,)), ("interrupt", ())])
