@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from agentq.core.errors import StaleHolder
@@ -22,6 +24,28 @@ def test_a_lost_attempt_counts_as_a_start_and_a_death(bench: Bench) -> None:
     bench.store.requeue("w1", bench.take_one().holder.take, lost=True)
     record = bench.record("s1")
     assert (record["s"], record["a"], record["d"]) == ("q", "1", "1")
+
+
+TRICKY = (
+    '{"body": "x", "headers": {"argsrepr": "(\'\\"headers\\": {\',)", "none": []}, "properties": {"delivery_info": {}}}'
+)
+
+
+@pytest.mark.parametrize("text", [TRICKY, json.dumps(json.loads(TRICKY), separators=(",", ":"))])
+def test_what_comes_back_says_that_it_was_delivered_before(bench: Bench, text: str) -> None:
+    before = json.loads(text)
+    bench.store.offer([bench.step("s1", message=text)])
+    bench.store.ring("q", 6, text)
+    for _ in range(2):
+        for got in bench.take("w1", slots=2):
+            bench.store.requeue("w1", got.holder.take)
+    for got in bench.take("w1", slots=2):
+        if got.message.pop("agentq", None):
+            bench.finish(got.holder)
+        else:
+            bench.store.drop("w1", got.holder.take)
+        assert got.message["headers"] == {"redelivered": True, **before["headers"]}
+        assert got.message["properties"] == {"delivery_info": {"redelivered": True}}
 
 
 def test_a_repeat_gives_back_nothing(bench: Bench) -> None:

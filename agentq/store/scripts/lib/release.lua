@@ -1,5 +1,17 @@
 -- Giving a held entry back to its lane.
 
+-- The message with the mark by which Celery tells a second delivery. As text, since decoding would turn empty lists into
+-- objects; a quoted name behind a backslash, inside some argument's text, does not match.
+local function redelivered(message)
+  if string.find(message, '"redelivered": ?true') then return message end
+  for _, name in ipairs({ 'headers', 'delivery_info' }) do
+    message = string.gsub(message, '("' .. name .. '": ?{)("?)', function(opening, following)
+      return opening .. '"redelivered": true' .. (following == '' and '' or ', ') .. following
+    end, 1)
+  end
+  return message
+end
+
 -- counted: the attempt died; else its owner hands it back and it does not count as a start.
 local function give_back(worker, take, counted, now)
   local held = K.held(worker)
@@ -9,7 +21,7 @@ local function give_back(worker, take, counted, now)
   local queue, lane, message = parts_of(entry)
   local root, id = name_of(message)
   if not root then
-    redis.call('RPUSH', K.lane(queue, lane), message)
+    redis.call('RPUSH', K.lane(queue, lane), redelivered(message))
     ring(queue)
     return 1
   end
@@ -19,7 +31,7 @@ local function give_back(worker, take, counted, now)
   local generation = tonumber(f[4]) + 1
   redis.call('HSET', rec, 'g', generation)
   redis.call('HINCRBY', rec, counted and 'd' or 'a', counted and 1 or -1)
-  place(root, id, rec, queue, lane, generation, rest_of(message), nil, now, true)
+  place(root, id, rec, queue, lane, generation, redelivered(rest_of(message)), nil, now, true)
   note_step(root, rec, id, counted and 'lost' or 'released', now)
   return 1
 end
