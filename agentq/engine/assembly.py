@@ -26,10 +26,13 @@ from agentq.store.client import normalise
 from agentq.store.wire import redacted
 
 BACKEND = "agentq.engine.backend:Backend"
-"""As Celery names a backend class of another package."""
+"""As Celery names a class of another package."""
 
 DEFAULT_CONNECTION_RETRIES = 100
 """Celery's default; a worker that gives up after it would need somebody to start it when the server is back."""
+
+BACKEND_SCHEMES = ("redis", "rediss")
+"""Celery's names of its Redis backend, in whose place ours stands."""
 
 REDIS_SCHEMES = ("redis", "rediss", "redis+socket", "socket", "unix")
 
@@ -72,7 +75,9 @@ def bind_app(
             return
         if not conf.broker_url:
             conf.broker_url = url
-        conf.result_backend = f"{BACKEND}+{url.removeprefix('redis+')}"
+        # By Celery's own table of backends, so that the setting stays a URL as everybody knows it.
+        app.loader.override_backends = {**app.loader.override_backends, **dict.fromkeys(BACKEND_SCHEMES, BACKEND)}
+        conf.result_backend = url
         conf.worker_prefetch_multiplier = 1
         # What runs is fenced by its holder: a lost connection is no reason to cut it off, nor to take less afterwards.
         conf.worker_enable_prefetch_count_reduction = False
@@ -101,7 +106,7 @@ def bind_app(
 
 def _check_backend(given: Any, url: str) -> None:
     """Return if results may stand where the records do; raises InvalidSetting when the app wants them elsewhere."""
-    if not given or str(given).startswith(BACKEND):
+    if not given:
         return
     if urlsplit(str(given)).scheme not in REDIS_SCHEMES or _place(str(given)) != _place(url):
         raise InvalidSetting(
