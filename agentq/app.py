@@ -119,7 +119,11 @@ class Toolkit(Declarations):
         """Return a new store at the app's server, with connections of its own; the time-out is in seconds."""
         retention_ms = int(self.settings.result_retention.total_seconds() * 1000)
         return Store(
-            self.address.url, prefix=self.settings.prefix, retention_ms=retention_ms, socket_timeout=socket_timeout
+            self.address.url,
+            prefix=self.settings.prefix,
+            retention_ms=retention_ms,
+            socket_timeout=socket_timeout,
+            event_limit=self.settings.history_limit,
         )
 
     def announcements(self) -> dict[str, dict[str, Any]]:

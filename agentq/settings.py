@@ -60,6 +60,8 @@ class Settings(Model):
     """How long an agent that waits keeps its worker before it parks."""
     result_retention: Duration = Field(default=timedelta(days=7), gt=timedelta(0))
     """How long results and journals stay after the end of their run."""
+    history_limit: int = Field(default=100_000, ge=100)
+    """Lines of history kept for a run and all below it; older ones go. The journal is always whole."""
     step_soft_limit: Duration = Field(default=timedelta(minutes=10), gt=timedelta(0))
     """After so long an attempt of a step is asked to stop, unless the step says timeout=."""
     step_hard_grace: Duration = Field(default=timedelta(seconds=30), gt=timedelta(0))

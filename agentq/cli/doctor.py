@@ -87,7 +87,7 @@ def _server_findings(app: AgentQ) -> list[Finding]:
     return [
         Finding("server", "ok", app.server_words()),
         judge_version(server),
-        judge_eviction(config.get("maxmemory-policy")),
+        judge_eviction(config.get("maxmemory-policy") or server.get("maxmemory_policy")),
         judge_persistence(config.get("appendonly"), config.get("appendfsync")),
         judge_writing(server),
         judge_memory(server),

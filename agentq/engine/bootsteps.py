@@ -134,6 +134,7 @@ class Service(bootsteps.StartStopStep):
                     },
                 )
                 taker.store.announce(taker.id, dict(self.terms.announcements()))
+                warn_of_eviction(taker.store)
                 return
             except Unavailable as error:
                 if not parent.app.conf.broker_connection_retry_on_startup:
@@ -192,6 +193,17 @@ class Farewell(bootsteps.StartStopStep):
         """
         if getattr(parent.pool, "executor", None) is None:
             self.service.farewell()
+
+
+def warn_of_eviction(store: Store) -> None:
+    """Say in the log that the server may delete steps and runs when its memory is short."""
+    policy = store.eviction_policy()
+    if policy not in (None, "noeviction"):
+        logger.warning(
+            "server_evicts: its maxmemory-policy is %s, so that it may delete runs when memory is short: CONFIG SET "
+            "maxmemory-policy noeviction",
+            policy,
+        )
 
 
 def running_takes() -> Iterable[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import Generator
 from typing import Any, Generic, TypeVar, cast
 
 from celery import states
@@ -19,15 +19,13 @@ from agentq.core.errors import (
     UsageError,
     from_wire,
 )
-from agentq.core.models import Event, RunStatus, RunSummary, StepSummary, Usage
+from agentq.core.models import RunStatus, RunSummary, StepSummary, Usage
 from agentq.core.schema import CallSchema
+from agentq.engine.events import EventStream
 from agentq.engine.history import steps_of, usage_of
 from agentq.store import Store
 
 R = TypeVar("R", covariant=True)
-
-_POLL_S = 1.0
-"""Longest silence between two looks at the history: what pub/sub drops shows up after it."""
 
 
 class Handle(Generic[R]):
@@ -120,10 +118,11 @@ class Handle(Generic[R]):
     def events(self, *, after: int = 0, follow: bool = True) -> EventStream:
         """Return the run's history behind offset ``after``; 0 is the beginning.
 
-        Iterate it with ``for`` or ``async for``. With ``follow`` it goes on until the run has ended; without, it ends
-        at the last line that is there. Resume with ``after=event.offset``.
+        Iterate it with ``for`` or ``async for``. With ``follow`` it goes on until the run has ended, also through a cut
+        connection; without, it ends at the last line that is there. Resume with ``after=event.offset``. Raises
+        RunNotFound.
         """
-        return EventStream(self, after=after, follow=follow)
+        return EventStream(self.store, self.root, self.id, after=after, follow=follow)
 
     def steps(self) -> list[StepSummary]:
         """Return the run's steps in the order in which they were asked for; members of a fan-out one by one."""
@@ -158,57 +157,6 @@ class Handle(Generic[R]):
         if reply == "unknown":
             raise RunNotFound(run_id=self.id)
         return reply == "new"
-
-
-class EventStream:
-    """A run's history, to be iterated with ``for`` or ``async for``; each iteration begins at the given offset."""
-
-    def __init__(self, handle: Handle[Any], *, after: int, follow: bool) -> None:
-        self._handle = handle
-        self._after = after
-        self._follow = follow
-
-    def __iter__(self) -> Iterator[Event]:
-        store, root, after = self._handle.store, self._handle.root, self._after
-        waits = store.wait_events(root, _POLL_S)
-        try:
-            for _ in waits:
-                ended = not self._follow or self._ended()
-                while lines := store.events(root, after=after):
-                    after = lines[-1].offset
-                    yield from filter(self._belongs, lines)
-                if ended:
-                    return
-        finally:
-            waits.close()
-
-    async def __aiter__(self) -> AsyncIterator[Event]:
-        store, after = self._handle.store, self._after
-        root = await asyncio.to_thread(lambda: self._handle.root)
-        wait = 0.02
-        while True:
-            ended = not self._follow or await asyncio.to_thread(self._ended)
-            lines = await asyncio.to_thread(lambda start=after: store.events(root, after=start))  # type: ignore[misc]
-            for event in lines:
-                after = event.offset
-                wait = 0.02
-                if self._belongs(event):
-                    yield event
-            if lines:
-                continue
-            if ended:
-                return
-            await asyncio.sleep(wait)
-            wait = min(wait * 1.5, 0.25)
-
-    def _belongs(self, event: Event) -> bool:
-        """A root run's history is its whole tree's; a sub-agent's is what names it."""
-        handle = self._handle
-        return handle.id == handle.root or handle.id in (event.run_id, event.step_id)
-
-    def _ended(self) -> bool:
-        record = self._handle.store.record(self._handle.root, self._handle.id)
-        return not record or record.get("s") == "d"
 
 
 def failure_of(meta: dict[str, Any], record: dict[str, str], step: str, step_id: str) -> AgentqError:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentq.core.codec import dumps
 from agentq.core.models import Usage
+from agentq.engine.outcome import keep_trying
 
 if TYPE_CHECKING:
     from agentq.engine.attempt import Attempt
@@ -78,11 +79,16 @@ class ThisStep:
             attempt.spent.append(used)
 
     def emit(self, kind: str, /, **fields: Any) -> None:
-        """Put a line into the run's history now, so that a follower sees a partial result."""
+        """Put a line into the run's history now, so that a follower sees a partial result.
+
+        While the server is away it waits, as the step's commit would.
+        """
         attempt = current_attempt.get()
-        if attempt is not None:
-            event = {"e": "emit", "r": attempt.run_id, "s": attempt.step_id}
-            attempt.store.emit(attempt.holder, [dumps({**event, "n": kind, "f": fields})])
+        if attempt is None:
+            return
+        store, holder, token = attempt.store, attempt.holder, attempt.store.new_token()
+        line = dumps({"e": "emit", "r": attempt.run_id, "s": attempt.step_id, "n": kind, "f": fields})
+        keep_trying(lambda: store.emit(holder, [line], token=token))
 
     def heartbeat(self, note: str | None = None) -> None:
         """Say that the step makes progress; shown in its history."""

@@ -11,7 +11,7 @@ import redis
 from agentq.core.errors import StoreUnavailable
 from agentq.store.client import connect
 from agentq.store.keys import Keys
-from agentq.store.runner import ScriptSet
+from agentq.store.runner import EVENT_LIMIT, ScriptSet
 from agentq.store.wire import redacted
 
 T = TypeVar("T")
@@ -40,12 +40,13 @@ class StoreConnection:
         prefix: str = "agentq",
         retention_ms: int = RETENTION_MS,
         socket_timeout: float = 30.0,
+        event_limit: int = EVENT_LIMIT,
     ) -> None:
         self.url = url
         self._socket_timeout = socket_timeout
         self.keys = Keys(prefix)
         self.retention_ms = retention_ms
-        self.scripts = ScriptSet(self.keys, retention_ms=retention_ms)
+        self.scripts = ScriptSet(self.keys, retention_ms=retention_ms, event_limit=event_limit)
         self._client: redis.Redis | None = None
         self._patient: redis.Redis | None = None
         self._pid = os.getpid()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import AsyncGenerator, Generator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 
@@ -240,6 +240,22 @@ class Reads(StoreConnection):
                     # What else has come by now is read in the same round.
                     while self.guarded(lambda: channel.get_message(timeout=0)) is not None:
                         pass
+
+    async def await_events(self, root: str, seconds: float) -> AsyncGenerator[None, None]:
+        """Yield as ``wait_events`` does, without blocking the event loop."""
+        client = connect_async(self.url)
+        try:
+            async with client.pubsub(ignore_subscribe_messages=True) as channel:
+                await channel.subscribe(self.keys.events(root))
+                while True:
+                    yield
+                    if await channel.get_message(timeout=seconds) is not None:
+                        while await channel.get_message(timeout=0) is not None:
+                            pass
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            raise StoreUnavailable(url=redacted(self.url), reason=str(error) or type(error).__name__) from error
+        finally:
+            await client.aclose()
 
     # -- questions to people
 

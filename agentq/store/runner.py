@@ -19,7 +19,7 @@ _INCLUDE = re.compile(r"^-- include:(.*)$", re.MULTILINE)
 _SCRIPTS = resources.files("agentq.store.scripts")
 
 EVENT_LIMIT: Final = 100_000
-"""Lines of history kept for a tree: at 150 bytes a line some 15 MB, which a fan-out of 30,000 fills."""
+"""Lines of history kept for a tree by default: at 150 bytes a line some 15 MB, which a fan-out of 30,000 fills."""
 
 
 class ScriptSet:

@@ -171,12 +171,15 @@ class StepCalls(StoreConnection):
         """
         self.run_script("settle", worker, take, "lost" if lost else "requeue")
 
-    def emit(self, holder: Holder, events: Sequence[str]) -> bool:
-        """Append lines to the run's history; False when another holds the step."""
-        arguments = (holder.root, holder.id, holder.worker, holder.take, self.new_token(), *events)
+    def emit(self, holder: Holder, events: Sequence[str], *, token: str | None = None) -> bool:
+        """Append lines to the run's history; False when another holds the step.
+
+        A caller that tries again gives the same ``token``, so that the lines stand there once.
+        """
+        arguments = (holder.root, holder.id, holder.worker, holder.take, token or self.new_token(), *events)
         return int(self.run_script("emit", *arguments)) == 1
 
     @staticmethod
     def new_token() -> str:
-        """Return a token for one take."""
+        """Return a token for one take, or one emit."""
         return uuid.uuid4().hex

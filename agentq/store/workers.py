@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+import redis
+
 from agentq.core.lanes import PRIORITIES
 from agentq.store.connection import StoreConnection
 from agentq.store.wire import dump, text
@@ -106,6 +108,14 @@ class WorkerCalls(StoreConnection):
             return sorted(cards, key=lambda card: card.label)
 
         return self.guarded(read)
+
+    def eviction_policy(self) -> str | None:
+        """Return what the server does when its memory is full; None when it does not say."""
+        try:
+            found = self.guarded(lambda: self.client.info("memory")).get("maxmemory_policy")
+        except redis.exceptions.NoPermissionError:
+            return None
+        return str(found) if found is not None else None
 
     def announce(self, worker: str, agents: dict[str, dict[str, Any]]) -> None:
         """Publish what a worker serves: per agent or step name its schema, version and queue."""
