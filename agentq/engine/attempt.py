@@ -148,6 +148,7 @@ class Attempt:
 
     def _value(self, args: list[Any], kwargs: dict[str, Any]) -> TurnEnd:
         if self.task.is_agent:
+            self._refuse_overdue()
             if self.binding.run_turn is None:
                 raise RuntimeError("no runtime was assembled for agents")
             self._arguments = (tuple(args), kwargs)
@@ -156,11 +157,20 @@ class Attempt:
         typed_args, typed_kwargs = self._arguments = self.task.schema.decode(resolved, kwargs)
 
         def call() -> Any:
+            self._refuse_overdue()
             return self._checked(self.task.schema.encode_result(self.invoke(typed_args, typed_kwargs)))
 
         for middleware in reversed(self.binding.middleware):
             call = _wrapped(middleware, self, call)
         return TurnEnd("value", value=call())
+
+    def _refuse_overdue(self) -> None:
+        """Return if the step may run; raises StepTimeout when its last attempt was killed at its hard limit.
+
+        Whoever was killed could say nothing any more, so that the next one does, in front of the step's retry policy.
+        """
+        if (getattr(self.request, HOLDER_HEADER, None) or {}).get("overdue"):
+            raise StepTimeout(step=self.task.name, step_id=self.step_id, seconds=self.hard_limit.total_seconds())
 
     def _checked(self, value: Any) -> Any:
         """Return an encoded result; raises InvalidResult when it is larger than a result may be."""
@@ -181,6 +191,13 @@ class Attempt:
         except (realloop.Overdue, SoftTimeLimitExceeded) as overdue:
             limit = self.soft_limit.total_seconds() if self.soft_limit is not None else 0.0
             raise StepTimeout(step=self.task.name, step_id=self.step_id, seconds=limit) from overdue
+
+    @property
+    def hard_limit(self) -> timedelta:
+        """After which time the attempt is killed: the message's limit, the task's, else the app's default."""
+        limits, defaults = self.request.timelimit, self.binding.limits
+        seconds = (limits[0] if limits else None) or self.task.time_limit or defaults.step_s + defaults.grace_s
+        return timedelta(seconds=float(seconds))
 
     @property
     def soft_limit(self) -> timedelta | None:

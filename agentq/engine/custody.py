@@ -139,6 +139,7 @@ class Reader:
                 label=taker.label,
                 queues=queues,
                 low_share=channel.low_share,
+                floor=taker.floor,
             )
         )
 
@@ -162,7 +163,7 @@ class Reader:
     def _receive_take(self) -> TakeReply:
         channel = self.channel
         reply: TakeReply = channel.store.parse_take(self._receive("EVALSHA"))
-        channel.taker.answered()
+        channel.taker.answered(reply)
         return reply
 
     def _read_take(self) -> bool:

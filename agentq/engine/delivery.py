@@ -97,6 +97,7 @@ def _read(channel: Any, taken: Taken) -> tuple[dict[str, Any] | None, Holder | N
         **holder.to_wire(),
         "generation": int(generation),
         "cancelled": taken.cancelled,
+        "overdue": taken.overdue,
     }
     return payload, holder
 

@@ -105,9 +105,9 @@ class Lease:
     def _renew(self) -> bool:
         queues = self._queues()
         changed = queues if queues != self._listed else None
-        alive = self._store.renew(self._worker, self._lease_ms, queues=changed)
+        standing = self._store.renew(self._worker, self._lease_ms, queues=changed)
         self._listed = queues
-        return alive
+        return standing == "alive"
 
     def _pause(self, failures: int) -> float:
         longest = min(LONGEST_PAUSE_S, self._renew_s)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from agentq.core.errors import Unavailable
 from agentq.store import Store
+from agentq.store.refs import TakeReply
 
 Settlement = Literal["drop", "requeue"]
 
@@ -70,6 +71,7 @@ class Taker:
         self._free = free
         self._running = running
         self._on_refused = on_refused
+        self.floor = 0
         self._token: str | None = None
         self._orphans: set[int] = set()
         self._unsettled: dict[int, Settlement] = {}
@@ -102,9 +104,10 @@ class Taker:
             self._token = self.store.new_token()
         return self._token
 
-    def answered(self) -> None:
+    def answered(self, reply: TakeReply) -> None:
         """Have the next take be a new one: the last reply was read, its messages are being delivered."""
         self._token = None
+        self.floor = max([self.floor, *(taken.take for taken in reply.taken)])
 
     def begin(self, channel: Any) -> bool:
         """Reserve the take for ``channel``; False while another channel's take is under way.

@@ -137,9 +137,17 @@ class Channel(kombu_redis.Channel):
             return super().basic_get(queue, no_ack=True, **kwargs)
         taker = self.taker
         reply = self.stored(
-            lambda: self.store.take(taker.id, taker.token(), slots=1, label=taker.label, queues=[queue], low_share=0)
+            lambda: self.store.take(
+                taker.id,
+                taker.token(),
+                slots=1,
+                label=taker.label,
+                queues=[queue],
+                low_share=0,
+                floor=taker.floor,
+            )
         )
-        taker.answered()
+        taker.answered(reply)
         if reply.refused:
             taker.refuse()
         for taken in reply.taken:

@@ -149,11 +149,16 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A message that a take moved into the worker's custody."""
+    """A message that a take moved into the worker's custody.
+
+    A cancelled step is to end as revoked; an overdue one, whose last attempt was killed for its hard limit, as timed
+    out.
+    """
 
     take: int
     queue: str
     cancelled: bool
+    overdue: bool
     message: bytes
 
 

@@ -45,24 +45,40 @@ class StepCalls(StoreConnection):
         return reply.run_id
 
     def take_command(
-        self, worker: str, token: str, *, slots: int, label: str, queues: Sequence[str], low_share: int = 8
+        self,
+        worker: str,
+        token: str,
+        *,
+        slots: int,
+        label: str,
+        queues: Sequence[str],
+        low_share: int = 8,
+        floor: int = 0,
     ) -> tuple[Any, ...]:
         """Return the command that takes up to ``slots`` messages, for a connection that the caller reads.
 
         ``low_share``: every N-th take begins with the lowest lane; 0 never. Keep ``token`` until a reply is
-        processed: the same token gets the same reply.
+        processed: the same token gets the same reply. ``floor``: the highest take number that this process has seen.
         """
-        return self.scripts.command("take", worker, token, slots, label, low_share, *queues)
+        return self.scripts.command("take", worker, token, slots, label, low_share, floor, *queues)
 
     def parse_take(self, reply: Sequence[Any]) -> TakeReply:
         """Return what the take script answered."""
         return parse_take(reply)
 
     def take(
-        self, worker: str, token: str, *, slots: int, label: str, queues: Sequence[str], low_share: int = 8
+        self,
+        worker: str,
+        token: str,
+        *,
+        slots: int,
+        label: str,
+        queues: Sequence[str],
+        low_share: int = 8,
+        floor: int = 0,
     ) -> TakeReply:
         """Take in one call; as ``take_command`` otherwise."""
-        return parse_take(self.run_script("take", worker, token, slots, label, low_share, *queues))
+        return parse_take(self.run_script("take", worker, token, slots, label, low_share, floor, *queues))
 
     def load_scripts(self, client: redis.Redis | None = None) -> None:
         """Put every script into the server's cache."""
@@ -170,6 +186,10 @@ class StepCalls(StoreConnection):
         ``lost``: the attempt died (a child of the pool was killed); it counts as a start and as a death.
         """
         self.run_script("settle", worker, take, "lost" if lost else "requeue")
+
+    def mark_overdue(self, worker: str, take: int) -> bool:
+        """Note that an attempt has passed its hard limit and is killed next; False when it holds nothing any more."""
+        return int(self.run_script("overdue", worker, take)) == 1
 
     def emit(self, holder: Holder, events: Sequence[str], *, token: str | None = None) -> bool:
         """Append lines to the run's history; False when another holds the step.

@@ -105,6 +105,7 @@ def parse_take(reply: Sequence[Any]) -> TakeReply:
             take=int(reply[at]),
             queue=reply[at + 1].decode(),
             cancelled=int(reply[at + 2]) == 1,
+            overdue=int(reply[at + 2]) == 2,
             message=reply[at + 3],
         )
         for at in range(1, len(reply), 4)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import redis
 
@@ -16,6 +16,10 @@ _DURABLE = b'{"agentq":"'
 """How the message of a recorded step begins: what ``message_of`` in common.lua puts in front."""
 
 _PURGE_CHUNK = 500
+
+Standing = Literal["alive", "dead", "unknown"]
+
+_STANDINGS: dict[int, Standing] = {1: "alive", 0: "dead", 2: "unknown"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +57,12 @@ class WorkerCalls(StoreConnection):
         concurrency: int,
         lease_ms: int,
         details: dict[str, Any] | None = None,
+        floor: int = 0,
     ) -> bool:
-        """Make a worker's id alive for one lease; False when the id was given up before."""
+        """Make a worker's id alive for one lease; False when the id was given up before.
+
+        ``floor``: the highest take number that the process has seen.
+        """
         card = {
             "label": label,
             "queues": dump(list(queues)),
@@ -62,12 +70,15 @@ class WorkerCalls(StoreConnection):
             "details": dump(details or {}),
         }
         flat = [part for pair in card.items() for part in pair]
-        return int(self.run_script("enroll", worker, lease_ms, *flat)) == 1
+        return int(self.run_script("enroll", worker, lease_ms, floor, *flat)) == 1
 
-    def renew(self, worker: str, lease_ms: int, *, queues: tuple[str, ...] | None = None) -> bool:
-        """Extend the lease; False when the worker was marked dead and must stop what it runs."""
+    def renew(self, worker: str, lease_ms: int, *, queues: tuple[str, ...] | None = None) -> Standing:
+        """Extend the lease, and say how the worker stands.
+
+        ``dead``: it was given up and must stop what it runs. ``unknown``: the server has lost its data.
+        """
         more = () if queues is None else ("queues", dump(list(queues)))
-        return int(self.run_script("renew", worker, lease_ms, *more)) == 1
+        return _STANDINGS[int(self.run_script("renew", worker, lease_ms, *more))]
 
     def leave(self, worker: str, *, counted: bool = False, chunk: int = 200) -> int:
         """Hand back all that a worker holds and take it off the list; return how many went back.

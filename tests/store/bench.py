@@ -27,6 +27,7 @@ class Got:
     holder: Holder
     generation: int
     cancelled: bool
+    overdue: bool
     queue: str
     message: dict[str, Any]
 
@@ -73,10 +74,13 @@ class Bench:
         queues: Sequence[str] = ("q",),
         token: str | None = None,
         low_share: int = 0,
+        floor: int = 0,
     ) -> TakeReply:
         """Take as a worker does."""
         named = token if token is not None else uuid.uuid4().hex
-        return self.store.take(worker, named, slots=slots, label=worker, queues=queues, low_share=low_share)
+        return self.store.take(
+            worker, named, slots=slots, label=worker, queues=queues, low_share=low_share, floor=floor
+        )
 
     def take(self, worker: str = "w1", **options: Any) -> list[Got]:
         """Take, and return what came in the words of the tests; the worker must be alive."""
@@ -206,7 +210,7 @@ def gots(worker: str, reply: TakeReply) -> list[Got]:
         message = json.loads(taken.message)
         root, step_id, generation = message.get("agentq", "||0").split("|")
         holder = Holder(root=root, id=step_id, worker=worker, take=taken.take)
-        found.append(Got(holder, int(generation), taken.cancelled, taken.queue, message))
+        found.append(Got(holder, int(generation), taken.cancelled, taken.overdue, taken.queue, message))
     return found
 
 

@@ -197,11 +197,11 @@ class TestWorkers:
         assert [card.id for card in bench.store.workers()] == ["w2"]
 
     def test_a_renewal_may_change_the_queues(self, bench: Bench) -> None:
-        assert bench.store.renew("w1", LEASE_MS, queues=("x",))
+        assert bench.store.renew("w1", LEASE_MS, queues=("x",)) == "alive"
         assert [card.queues for card in bench.store.workers() if card.id == "w1"] == [("x",)]
 
     def test_nobody_renews_who_never_enrolled(self, bench: Bench) -> None:
-        assert not bench.store.renew("stranger", LEASE_MS)
+        assert bench.store.renew("stranger", LEASE_MS) == "unknown"
 
     def test_announcements_are_kept_by_name(self, bench: Bench) -> None:
         bench.store.announce("w1", {})

@@ -104,7 +104,7 @@ class TestLeave:
     def test_the_id_is_used_up(self, bench: Bench) -> None:
         bench.store.leave("w1")
         assert bench.take_reply("w1").refused
-        assert not bench.store.renew("w1", LEASE_MS)
+        assert bench.store.renew("w1", LEASE_MS) == "dead"
         assert not bench.store.enroll("w1", label="w1", queues=("q",), concurrency=1, lease_ms=LEASE_MS)
         assert [card.id for card in bench.store.workers()] == ["w2"]
 

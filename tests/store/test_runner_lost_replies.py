@@ -150,7 +150,7 @@ def test_joins(bench: Bench, cut: Cut) -> None:
 
 def test_workers(bench: Bench, cut: Cut) -> None:
     assert cut(lambda store: store.enroll("w9", label="w9", queues=("q",), concurrency=1, lease_ms=LEASE_MS))
-    assert cut(lambda store: store.renew("w9", LEASE_MS))
+    assert cut(lambda store: store.renew("w9", LEASE_MS)) == "alive"
     bench.store.offer([bench.step("s1")])
     bench.take_one("w9")
     bench.expire_lease("w9")

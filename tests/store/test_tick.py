@@ -12,7 +12,7 @@ def test_a_worker_whose_lease_ran_out_is_dead_and_its_steps_move(bench: Bench) -
     reply = bench.tick()
     assert (reply.dead, reply.released) == (1, 2)
     assert [got.holder.id for got in bench.take("w2", slots=2)] == ["s1", "s2"]
-    assert not bench.store.renew("w1", LEASE_MS)
+    assert bench.store.renew("w1", LEASE_MS) == "dead"
 
 
 def test_a_live_worker_keeps_what_it_holds_however_long(bench: Bench) -> None:
@@ -41,7 +41,7 @@ def test_after_a_gap_nobody_is_marked_dead_for_a_full_lease(bench: Bench) -> Non
     assert bench.store.tick(LEASE_MS).dead == 0
     assert int(bench.client.hget(ticks, "grace") or 0) >= now + LEASE_MS
     assert bench.store.tick(LEASE_MS).dead == 0
-    assert bench.store.renew("w1", LEASE_MS)
+    assert bench.store.renew("w1", LEASE_MS) == "alive"
 
 
 def test_the_first_tick_ever_marks_nobody(bench: Bench) -> None:

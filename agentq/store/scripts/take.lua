@@ -1,19 +1,22 @@
 -- take: moves up to n messages from lanes into a worker's custody. Taking is the claim.
 -- include: common tree offer
--- ARGV: worker, token, slots, label, low share (every N-th take begins with the lowest lane; 0 never), queues…
--- Reply: {0} the worker is marked dead; else {1, (take, queue, cancelled 0|1, message)…}
+-- ARGV: worker, token, slots, label, low share (every N-th take begins with the lowest lane; 0 never), floor (the
+--   highest take number that the process has seen), queues…
+-- Reply: {0} the worker is marked dead; else {1, (take, queue, 0 | 1 cancelled | 2 overdue, message)…}
 -- Keeps: only a queued record of the message's generation is taken (the rule); no instant exists at which a step is
---   in no list (1); a dead worker takes nothing (3); the same token gets the same reply.
+--   in no list (1); a dead worker takes nothing (3); the same token gets the same reply;
+--   numbers go on from the floor when the server has lost its data, so that an attempt from before fences nobody (2).
 local worker, token, slots, label, low = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
+local FIRST_QUEUE = 7
 if redis.call('EXISTS', K.dead(worker)) == 1 then return { 0 } end
 local now = now_ms()
 local held, card = K.held(worker), K.worker(worker)
 
 local out = { 1 }
-local function give(take, queue, cancelled, message)
+local function give(take, queue, flag, message)
   out[#out + 1] = take
   out[#out + 1] = queue
-  out[#out + 1] = cancelled
+  out[#out + 1] = flag
   out[#out + 1] = message
 end
 
@@ -29,6 +32,13 @@ local function is_cancelled(root, id, f)
   return fan_out and redis.call('SISMEMBER', key, fan_out) or 0
 end
 
+-- What the taker has to do instead of running it: end a cancelled step, or one whose last attempt passed its hard limit.
+local function flag_of(root, id, rec)
+  local f = redis.call('HMGET', rec, 'pr', 'k', 'jn', 'ud', 'ov')
+  if is_cancelled(root, id, f) == 1 then return 1 end
+  return f[5] and 2 or 0
+end
+
 local c = redis.call('HMGET', card, 'token', 'first', 'last')
 if c[1] == token then
   for take = tonumber(c[2]), tonumber(c[3]) do
@@ -36,11 +46,7 @@ if c[1] == token then
     if entry then
       local queue, _, message = parts_of(entry)
       local root, id = name_of(message)
-      local cancelled = 0
-      if root then
-        cancelled = is_cancelled(root, id, redis.call('HMGET', K.step(root, id), 'pr', 'k', 'jn', 'ud'))
-      end
-      give(take, queue, cancelled, message)
+      give(take, queue, root and flag_of(root, id, K.step(root, id)) or 0, message)
     end
   end
   return out
@@ -49,18 +55,18 @@ end
 local lanes = { 0, 3, 6, 9 }
 local turn = redis.call('HINCRBY', card, 'takes', 1)
 if low > 0 and turn % low == 0 then lanes = { 9, 6, 3, 0 } end
-local first = tonumber(redis.call('HGET', card, 'last') or 0) + 1
+local first = math.max(tonumber(redis.call('HGET', card, 'last') or 0), tonumber(ARGV[6])) + 1
 local last = first - 1
 
 for _, lane in ipairs(lanes) do
-  for i = 6, #ARGV do
+  for i = FIRST_QUEUE, #ARGV do
     local queue = ARGV[i]
     local key = K.lane(queue, lane)
     while slots > 0 do
       local message = redis.call('RPOP', key)
       if not message then break end
       local root, id, generation = name_of(message)
-      local taken, cancelled = true, 0
+      local taken, flag = true, 0
       if root then
         local rec = K.step(root, id)
         local f = redis.call('HMGET', rec, 's', 'g')
@@ -68,7 +74,7 @@ for _, lane in ipairs(lanes) do
         if taken then
           redis.call('HSET', rec, 's', 'h', 'w', worker, 't', last + 1, 'wl', label, 'b', ms_text(now))
           redis.call('HINCRBY', rec, 'a', 1)
-          cancelled = is_cancelled(root, id, redis.call('HMGET', rec, 'pr', 'k', 'jn', 'ud'))
+          flag = flag_of(root, id, rec)
           note_step(root, rec, id, 'started', now)
         end
       end
@@ -76,7 +82,7 @@ for _, lane in ipairs(lanes) do
         last = last + 1
         slots = slots - 1
         redis.call('HSET', held, last, entry_of(queue, lane, message))
-        give(last, queue, cancelled, message)
+        give(last, queue, flag, message)
       end
     end
     if slots <= 0 then break end
@@ -86,7 +92,7 @@ end
 redis.call('HSET', card, 'token', token, 'first', first, 'last', last)
 if slots > 0 then
   -- Every lane was looked at to its end: what rang before is answered, and must not wake anybody for nothing.
-  for i = 6, #ARGV do redis.call('DEL', K.bell(ARGV[i])) end
+  for i = FIRST_QUEUE, #ARGV do redis.call('DEL', K.bell(ARGV[i])) end
 end
 -- A consumer that keeps no lease (a plain kombu one) is given up after an hour without a take, as in stock kombu.
 if redis.call('HEXISTS', card, 'since') == 0 then

@@ -12,7 +12,8 @@ local function redelivered(message)
   return message
 end
 
--- counted: the attempt died; else its owner hands it back and it does not count as a start.
+-- counted: the attempt died; else its owner hands it back and it does not count as a start. An attempt that was killed
+-- for its hard limit has started and did not die by itself: its next taker ends it.
 local function give_back(worker, take, counted, now)
   local held = K.held(worker)
   local entry = redis.call('HGET', held, take)
@@ -26,12 +27,12 @@ local function give_back(worker, take, counted, now)
     return 1
   end
   local rec = K.step(root, id)
-  local f = redis.call('HMGET', rec, 's', 'w', 't', 'g')
+  local f = redis.call('HMGET', rec, 's', 'w', 't', 'g', 'ov')
   if f[1] ~= 'h' or f[2] ~= worker or f[3] ~= tostring(take) then return 0 end
   local generation = tonumber(f[4]) + 1
   redis.call('HSET', rec, 'g', generation)
-  redis.call('HINCRBY', rec, counted and 'd' or 'a', counted and 1 or -1)
+  if not f[5] then redis.call('HINCRBY', rec, counted and 'd' or 'a', counted and 1 or -1) end
   place(root, id, rec, queue, lane, generation, redelivered(rest_of(message)), nil, now, true)
-  note_step(root, rec, id, counted and 'lost' or 'released', now)
+  note_step(root, rec, id, f[5] and 'overdue' or counted and 'lost' or 'released', now)
   return 1
 end
