@@ -17,17 +17,29 @@ FLOWS = "tests.projects.flows"
 
 
 class Fleet:
-    """Workers that serve the flows on one server; killed ones are topped up."""
+    """Workers that serve a project, by default the flows, on one server; killed ones are topped up.
 
-    def __init__(self, server: PrivateServer, make: Callable[..., WorkerProcess]) -> None:
+    ``url`` is the workers' way to the server, where that is another one than the tests'.
+    """
+
+    def __init__(
+        self,
+        server: PrivateServer,
+        make: Callable[..., WorkerProcess],
+        *,
+        module: str = FLOWS,
+        url: str | None = None,
+    ) -> None:
         self.server = server
-        self.flows: ModuleType = load_module(FLOWS, url=server.celery_url)
+        self.flows: ModuleType = load_module(module, url=server.celery_url)
         self.workers: list[WorkerProcess] = []
         self._make = make
+        self._module = module
+        self._url = url if url is not None else server.celery_url
 
     def start(self, **options: Any) -> WorkerProcess:
         """Start one plain worker of two children without waiting for it."""
-        worker = self._make(FLOWS, url=self.server.celery_url, **options)
+        worker = self._make(self._module, url=self._url, **options)
         worker.start()
         self.workers.append(worker)
         return worker

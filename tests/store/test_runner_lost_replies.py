@@ -6,82 +6,36 @@ A proxy between client and server lets a script run and then cuts the connection
 from __future__ import annotations
 
 import json
-import socket
-import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agentq.store import Store
 from agentq.store.refs import Arrival, Holder, Join
+from tests.kit.proxy import Proxy
 from tests.kit.server import PrivateServer
 from tests.store.bench import LEASE_MS, Bench, agent_join
 
 
-class Cutter:
-    """A unix socket in front of a server; when armed, it swallows the next script's reply and hangs up."""
-
-    def __init__(self, server: PrivateServer, folder: Path) -> None:
-        self.path = folder / "cut"
-        self.armed = False
-        self.cuts = 0
-        self._target = str(server.socket)
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(self.path))
-        self._listener.listen()
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def close(self) -> None:
-        """Stop accepting."""
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def _serve(self, client: socket.socket) -> None:
-        # Commands and replies alternate on these connections: one reply is read for each piece that was sent.
-        with client, socket.socket(socket.AF_UNIX) as server:
-            server.connect(self._target)
-            while asked := client.recv(1 << 20):
-                server.sendall(asked)
-                reply = server.recv(1 << 20)
-                if self.armed and b"EVALSHA" in asked:
-                    self.armed = False
-                    self.cuts += 1
-                    return
-                client.sendall(reply)
-
-
 @pytest.fixture
-def cutter(module_server: PrivateServer, clean_server: PrivateServer) -> Iterator[Cutter]:
-    made = Cutter(module_server, module_server.folder)
-    yield made
-    made.close()
-    made.path.unlink()
-
-
-@pytest.fixture
-def cut(bench: Bench, cutter: Cutter) -> Iterator[Callable[[Callable[[Store], Any]], Any]]:
+def cut(bench: Bench, clean_server: PrivateServer) -> Iterator[Callable[[Callable[[Store], Any]], Any]]:
     """Call the store with the loss of one reply."""
-    store = Store(f"unix://{cutter.path}")
+    scripts = bench.store.scripts.hashes
+    proxy = Proxy(clean_server.socket, clean_server.folder / "cut", scripts)
+    proxy.start()
+    store = Store(f"unix://{proxy.path}")
     bench.store.load_scripts()
 
     def call(what: Callable[[Store], Any]) -> Any:
-        cuts = cutter.cuts
-        cutter.armed = True
+        trap = proxy.trap(scripts, "after", lambda _: "cut")
         reply = what(store)
-        assert cutter.cuts == cuts + 1, "no reply was lost"
+        assert trap.done.is_set(), "no reply was lost"
         return reply
 
     yield call
     store.close()
+    proxy.close()
 
 
 Cut = Callable[[Callable[[Store], Any]], Any]

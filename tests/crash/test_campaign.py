@@ -1,0 +1,103 @@
+"""A few seeded faults of the many that ``./dev crash`` does, and what its witnesses would say if something broke."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from agentq.store.refs import Arrival
+from tests.conftest import SEED
+from tests.crash.campaign import MODES, Campaign
+from tests.crash.faults import every_fault, plan
+from tests.crash.witness import Witness, problems_of
+from tests.kit.proxy import Proxy
+from tests.kit.server import PrivateServer
+from tests.kit.worker import WorkerProcess
+from tests.store.bench import Bench, agent_join, break_rule
+
+logger = logging.getLogger(__name__)
+
+LONG = int(os.environ.get("CRASH_FAULTS", "100"))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("faults", [8, pytest.param(LONG, marks=[pytest.mark.long, pytest.mark.timeout(LONG * 20)])])
+def test_runs_end_as_undisturbed_ones(make_worker: Callable[..., WorkerProcess], mode: str, faults: int) -> None:
+    report = Campaign(make_worker, mode=mode, seed=SEED, say=logger.info).run(faults, per_round=faults // 2)
+    logger.info("%s", report.table())
+    assert not report.problems, report.table()
+
+
+def test_a_plan_follows_from_its_seed_and_leaves_no_fault_out() -> None:
+    number = len(every_fault())
+    assert plan(number, random.Random(3)) == plan(number, random.Random(3))
+    assert set(plan(number, random.Random(3))) == set(every_fault())
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A bench behind a proxy whose witness sees what is committed."""
+
+    bench: Bench
+    proxy: Proxy
+    witness: Witness
+
+
+@pytest.fixture
+def watched(clean_server: PrivateServer) -> Iterator[Watched]:
+    direct = Bench(clean_server)
+    direct.store.load_scripts()
+    path = clean_server.folder / "p"
+    proxy = Proxy(clean_server.socket, path, direct.store.scripts.hashes)
+    witness = Witness()
+    proxy.on_reply = witness
+    proxy.start()
+    behind: Any = SimpleNamespace(url=f"unix://{path}")
+    bench = Bench(behind)
+    bench.worker("w1")
+    bench.worker("w2")
+    yield Watched(bench, proxy, witness)
+    bench.store.close()
+    proxy.close()
+    direct.store.close()
+
+
+def problems(bench: Bench) -> list[str]:
+    app: Any = SimpleNamespace(store=bench.store, conf=SimpleNamespace(task_default_queue="q"))
+    return problems_of(app, bench.client)
+
+
+def test_a_second_commit_is_noticed(watched: Watched) -> None:
+    bench, witness = watched.bench, watched.witness
+    bench.store.offer([bench.step("s1")])
+    first = bench.take_one("w1").holder
+    bench.kill("w1")
+    second = bench.take_one("w2").holder
+    bench.finish(second)
+    assert witness.problems() == []
+    held = "if f[1] ~= 'h' or f[2] ~= h.worker or f[3] ~= tostring(h.take) then\n  return { 0"
+    break_rule(bench, held, "if false then\n  return { 0")
+    watched.proxy.learn(bench.store.scripts.hashes)
+    bench.finish(first)
+    assert len(witness.problems()) == 1
+
+
+def test_what_stays_behind_is_noticed(watched: Watched) -> None:
+    bench = watched.bench
+    run = bench.run_agent("run")
+    bench.store.send(run, token="t", seen=1, joins=[agent_join("run", "map", 1)], offers=[])
+    assert any("is h at the end" in line for line in problems(bench))
+    assert any("was not released" in line for line in problems(bench))
+    assert any("has no end" in line for line in problems(bench))
+    bench.store.arrive([Arrival(root="run", id="map", index=0, succeeded=True)])
+    bench.finish(run)
+    assert problems(bench) == []
+    bench.client.rpush(bench.keys.events("run"), '{"t":1,"e":"finished","r":"run","s":"run"}')
+    assert problems(bench) == ["step run of run ended 2 times"]

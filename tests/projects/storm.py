@@ -1,0 +1,140 @@
+"""Runs of every shape for the crash campaign: each has one right result, however often its attempts are killed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import timedelta
+from typing import Any
+
+from celery import chain, chord, group
+
+from agentq import AgentQ, Retry, Run, this_step
+
+app = AgentQ("storm")
+
+PAUSE = 0.02
+"""Seconds that a step takes: long enough to be killed in."""
+
+
+@app.step
+def work(number: int) -> int:
+    time.sleep(PAUSE)
+    return number + 1
+
+
+@app.step
+async def work_async(number: int) -> int:
+    await asyncio.sleep(PAUSE)
+    return number + 1
+
+
+@app.step
+def double(number: int) -> int:
+    return 2 * number
+
+
+@app.step
+def total(numbers: list[int]) -> int:
+    return sum(numbers)
+
+
+@app.step(retry=Retry(attempts=5, wait=timedelta(milliseconds=50)))
+def stubborn(number: int) -> int:
+    """Fails twice on purpose; what was killed is not tried one time less for it."""
+    if this_step.attempt < 3:
+        raise ConnectionError(f"attempt {this_step.attempt}")
+    return number
+
+
+@app.step
+def unfold(numbers: list[int]) -> Any:
+    """Replaced by a chord: its successor keeps its id and its place."""
+    return unfold.replace(chord([work.s(number) for number in numbers], total.s()))
+
+
+@app.step
+def stop(number: int) -> int:
+    raise ValueError(f"stopped at {number}")
+
+
+@app.step
+def retract(number: int) -> None:
+    time.sleep(PAUSE)
+
+
+@app.step(undo=retract)
+def promise(number: int) -> int:
+    time.sleep(PAUSE)
+    return number
+
+
+@app.agent(version="1")
+async def chained(run: Run, length: int) -> int:
+    """One step after another, some in place."""
+    value = 0
+    for _ in range(length):
+        value = await run.call(work, value)
+        value = await run.local(lambda number: number + 1, value)
+        value = await run.call(work_async, value)
+    return value
+
+
+@app.agent(version="1")
+async def wide(run: Run, size: int) -> list[int]:
+    """A fan-out."""
+    return list(await run.map(double, list(range(size))))
+
+
+@app.agent(version="1")
+async def nested(run: Run, depth: int, width: int) -> int:
+    """A fan-out of agents that fan out."""
+    if depth == 0:
+        return await run.call(total, list(await run.map(work, list(range(width)))))
+    inner = await run.starmap(nested, [(depth - 1, width)] * width)
+    return await run.call(total, list(inner))
+
+
+@app.agent(version="1")
+async def tree(run: Run, depth: int, width: int) -> int:
+    """Counts its spawned descendants and itself."""
+    if depth == 0:
+        return await run.call(work, 0)
+    children = [await run.spawn(tree, depth - 1, width) for _ in range(width)]
+    return 1 + sum([await child.result() for child in children])
+
+
+@app.agent(version="1")
+async def heard(run: Run, count: int, chunk: int, so_far: list[int]) -> list[int]:
+    """Signals in their order, over several journals."""
+    for _ in range(min(chunk, count - len(so_far))):
+        so_far = [*so_far, await run.wait_for("number", int)]
+    if len(so_far) < count:
+        run.continue_as_new(count, chunk, so_far)
+    return so_far
+
+
+@app.agent(version="1")
+async def parked(run: Run, seconds: float) -> list[str]:
+    """Waits for time, for a word and for a person."""
+    await run.sleep(timedelta(seconds=seconds))
+    word = await run.wait_for("word", str)
+    answer = await run.ask("On?", bool)
+    await run.sleep(timedelta(seconds=seconds))
+    return [word, str(answer)]
+
+
+@app.agent(version="1")
+async def canvas(run: Run, width: int) -> list[int]:
+    """Chords in chords, a chain around a group, a replaced step, a step that is retried."""
+    inner = chord([chain(work.s(n), double.s()) for n in range(width)], total.s())
+    outer = chord([inner, chain(work.s(1), group(work.s(), double.s()), total.s())], total.s())
+    return list(await run.gather(outer, unfold.s(list(range(width))), run.call(stubborn, 7)))
+
+
+@app.agent(version="1")
+async def undone(run: Run, count: int) -> None:
+    """Fails, and what it did is undone in reverse."""
+    for number in range(count):
+        await run.call(promise, number)
+    await run.call(stop, count)
