@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 STOP_S = 8.0
 """Longer than a lease and the time in which another worker notices."""
 
-PATIENCE_S = 6.0
+PATIENCE_S = 12.0
 """For a point to be met; then the fault strikes wherever its victim stands."""
 
 POINTS = {
