@@ -20,6 +20,7 @@ RESULT_PREFIX: Final = "celery-task-meta-"
 
 _RUN_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "step": ("root", "id"),
+    "message": ("root", "id"),
     "log": ("root", "run"),
     "wake": ("root", "run"),
     "signals": ("root", "run"),
@@ -88,6 +89,10 @@ class Keys:
     def step(self, root: str, step_id: str) -> str:
         """The record of a step."""
         return self.of("step", root, step_id)
+
+    def message(self, root: str, step_id: str) -> str:
+        """The message of a step that is delayed or parked."""
+        return self.of("message", root, step_id)
 
     def log(self, root: str, run: str) -> str:
         """The ordered log of an agent's run."""

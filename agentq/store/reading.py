@@ -208,7 +208,8 @@ class Reads(StoreConnection):
         """Return the ids of a tree's steps and agents, in the order of their making."""
         names = self.guarded(lambda: self.client.lrange(self.keys.members(root), 0, -1))
         split = [name.decode().partition("|") for name in names]
-        return [member for kind, _, member in split if kind in ("s", "a")]
+        root_too = [root] if self.guarded(lambda: self.client.exists(self.keys.step(root, root))) else []
+        return root_too + [member for kind, _, member in split if kind in ("s", "a")]
 
     # -- history
 
@@ -225,7 +226,7 @@ class Reads(StoreConnection):
                     lines, found = pipe.execute()
                 # A script may have cut the list in between: what was read then lies further on than asked for.
                 if int(found or 0) == cut:
-                    return [event_of(cut + start + at, line) for at, line in enumerate(lines, start=1)]
+                    return [event_of(root, cut + start + at, line) for at, line in enumerate(lines, start=1)]
                 cut = int(found or 0)
 
         return self.guarded(read)
@@ -328,8 +329,8 @@ def final(meta: bytes | None) -> dict[str, Any] | None:
     return decoded if decoded.get("status") in _ENDED else None
 
 
-def event_of(offset: int, line: bytes) -> Event:
-    """Return one line of history."""
+def event_of(root: str, offset: int, line: bytes) -> Event:
+    """Return one line of a tree's history; what it leaves out is the root run's."""
     fields: dict[str, Any] = json.loads(line)
     at = datetime.fromtimestamp(fields.pop("t") / 1000, tz=UTC)
     said: dict[str, Any] = fields.pop("f", None) or {}
@@ -337,8 +338,8 @@ def event_of(offset: int, line: bytes) -> Event:
         offset=offset,
         at=at,
         kind=fields.pop("e"),
-        run_id=fields.pop("r", ""),
-        step_id=fields.pop("s", None),
+        step_id=fields.pop("s", root if "r" not in fields else None),
+        run_id=fields.pop("r", root),
         name=fields.pop("n", None),
         worker=fields.pop("w", None),
         # What an agent or a step says itself stands apart in the line, since its names are the users'.

@@ -1,7 +1,7 @@
 """Loads the Lua scripts and calls them by hash; must not know what they do.
 
 A script's text is the key builders that ``keys.py`` renders, a few constants, the shared parts named on its
-``include`` line, and its own file.
+``include`` line, each behind those that it includes itself, and its own file.
 """
 
 from __future__ import annotations
@@ -34,8 +34,7 @@ class ScriptSet:
                 continue
             name = source.name.removesuffix(".lua")
             body = source.read_text(encoding="utf-8")
-            parts = [_SCRIPTS.joinpath("lib", f"{part}.lua").read_text(encoding="utf-8") for part in included(body)]
-            text = head + "\n".join([*parts, body])
+            text = head + "\n".join([*_parts_of(body).values(), body])
             self.texts[name] = text
             self.hashes[name] = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
@@ -60,6 +59,16 @@ class ScriptSet:
         except redis.exceptions.NoScriptError:
             self.load(client)
             return client.evalsha(self.hashes[name], 0, *arguments)
+
+
+def _parts_of(body: str) -> dict[str, str]:
+    """Return the texts of all parts that a script needs by their names, each one behind what it needs."""
+    parts: dict[str, str] = {}
+    for name in included(body):
+        text = _SCRIPTS.joinpath("lib", f"{name}.lua").read_text(encoding="utf-8")
+        parts = {**parts, **{needed: part for needed, part in _parts_of(text).items() if needed not in parts}}
+        parts.setdefault(name, text)
+    return parts
 
 
 def included(body: str) -> list[str]:

@@ -362,7 +362,8 @@ BROKEN = {
     "forget what came late": ("for _, entry in ipairs(late) do redis.call('RPUSH', log, entry) end", ""),
     "wake whatever its state": (
         "if f[1] == 'p' then\n    redis.call('ZREM'",
-        "if f[5] or f[1] == 'p' or f[1] == 'q' then\n    f[5] = f[5] or '{\"a\":1}'\n    redis.call('ZREM'",
+        "if f[1] == 'p' or f[1] == 'q' then\n    redis.call('SETNX', K.message(root, run), '{\"a\":1}')\n"
+        "    redis.call('ZREM'",
     ),
     "keep what was parked": ("redis.call('HDEL', K.held(worker), take)\nredis.call('DEL'", "redis.call('DEL'"),
 }

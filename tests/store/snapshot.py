@@ -82,7 +82,7 @@ class Snapshot:
         for (root, step_id), record in self.records().items():
             state, generation = record["s"], record["g"]
             found = where.pop((root, step_id, generation), [])
-            if state in ("l", "p") and "m" not in record:
+            if state in ("l", "p") and self.keys.message(root, step_id) not in self.values:
                 problems.append(f"{step_id} is {state} without its message")
             if state == "p":
                 # Its next timer, under its own name.

@@ -17,8 +17,8 @@ local _, _, message = parts_of(entry)
 local generation = tonumber(f[4]) + 1
 redis.call('HDEL', K.held(worker), take)
 redis.call('DEL', K.wake(root, run))
-redis.call('HSET', rec, 's', 'p', 'g', generation, 'm', rest_of(message), 'sw', ARGV[7], 'd', 0, 'pt',
-  worker .. '|' .. take)
+redis.call('HSET', rec, 's', 'p', 'g', generation, 'sw', ARGV[7], 'd', 0, 'pt', worker .. '|' .. take)
+keep(root, run, rest_of(message))
 if due ~= '' then redis.call('ZADD', K.due(), due, root .. '|' .. run .. '|' .. generation) end
 note_step(root, rec, run, 'parked', now)
 return 1

@@ -38,10 +38,9 @@ for _, name in ipairs(redis.call('ZRANGEBYSCORE', K.due(), '-inf', now, 'LIMIT',
   redis.call('ZREM', K.due(), name)
   local root, id, generation = string.match(name, '^([^|]*)|([^|]*)|(%d+)$')
   local rec = K.step(root, id)
-  local r = redis.call('HMGET', rec, 's', 'g', 'q', 'l', 'm')
+  local r = redis.call('HMGET', rec, 's', 'g', 'q', 'l')
   if r[2] == generation and r[1] == 'l' then
-    redis.call('HDEL', rec, 'm')
-    place(root, id, rec, r[3], r[4], generation, r[5], nil, now)
+    place(root, id, rec, r[3], r[4], generation, take_kept(root, id), nil, now)
     fired = fired + 1
   elseif r[2] == generation and r[1] == 'p' then
     tell(root, id, '{"k":"tick"}', now)

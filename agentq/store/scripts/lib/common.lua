@@ -1,5 +1,6 @@
 -- Shared by all scripts: time, messages, lanes, history. Keys come from the table K that keys.py renders;
 -- RETENTION_MS and EVENT_LIMIT are set by the runner.
+-- include: kept
 
 -- The server's clock in ms: the only clock that deadlines and journals know.
 local function now_ms()
@@ -64,21 +65,25 @@ local function note(root, fields, now)
   redis.call('PUBLISH', key, line)
 end
 
--- History of a step that belongs to an agent's run; canvas alone keeps none.
+-- History of a step that belongs to an agent's run; canvas alone keeps none. A line without r is of the root run, and
+-- one without s of that run's own record: most trees are one run, and its id is a third of a line.
 local function note_step(root, rec, id, kind, now, more)
   local f = redis.call('HMGET', rec, 'pr', 'nm', 'k', 'wl', 'a')
   if not f[1] and f[3] ~= 'a' then return end
-  local event = { e = kind, r = f[1] or id, s = id, n = f[2] }
+  local event = { e = kind, n = f[2] }
+  if id ~= root then event.s = id end
+  if (f[1] or id) ~= root then event.r = f[1] or id end
   if f[4] then event.w = f[4] end
   if f[5] then event.a = tonumber(f[5]) end
   if more then for name, value in pairs(more) do event[name] = value end end
   note(root, cjson.encode(event), now)
 end
 
--- Into its lane, or into the timers when it is not due yet. The record says which, and keeps the message meanwhile.
+-- Into its lane, or into the timers when it is not due yet; then its message is kept meanwhile.
 local function place(root, id, rec, queue, lane, generation, rest, due, now, front)
   if due and due > now then
-    redis.call('HSET', rec, 's', 'l', 'm', rest)
+    redis.call('HSET', rec, 's', 'l')
+    keep(root, id, rest)
     redis.call('ZADD', K.due(), due, root .. '|' .. id .. '|' .. generation)
     return
   end

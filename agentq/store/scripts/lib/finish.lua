@@ -6,7 +6,8 @@ local function finish(root, id, status, entry, error, now)
   local rec = K.step(root, id)
   local f = redis.call('HMGET', rec, 'pr', 'ak', 'jr', 'jn', 'ji', 'tr')
   redis.call('HSET', rec, 's', 'd', 'o', status, 'f', ms_text(now))
-  redis.call('HDEL', rec, 'm', 'sw', 'tr', 'e')
+  redis.call('HDEL', rec, 'sw', 'tr', 'e')
+  forget_kept(root, id)
   if error then redis.call('HSET', rec, 'e', error) end
   note_step(root, rec, id, 'finished', now, { o = status, error = error })
   if f[1] and f[2] and entry then tell(root, f[1], entry, now) end

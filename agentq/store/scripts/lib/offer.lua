@@ -4,11 +4,11 @@
 -- only a parked record moves.
 local function wake(root, run, now)
   local rec = K.step(root, run)
-  local f = redis.call('HMGET', rec, 's', 'g', 'q', 'l', 'm')
+  local f = redis.call('HMGET', rec, 's', 'g', 'q', 'l')
   if f[1] == 'p' then
     redis.call('ZREM', K.due(), root .. '|' .. run .. '|' .. f[2])
-    redis.call('HDEL', rec, 'm', 'sw')
-    place(root, run, rec, f[3], f[4], f[2], f[5], nil, now)
+    redis.call('HDEL', rec, 'sw')
+    place(root, run, rec, f[3], f[4], f[2], take_kept(root, run), nil, now)
     note_step(root, rec, run, 'woken', now)
   elseif f[1] == 'h' then
     local bell = K.wake(root, run)

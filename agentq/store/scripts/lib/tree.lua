@@ -16,7 +16,9 @@ local function shared_keys(root)
   return { K.tree(root), K.members(root), K.cancelled(root), K.events(root) }
 end
 
+-- The root's own record is a member without being listed: most trees are one run, which so needs no list.
 local function enlist(root, kind, id)
+  if id == root and (kind == 's' or kind == 'a') then return end
   redis.call('RPUSH', K.members(root), kind .. '|' .. id)
 end
 
@@ -25,16 +27,21 @@ local function standing_start(digest)
   return string.match(redis.call('GET', K.start(digest)) or '', '^([^|]*)|(.*)$')
 end
 
+local function act_on(root, kind, id, act)
+  for _, key in ipairs(MEMBER_KEYS[kind](root, id)) do act(key) end
+  if kind ~= 'a' then return end
+  local digest = redis.call('HGET', K.step(root, id), 'sd')
+  if digest and standing_start(digest) == id then act(K.start(digest)) end
+end
+
 -- Does act(key) for every key of the members from first on, at most chunk members; returns how many members it saw.
 local function each_member(root, first, chunk, act)
+  -- As an agent's, whatever it is: keys that are not there are not missed.
+  if first == 0 then act_on(root, 'a', root, act) end
   local names = redis.call('LRANGE', K.members(root), first, first + chunk - 1)
   for _, name in ipairs(names) do
     local kind, id = string.match(name, '^(%a)|(.*)$')
-    for _, key in ipairs(MEMBER_KEYS[kind](root, id)) do act(key) end
-    if kind == 'a' then
-      local digest = redis.call('HGET', K.step(root, id), 'sd')
-      if digest and standing_start(digest) == id then act(K.start(digest)) end
-    end
+    act_on(root, kind, id, act)
   end
   return #names
 end
@@ -60,7 +67,8 @@ local function leave_tree(root)
 end
 
 local function enter_tree(root)
-  if redis.call('HINCRBY', K.tree(root), 'live', 1) > 1 or redis.call('EXISTS', K.members(root)) == 0 then return end
+  local known = redis.call('HEXISTS', K.tree(root), 'live') == 1
+  if redis.call('HINCRBY', K.tree(root), 'live', 1) > 1 or not known then return end
   -- A tree that had ended lives again (a plain task stood between two steps): what it has done so far loses its end.
   redis.call('ZREM', K.retiring(), root)
   local first = 0
