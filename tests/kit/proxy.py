@@ -156,10 +156,10 @@ class Proxy:
         server.close()
         for link in list(self._links):
             link.cut()
+        # Each ends by its hang-up; one whose trap still waits is left behind.
         tasks = asyncio.all_tasks(self._loop)
-        for task in tasks:
-            task.cancel()
-        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        if tasks:
+            self._loop.run_until_complete(asyncio.wait(tasks, timeout=5))
         self._loop.close()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -8,7 +8,7 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
-from agentq import AgentQ, Retry, Run
+from agentq import AgentQ, Retry, Run, this_step
 
 app = AgentQ("flows")
 
@@ -41,6 +41,12 @@ async def double_async(number: int) -> int:
 @app.step
 def total(numbers: list[int]) -> int:
     return sum(numbers)
+
+
+@app.step
+def says(number: int) -> int:
+    this_step.emit("said", number=number)
+    return number
 
 
 @app.step
