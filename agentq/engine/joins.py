@@ -46,16 +46,17 @@ def body_offer(app: Any, body: Signature, group_id: str) -> Offer:
             body.clone().apply_async(reference)
         else:
             root = body.options.get("root_id") or group_id
-            app.tasks[DISPATCH_TASK].apply_async(
-                [json.loads(json.dumps(body)), *reference], task_id=f"{group_id}.body", root_id=root
-            )
+            app.tasks[DISPATCH_TASK].apply_async([json.loads(json.dumps(body)), *reference], root_id=root)
     if len(caught.offers) != 1:
         raise UsageError(f"The body {body!r} of chord {group_id} makes {len(caught.offers)} messages, not one.")
     return caught.offers[0]
 
 
 def ends_of(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the signatures in a body whose ids others may wait for: tasks of chains and groups, bodies of chords."""
+    """Yield the signatures in a body whose ids others may wait for: tasks of chains and groups, bodies of chords.
+
+    What stands behind a chord in a chain is among the options of its body.
+    """
     inner = body.get("kwargs") or {}
     if body.get("subtask_type") in ("chain", "group"):
         for part in inner["tasks"]:
@@ -64,6 +65,8 @@ def ends_of(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from ends_of(inner["body"])
     else:
         yield body
+    for part in (body.get("options") or {}).get("chain") or []:
+        yield from ends_of(part)
 
 
 def is_step(app: Any, name: str) -> bool:

@@ -169,6 +169,7 @@ def _addresses(signatures: Any) -> Iterator[dict[str, Any]]:
             yield from _addresses([inner["body"]])
         if signature.get("subtask_type") in ("chain", "group"):
             yield from _addresses(inner.get("tasks") or [])
+        yield from _addresses((signature.get("options") or {}).get("chain") or [])
 
 
 def _entry(request: Any, outcome: str, value: Any, inline_bytes: int | None = None) -> str | None:

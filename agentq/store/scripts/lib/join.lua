@@ -25,10 +25,19 @@ local function release_join(root, id, now)
   end
 end
 
+-- A join that has sent its body and comes again with another one: a frozen chord that is applied a second time.
+local function is_another(key, j)
+  local f = redis.call('HMGET', key, 'sent', 'bo')
+  return f[1] == '1' and f[2] and j.body and cjson.decode(f[2]).id ~= j.body.id
+end
+
 -- Opens a join if it is absent; one without members releases at once. A body that waits keeps the tree alive.
 local function open_join(j, message, now)
   local key = K.join(j.root, j.id)
-  if redis.call('EXISTS', key) == 1 then return end
+  if redis.call('EXISTS', key) == 1 then
+    if not is_another(key, j) then return end
+    redis.call('DEL', key, K.bits(j.root, j.id))
+  end
   redis.call('HSET', key, 'size', j.size, 'n', 0, 'ok', 0, 'sent', 0)
   if j.need then redis.call('HSET', key, 'need', j.need) end
   if j.ids then redis.call('HSET', key, 'ids', j.ids) end
