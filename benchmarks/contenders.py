@@ -1,0 +1,223 @@
+"""Who is measured: stock Celery, stock Celery tuned, agentq, and the bare floor, each in a database of one server."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import redis
+from celery import chain, chord, group
+
+from benchmarks.apps import ADDRESS, TUNED, durable, stock
+from benchmarks.floor import DONE, QUEUE
+from benchmarks.processes import await_line, celery_worker, ended_afterwards, wait_for
+
+Kind = Literal["stock", "tuned", "durable", "floor"]
+
+PROCESSES = 2
+"""Worker processes of a contender, unless a measure says otherwise."""
+
+
+@dataclass
+class Contender:
+    """One that is measured.
+
+    Attributes:
+        name: as the tables show it.
+        kind: which app it runs.
+        place: the server's address in redis-py's spelling, without a database.
+        database: its own database of the server.
+        folder: for the logs of its workers.
+        pool: Celery's pool.
+        concurrency: processes or threads of the pool.
+    """
+
+    name: str
+    kind: Kind
+    place: str
+    database: int
+    folder: Path
+    pool: str = "prefork"
+    concurrency: int = PROCESSES
+    _app: Any = field(default=None, repr=False)
+    _client: Any = field(default=None, repr=False)
+
+    @property
+    def url(self) -> str:
+        """The database, as redis-py spells it."""
+        return f"{self.place}?db={self.database}"
+
+    @property
+    def celery_url(self) -> str:
+        """The database, as Celery spells it."""
+        return self.url.replace("unix://", "redis+socket://").replace("?db=", "?virtual_host=")
+
+    @property
+    def is_celery(self) -> bool:
+        """All but the floor run Celery workers."""
+        return self.kind != "floor"
+
+    @property
+    def client(self) -> Any:
+        """A plain client of the contender's database."""
+        if self._client is None:
+            self._client = redis.Redis.from_url(self.url, socket_timeout=None)
+        return self._client
+
+    @property
+    def app(self) -> Any:
+        """The contender's app in this process, from which it is driven."""
+        if self._app is None:
+            if self.kind == "durable":
+                self._app = durable.make(self.celery_url)
+            else:
+                self._app = stock.make(self.celery_url, tuned=self.kind == "tuned")
+            self._app.finalize()
+        return self._app
+
+    def task(self, name: str) -> Any:
+        """The task or step of this name."""
+        return self.app.tasks[name]
+
+    def flush(self) -> None:
+        """Empty the database."""
+        self.client.flushdb()
+
+    def flush_results(self) -> None:
+        """Delete what ended runs have left, so that rounds do not add up; workers keep their records."""
+        left = [key for key in self.client.scan_iter(count=10_000) if _belongs_to_a_run(key)]
+        for at in range(0, len(left), 1_000):
+            self.client.unlink(*left[at : at + 1_000])
+
+    @contextlib.contextmanager
+    def worker(self, *, consuming: bool = True) -> Iterator[int]:
+        """A worker until the block ends; yields its process id. Not ``consuming``, it waits for ``consume``."""
+        log = self.folder / f"{self.name.replace(' ', '-')}-{time.monotonic_ns()}.log"
+        if not self.is_celery:
+            yield from self._floor_workers(log)
+            return
+        app = f"benchmarks.apps.{'durable' if self.kind == 'durable' else 'stock'}:app"
+        environment = {ADDRESS: self.celery_url, "C_FORCE_ROOT": "1"}
+        if self.kind == "tuned":
+            environment[TUNED] = "1"
+        argv = celery_worker(app, pool=self.pool, concurrency=self.concurrency, queues=None if consuming else "idle")
+        with ended_afterwards(argv, log=log, environment=environment) as process:
+            await_line(log, " ready.", process)
+            yield process.pid
+
+    def _floor_workers(self, log: Path) -> Iterator[int]:
+        with contextlib.ExitStack() as stack:
+            for _ in range(self.concurrency):
+                process = stack.enter_context(
+                    ended_afterwards([sys.executable, "-m", "benchmarks.floor", self.url], log=log, environment={})
+                )
+            yield process.pid
+
+    def consume(self) -> None:
+        """A worker that was started without consuming begins now."""
+        self.app.control.add_consumer(self.app.conf.task_default_queue, reply=True, timeout=10)
+
+    # What is done with it. Each returns when the work is done, and checks that it was.
+
+    def submit(self, name: str, arguments: Sequence[Any]) -> list[str]:
+        """One task per argument is queued, one call each; returns the ids."""
+        task = self.task(name)
+        return [task.delay(*argument).id for argument in arguments]
+
+    def await_results(self, ids: Sequence[str]) -> None:
+        """Return when each id has a result. Looks at the server alone, ten times a second, so as not to disturb."""
+        keys = [f"celery-task-meta-{name}" for name in ids]
+
+        def all_there() -> bool:
+            # From the last one: while it is missing one command is enough.
+            if not self.client.exists(keys[-1]):
+                return False
+            found = sum(self.client.exists(*keys[at : at + 1000]) for at in range(0, len(keys), 1000))
+            return bool(found == len(keys))
+
+        wait_for(all_there, f"{len(ids)} results of {self.name}", pause=0.02)
+
+    def round_trip(self) -> None:
+        """One no-op, from submission to its result."""
+        if self.kind == "floor":
+            self.client.lpush(QUEUE, "one|0")
+            self.client.brpop(DONE)
+        else:
+            self.task("nothing").delay().get(timeout=60)
+
+    def runs_of_twenty(self, how: Literal["dispatched", "local"], number: int) -> None:
+        """``number`` runs of 20 steps in sequence, all at once: chains, or agents with dispatched or local steps."""
+        if self.kind == "floor":
+            self._floor_runs(how, number)
+            return
+        if self.kind == "durable":
+            handles = [self.app.agents[how].start() for _ in range(number)]
+            results = [handle.get(timeout=300) for handle in handles]
+        else:
+            increment = self.task("increment")
+            links = [increment.s(0)] + [increment.s() for _ in range(durable.STEPS_OF_A_RUN - 1)]
+            chains = [chain(*links).apply_async() for _ in range(number)]
+            results = [last.get(timeout=300) for last in chains]
+        _expect(results, [durable.STEPS_OF_A_RUN] * number)
+
+    def _floor_runs(self, how: str, number: int) -> None:
+        client = self.client
+        if how == "local":
+            # The least that a journal can do: each step's result is written before the next begins.
+            for run in range(number):
+                for step in range(durable.STEPS_OF_A_RUN):
+                    client.rpush(f"floor:log:{run}", step)
+                client.delete(f"floor:log:{run}")
+            return
+        for run in range(number):
+            client.lpush(QUEUE, f"run{run}|{durable.STEPS_OF_A_RUN - 1}")
+        for _ in range(number):
+            client.brpop(DONE)
+
+    def fan_out(self, size: int) -> None:
+        """``size`` tasks at once, and their sum in one place, which is checked."""
+        if self.kind == "floor":
+            pipe = self.client.pipeline(transaction=False)
+            for number in range(size):
+                pipe.lpush(QUEUE, f"{number}|0")
+            pipe.execute()
+            for _ in range(size):
+                self.client.brpop(DONE)
+            return
+        if self.kind == "durable":
+            result = self.app.agents["fan"].start(size).get(timeout=600)
+        else:
+            header = group(self.task("identity").s(number) for number in range(size))
+            result = chord(header)(self.task("total").s()).get(timeout=600)
+        _expect(result, sum(range(size)))
+
+    def submit_batch(self, size: int) -> list[str]:
+        """``size`` no-ops in one batch, as each does it best: a group."""
+        if self.kind == "floor":
+            pipe = self.client.pipeline(transaction=False)
+            for number in range(size):
+                pipe.lpush(QUEUE, f"{number}|0")
+            pipe.execute()
+            return []
+        nothing = self.task("nothing")
+        return [result.id for result in group(nothing.s() for _ in range(size)).apply_async()]
+
+
+def _belongs_to_a_run(key: bytes) -> bool:
+    return b"{" in key or key.startswith((b"celery-task-meta-", b"floor:result:"))
+
+
+def drain_floor(contender: Contender, size: int) -> None:
+    """Wait until ``size`` messages of the floor have ended."""
+    for _ in range(size):
+        contender.client.brpop(DONE)
+
+
+def _expect(found: Any, wanted: Any) -> None:
+    if found != wanted:
+        raise AssertionError(f"A contender computed {found!r} instead of {wanted!r}: its figure would mean nothing.")
