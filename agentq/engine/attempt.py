@@ -16,7 +16,7 @@ from celery.utils.log import get_logger
 from agentq.core.codec import dumps, to_jsonable
 from agentq.core.errors import InvalidResult, RunCancelled, StaleHolder, StepTimeout
 from agentq.core.models import Usage
-from agentq.engine import capture, exits, joins, outcome, realloop
+from agentq.engine import capture, exits, joins, outcome, realloop, spread
 from agentq.engine.binding import Binding, TurnEnd
 from agentq.engine.capture import Capture
 from agentq.engine.messages import HEADER, HOLDER_HEADER
@@ -253,6 +253,7 @@ class Attempt:
             elif self.request.chord:
                 self.task.backend.on_chord_part_return(self.request, states.SUCCESS, value)
         caught.merge(self.onward)
+        caught.offers = spread.parcels(self, caught.offers)
         self.succeed(value, caught, end=end)
         return value
 
@@ -331,7 +332,7 @@ class Attempt:
         """Commit what ``retry`` or ``replace`` would have sent: this step's next generation first, if it is there."""
         caught: Capture = getattr(self.request, CAUGHT, None) or Capture()
         own = [offer for offer in caught.offers if offer.id == self.holder.id]
-        others = [offer for offer in caught.offers if offer.id != self.holder.id]
+        others = spread.parcels(self, [offer for offer in caught.offers if offer.id != self.holder.id])
         usage = self.take_usage()
         outcome.keep_trying(
             lambda: self.store.commit(

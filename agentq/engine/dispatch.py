@@ -1,23 +1,19 @@
 """What an agent asks for, as messages: one call, a fan-out with its join, a canvas signature.
 
-Each is made by Celery's own ``apply_async`` under a capture; the caller sends what was caught in one script. The
-members of a fan-out are copies of the first one's message with another id and other arguments, since Celery's
-publishing path costs more than the step's own record.
+Each is made by Celery's own ``apply_async`` under a capture; the caller sends what was caught in one script, which
+holds no more than a chunk of a large fan-out: see ``spread``.
 """
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from celery.canvas import Signature, _chain, _chord, chain, chord, group
 
 from agentq.core.errors import UsageError
 from agentq.core.ids import step_id
-from agentq.engine import capture
+from agentq.engine import capture, spread
 from agentq.engine.capture import Capture
 from agentq.engine.messages import HEADER
 from agentq.store.refs import Join, Offer
@@ -47,7 +43,7 @@ def call_offers(attempt: Attempt, step: Step[..., Any], call: Call, *, ask_id: s
 def map_offers(attempt: Attempt, step: Step[..., Any], calls: Sequence[Call], *, ask_id: str) -> Capture:
     """Return the messages of a fan-out and its join, which tells the agent's log once.
 
-    Member i has the id ``step_id(ask_id, str(i))``.
+    Member i has the id ``step_id(ask_id, str(i))``. More than a chunk of them go out from internal steps.
     """
     root, run = attempt.holder.root, attempt.holder.id
     caught = Capture(joins=[Join(root=root, id=ask_id, size=len(calls), parent=run)])
@@ -55,18 +51,18 @@ def map_offers(attempt: Attempt, step: Step[..., Any], calls: Sequence[Call], *,
         return caught
     ours = {"pr": run, "jr": root, "jn": ask_id, "ji": 0}
     first = _applied(attempt, step, calls[0], task_id=step_id(ask_id, "0"), ours=ours)
-    caught.offers.extend(first.offers)
-    template = json.loads(first.offers[0].message)
-    properties = template["properties"]
-    if properties.get("body_encoding") != "base64" or template.get("content-type") != "application/json":
+    (head,) = first.offers
+    if not spread.is_plain_json(head):
         # Another serializer or compression: Celery knows how, we do not.
+        caught.offers.append(head)
         for index, call in enumerate(calls[1:], start=1):
             member = _applied(attempt, step, call, task_id=step_id(ask_id, str(index)), ours={**ours, "ji": index})
             caught.merge(member)
-        return caught
-    embedded = json.loads(base64.b64decode(template["body"]))[2]
-    for index, call in enumerate(calls[1:], start=1):
-        caught.offers.append(_member(first.offers[0], template, embedded, call, step_id(ask_id, str(index)), index))
+        caught.offers = spread.parcels(attempt, caught.offers)
+    elif len(calls) > spread.CHUNK:
+        caught.offers.extend(spread.spreads(attempt, head, calls, ask_id=ask_id))
+    else:
+        caught.offers.extend([head, *spread.members(head, calls[1:], ask_id=ask_id, start=1)])
     return caught
 
 
@@ -76,6 +72,7 @@ def canvas_offers(attempt: Attempt, signature: Signature, *, ask_id: str) -> Cap
     ended = ending(signature.clone(), ours, attempt.task.app)
     with capture.capturing() as caught:
         ended.apply_async(root_id=attempt.holder.root, parent_id=attempt.holder.id)
+    caught.offers = spread.parcels(attempt, caught.offers)
     return caught
 
 
@@ -98,26 +95,6 @@ def _applied(attempt: Attempt, step: Step[..., Any], call: Call, *, task_id: str
             headers={HEADER: ours},
         )
     return caught
-
-
-def _member(first: Offer, template: dict[str, Any], embedded: Any, call: Call, task_id: str, index: int) -> Offer:
-    args, kwargs = call
-    body = base64.b64encode(json.dumps([args, kwargs, embedded], separators=(",", ":")).encode()).decode()
-    headers = template["headers"]
-    message = {
-        **template,
-        "body": body,
-        "headers": {
-            **headers,
-            "id": task_id,
-            "argsrepr": repr(tuple(args))[:1024],
-            "kwargsrepr": repr(kwargs)[:1024],
-            HEADER: {**headers[HEADER], "ji": index},
-        },
-        "properties": {**template["properties"], "correlation_id": task_id, "delivery_tag": task_id},
-    }
-    text = json.dumps(message, separators=(",", ":"))
-    return replace(first, id=task_id, index=index, message=text)
 
 
 def ending(signature: Any, ours: dict[str, Any], app: Any) -> Any:

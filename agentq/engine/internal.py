@@ -1,4 +1,4 @@
-"""The internal steps that canvas needs in every app: sending a body, ending a group, fanning out over a list."""
+"""The internal steps of every app: sending a body or a chunk of messages, ending a group, fanning out over a list."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from celery import Celery
 from celery.canvas import Signature, group, maybe_signature
 
 from agentq.core.errors import InvalidArguments
-from agentq.engine import capture
+from agentq.engine import capture, spread
 from agentq.engine.attempt import Attempt
 from agentq.engine.dispatch import COLLECT_TASK
 from agentq.engine.joins import DISPATCH_TASK
@@ -23,11 +23,16 @@ def register_internal_steps(app: Celery) -> None:
     """Register the internal steps in ``app``."""
 
     def dispatch(body: Any, results: Any) -> None:
-        attempt = current_attempt.get()
         with capture.capturing() as caught:
             maybe_signature(body, app=app).apply_async((results,))
-        if isinstance(attempt, Attempt):
-            attempt.onward.merge(caught)
+        _send_on(caught)
+
+    def send_members(ask_id: str, first: Any, start: int, calls: Any) -> None:
+        made = spread.members(spread.offer_from(first), calls, ask_id=ask_id, start=start)
+        _send_on(capture.Capture(offers=list(made)))
+
+    def forward(offers: Any) -> None:
+        _send_on(capture.Capture(offers=spread.forwarded(offers)))
 
     def collect(results: Any) -> Any:
         return results
@@ -47,8 +52,17 @@ def register_internal_steps(app: Celery) -> None:
     # Not shared: Celery would put a shared task of one app into every other app too, and warn of the double name.
     common: dict[str, Any] = {"base": Step, "shared": False, "typing": False}
     app.task(dispatch, name=DISPATCH_TASK, ignore_result=True, **common)
+    app.task(send_members, name=spread.SPREAD_TASK, ignore_result=True, **common)
+    app.task(forward, name=spread.FORWARD_TASK, ignore_result=True, **common)
     app.task(collect, name=COLLECT_TASK, **common)
     app.task(fan_out_here, name=FAN_OUT_TASK, bind=True, **common)
+
+
+def _send_on(caught: capture.Capture) -> None:
+    """Have the commit of the internal step that runs now send what was caught."""
+    attempt = current_attempt.get()
+    if isinstance(attempt, Attempt):
+        attempt.onward.merge(caught)
 
 
 def fan_out(step: Signature) -> Signature:

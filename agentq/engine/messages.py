@@ -10,11 +10,14 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from agentq.core import lanes
-from agentq.store.refs import Offer
+from agentq.store.refs import Offer, StepKind
 
 HEADER: Final = "agentq"
 HOLDER_HEADER: Final = "agentq_holder"
 """Put on at delivery by the transport: which attempt this is."""
+
+
+_KINDS: Final[dict[str | None, StepKind]] = {"a": "agent", "i": "internal"}
 
 
 def lane_of(priority: int | None) -> int:
@@ -68,7 +71,7 @@ def offer_of(queue: str, message: dict[str, Any]) -> Offer:
         lane=lane,
         name=headers["task"],
         message=text,
-        kind="agent" if ours.get("k") == "a" else "step",
+        kind=_KINDS.get(ours.get("k"), "step"),
         due_ms=due_ms,
         parent=ours.get("pr"),
         ask=ours.get("ak"),

@@ -53,7 +53,7 @@ class Holder:
         return cls(root=wire["root"], id=wire["id"], worker=wire["worker"], take=int(wire["take"]))
 
 
-StepKind = Literal["step", "agent", "plain"]
+StepKind = Literal["step", "agent", "internal", "plain"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,8 @@ class Offer:
 
     Attributes:
         message: kombu's virtual message as JSON text, without the leading ``agentq`` key.
-        kind: a ``plain`` message is a Celery task's that keeps Celery's semantics: queued, without a record.
+        kind: a ``plain`` message is a Celery task's that keeps Celery's semantics: queued, without a record. An
+            ``internal`` step is agentq's own: no part of the run's history, budget or cancelling.
         lane: priority number of the lane, 0 highest.
         due_ms: server time from which the step may be taken; None for now.
         parent: run id of the agent that asked for it; its log hears of the outcome under ``ask``.
@@ -102,7 +103,7 @@ class Offer:
             "q": self.queue,
             "l": self.lane,
             "nm": self.name,
-            "k": {"step": "s", "agent": "a", "plain": "p"}[self.kind],
+            "k": {"step": "s", "agent": "a", "internal": "i", "plain": "p"}[self.kind],
             "g": self.generation,
             "due": self.due_ms,
             "pr": self.parent,

@@ -95,7 +95,7 @@ BROKEN = {
         "or redis.call('EXISTS', K.step(o.root, o.id)) == 1 then return nil end",
         "then return nil end",
     ),
-    "count for nobody": ("redis.call('HINCRBY', tree, 'n_steps', o.id == o.root and 0 or 1)", ""),
+    "count for nobody": ("redis.call('HINCRBY', tree, 'n_steps', (o.id == o.root or o.k == 'i') and 0 or 1)", ""),
     "leave a refused member out of its join": ("arrive(o.jr, o.jn, o.ji, false, now)\nend", "end"),
 }
 

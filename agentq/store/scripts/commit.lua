@@ -1,5 +1,5 @@
 -- commit: an attempt's outcome, with all that follows from it, at once.
--- include: common tree offer join finish
+-- include: common tree offer join refuse finish
 -- ARGV: JSON header {root, id, worker, take, token, mode, status, error?, usage?, entry?, tells?, closes?, cancels?}
 --         mode: 'done', 'again' (the first offer is this step's next generation), 'replaced' (another will carry its id)
 --         entry: what the log of the step's own parent is told; tells: [run, entry]… for other runs of the tree
@@ -12,7 +12,7 @@
 local h = cjson.decode(ARGV[1])
 local now = now_ms()
 local rec = K.step(h.root, h.id)
-local f = redis.call('HMGET', rec, 's', 'w', 't', 'tok', 'g')
+local f = redis.call('HMGET', rec, 's', 'w', 't', 'tok', 'g', 'k')
 if f[4] == h.token then return { 1 } end
 if f[1] ~= 'h' or f[2] ~= h.worker or f[3] ~= tostring(h.take) then
   return { 0, f[1] or '', f[2] or '', f[3] or '' }
@@ -53,6 +53,9 @@ for i = 1, offers do
     if h.error then redis.call('HSET', rec, 'e', h.error) end
     place(h.root, h.id, rec, o.q, o.l, generation, rest, o.due, now)
     note_step(h.root, rec, h.id, 'retrying', now, { error = h.error, due = o.due and ms_text(o.due) or nil })
+  elseif f[6] == 'i' and o.jn then
+    -- A member of a large fan-out: what its agent's send would refuse in a small one is refused here.
+    offer_or_refuse(o, rest, nil, now)
   else
     offer_one(o, rest, now)
   end

@@ -1,5 +1,5 @@
 -- send: what an agent's turn asks for and has done in place, in one batch.
--- include: common tree offer join finish
+-- include: common tree offer join refuse finish
 -- ARGV: JSON header {root, id, worker, take, token, seen, tick?, closes?, cancels?, usage?}
 --       number of asks; per ask: its entry as JSON
 --       number of joins; per join: JSON header, body message or ''
@@ -33,36 +33,6 @@ redis.call('HSET', rec, 'tok', h.token, 'd', 0)
 local at = 1
 local function following() at = at + 1 return ARGV[at] end
 
--- Why an offer is not sent, as an error's wire form; nil when it is. What stands is not refused afterwards. Parts of a
--- canvas (no ask, no join of ours) are never refused: half a canvas would never end.
-local function refusal_of(o)
-  if not (o.ak or o.jn) or redis.call('EXISTS', K.step(o.root, o.id)) == 1 then return nil end
-  local limit, allowed, used = exceeded(o.root, now)
-  if limit then
-    return { code = 'budget_exceeded', fields = { limit_name = limit, limit = allowed, used = used } }, 'BudgetExceeded'
-  end
-  if not o.sd then return nil end
-  -- Another run's outcome is not told to this one: a child under a key that stands elsewhere is refused.
-  local run = claim_start(o)
-  if run == o.id then return nil end
-  return { code = 'key_reused', fields = { key = (o.cd or {}).key or '', run_id = run } }, 'KeyReused'
-end
-
-local function refuse(o, refusal, name)
-  if o.ak then
-    redis.call('RPUSH', log, stamped(cjson.encode({ k = 'result', id = o.ak, s = 'error', v = refusal }), now))
-    return
-  end
-  -- Put together as text: cjson writes an empty list as {}.
-  local result = { exc_type = name, exc_module = 'agentq.core.errors', exc_message = { refusal.code }, agentq = refusal }
-  local meta = '{"status":"FAILURE","result":' .. cjson.encode(result) .. ',"traceback":null,"children":[],"task_id":'
-    .. cjson.encode(o.id) .. '}'
-  redis.call('SET', K.result(o.id), meta)
-  redis.call('PUBLISH', K.result(o.id), meta)
-  enlist(o.root, 'r', o.id)
-  arrive(o.jr, o.jn, o.ji, false, now)
-end
-
 for _ = 1, tonumber(following()) do redis.call('RPUSH', log, following()) end
 for _ = 1, tonumber(following()) do
   local j = cjson.decode(following())
@@ -70,8 +40,7 @@ for _ = 1, tonumber(following()) do
 end
 for _ = 1, tonumber(following()) do
   local o, rest = cjson.decode(following()), following()
-  local refusal, name = refusal_of(o)
-  if refusal then refuse(o, refusal, name) else offer_one(o, rest, now) end
+  offer_or_refuse(o, rest, log, now)
 end
 for _ = 1, tonumber(following()) do
   local text = following()

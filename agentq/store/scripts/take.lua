@@ -21,11 +21,12 @@ local function give(take, queue, flag, message)
 end
 
 -- A step is not to start when its agent was cancelled, or the call or fan-out that it belongs to. An agent's turn must
--- see the cancel by itself, and an undo runs because of it.
+-- see the cancel by itself, and an undo runs because of it. The members that an internal step sends go one by one: their
+-- join waits for each.
 local function is_cancelled(root, id, f)
   local parent, kind, fan_out, undoes = f[1], f[2], f[3], f[4]
   local key = K.cancelled(root)
-  if kind == 'a' or undoes or redis.call('EXISTS', key) == 0 then return 0 end
+  if kind == 'a' or kind == 'i' or undoes or redis.call('EXISTS', key) == 0 then return 0 end
   if redis.call('SISMEMBER', key, id) == 1 then return 1 end
   -- Parts of a canvas have no parent of their own: they go with the whole tree.
   if redis.call('SISMEMBER', key, parent or root) == 1 then return 1 end

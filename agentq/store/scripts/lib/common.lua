@@ -69,7 +69,7 @@ end
 -- one without s of that run's own record: most trees are one run, and its id is a third of a line.
 local function note_step(root, rec, id, kind, now, more)
   local f = redis.call('HMGET', rec, 'pr', 'nm', 'k', 'wl', 'a')
-  if not f[1] and f[3] ~= 'a' then return end
+  if f[3] == 'i' or not f[1] and f[3] ~= 'a' then return end
   local event = { e = kind, n = f[2] }
   if id ~= root then event.s = id end
   if (f[1] or id) ~= root then event.r = f[1] or id end

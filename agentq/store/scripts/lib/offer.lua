@@ -104,7 +104,7 @@ local function offer_one(o, rest, now)
   redis.call('HSET', rec, unpack(fields))
   enter_tree(o.root)
   local tree = K.tree(o.root)
-  redis.call('HINCRBY', tree, 'n_steps', o.id == o.root and 0 or 1)
+  redis.call('HINCRBY', tree, 'n_steps', (o.id == o.root or o.k == 'i') and 0 or 1)
   if o.id == o.root then
     redis.call('HSET', tree, 'born', ms_text(now))
     if o.bu then

@@ -6,6 +6,7 @@ local MEMBER_KEYS = {
   a = function(root, id)
     return { K.step(root, id), K.result(id), K.log(root, id), K.signals(root, id), K.wake(root, id) }
   end,
+  i = function(root, id) return { K.step(root, id), K.result(id) } end,
   j = function(root, id) return { K.join(root, id), K.bits(root, id) } end,
   q = function(root, id) return { K.ask(root, id) } end,
   -- A step that was refused before it had a record: its result alone is read.

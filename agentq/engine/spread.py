@@ -1,0 +1,121 @@
+"""Large fan-outs: what is more than a chunk of messages goes out from internal steps, a chunk each.
+
+A script is one instant in which the server does nothing else, and a message is held by whoever sends it: 100,000
+members at once would stop every lease. An internal step's commit sends its chunk, so a chunk is sent once however
+often its step runs.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from agentq.core.ids import step_id
+from agentq.engine import capture
+from agentq.engine.messages import HEADER
+from agentq.store.refs import Offer
+
+if TYPE_CHECKING:
+    from agentq.engine.attempt import Attempt
+
+SPREAD_TASK: Final = "agentq.spread"
+"""The internal step that makes and sends members of a fan-out."""
+FORWARD_TASK: Final = "agentq.forward"
+"""The internal step that sends messages which were made before."""
+
+CHUNK: Final = 500
+"""Messages that one script may send: some 10 ms of the server's time."""
+
+Call = tuple[list[Any], dict[str, Any]]
+T = TypeVar("T")
+
+
+def chunks(values: Sequence[T]) -> Iterator[tuple[int, Sequence[T]]]:
+    """Yield the values in chunks, each with the place of its first."""
+    for at in range(0, len(values), CHUNK):
+        yield at, values[at : at + CHUNK]
+
+
+def parcels(attempt: Attempt, offers: Sequence[Offer]) -> list[Offer]:
+    """Return the offers themselves, or if they are more than a chunk the internal steps that send them."""
+    if len(offers) <= CHUNK:
+        return list(offers)
+    return [
+        _internal(attempt, FORWARD_TASK, [[asdict(offer) for offer in chunk]], key=f"{chunk[0].id}/forward")
+        for _, chunk in chunks(offers)
+    ]
+
+
+def spreads(attempt: Attempt, first: Offer, calls: Sequence[Call], *, ask_id: str) -> list[Offer]:
+    """Return the internal steps that send the members of a fan-out, of which ``first`` is the first one's message."""
+    template = asdict(first)
+    return [
+        _internal(attempt, SPREAD_TASK, [ask_id, template, at, list(chunk)], key=f"{ask_id}/spread/{at}")
+        for at, chunk in chunks(calls)
+    ]
+
+
+def forwarded(wires: Sequence[dict[str, Any]]) -> list[Offer]:
+    """Return the offers that an internal step was given to send."""
+    return [offer_from(wire) for wire in wires]
+
+
+def members(first: Offer, calls: Sequence[Call], *, ask_id: str, start: int) -> Iterator[Offer]:
+    """Yield the messages of members from place ``start`` on, as copies of the first one's.
+
+    Celery's publishing path costs more than the step's own record. Member i has the id ``step_id(ask_id, str(i))``.
+    """
+    template = json.loads(first.message)
+    embedded = json.loads(base64.b64decode(template["body"]))[2]
+    for index, call in enumerate(calls, start=start):
+        yield _member(first, template, embedded, call, step_id(ask_id, str(index)), index)
+
+
+def is_plain_json(offer: Offer) -> bool:
+    """Tell whether a message's body is JSON that can be put together here; another serializer is Celery's matter."""
+    message = json.loads(offer.message)
+    encoded = message["properties"].get("body_encoding"), message.get("content-type")
+    return encoded == ("base64", "application/json")
+
+
+def offer_from(wire: dict[str, Any]) -> Offer:
+    """Rebuild an offer from JSON."""
+    join = wire.get("join")
+    return Offer(**{**wire, "join": tuple(join) if join is not None else None})
+
+
+def _internal(attempt: Attempt, name: str, args: list[Any], *, key: str) -> Offer:
+    """Return the message of an internal step on the queue that the attempt itself came from: it is served."""
+    with capture.capturing() as caught:
+        attempt.task.app.tasks[name].apply_async(
+            args,
+            task_id=step_id(attempt.holder.id, key),
+            root_id=attempt.holder.root,
+            parent_id=attempt.holder.id,
+            queue=(attempt.request.delivery_info or {}).get("routing_key"),
+            headers={HEADER: {"k": "i"}},
+        )
+    return caught.offers[0]
+
+
+def _member(first: Offer, template: dict[str, Any], embedded: Any, call: Call, task_id: str, index: int) -> Offer:
+    args, kwargs = call
+    body = base64.b64encode(json.dumps([args, kwargs, embedded], separators=(",", ":")).encode()).decode()
+    headers = template["headers"]
+    message = {
+        **template,
+        "body": body,
+        "headers": {
+            **headers,
+            "id": task_id,
+            "argsrepr": repr(tuple(args))[:1024],
+            "kwargsrepr": repr(kwargs)[:1024],
+            HEADER: {**headers[HEADER], "ji": index},
+        },
+        "properties": {**template["properties"], "correlation_id": task_id, "delivery_tag": task_id},
+    }
+    text = json.dumps(message, separators=(",", ":"))
+    return replace(first, id=task_id, index=index, message=text)

@@ -1,0 +1,60 @@
+"""Joins at work: fan-outs of more than a chunk, in agents and in canvas."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from types import ModuleType
+
+import pytest
+from celery import chain, chord
+
+from agentq.canvas import fan_out
+from agentq.engine.spread import CHUNK
+from tests.kit.leaks import check_leaks
+from tests.kit.projects import load_module
+from tests.kit.server import PrivateServer
+from tests.kit.worker import WorkerProcess
+
+TIMEOUT = 60
+WIDE = CHUNK + 10
+
+
+@pytest.fixture(scope="module")
+def served(module_server: PrivateServer, start_module_worker: Callable[..., WorkerProcess]) -> ModuleType:
+    url = module_server.celery_url
+    start_module_worker("tests.engine.joins_app", url=url)
+    return load_module("tests.engine.joins_app", url=url)
+
+
+@pytest.fixture
+def app(served: ModuleType, module_server: PrivateServer) -> Iterator[ModuleType]:
+    served.app.set_current()
+    yield served
+    check_leaks(module_server.client, timeout=30)
+
+
+def test_a_wide_map_goes_out_in_chunks_and_counts_as_its_members(app: ModuleType) -> None:
+    handle = app.fan.start(WIDE)
+    assert handle.get(timeout=TIMEOUT) == WIDE * (WIDE - 1)
+    assert [step.status for step in handle.steps()] == ["succeeded"] * WIDE
+    assert app.app.store.tree(handle.id)["n_steps"] == WIDE
+    store = app.app.store
+    members = store.client.lrange(store.keys.members(handle.id), 0, -1)
+    assert sum(name.startswith(b"i|") for name in members) == 2
+    assert {event.name for event in handle.events(follow=False)} == {"fan", app.double.name}
+
+
+def test_a_wide_maps_members_beyond_the_budget_are_refused(app: ModuleType) -> None:
+    assert app.poor.start(WIDE).get(timeout=TIMEOUT) == WIDE - 505
+
+
+def test_a_wide_canvas_goes_out_in_chunks(app: ModuleType) -> None:
+    wide = chain(app.numbers_below.s(WIDE), fan_out(app.double.s()), app.total.s())
+    result = wide.apply_async()
+    assert result.get(timeout=TIMEOUT) == WIDE * (WIDE - 1)
+
+
+def test_a_body_of_many_messages_goes_out_in_chunks(app: ModuleType) -> None:
+    body = chord([app.double.si(number) for number in range(WIDE)], app.total.s())
+    result = chord([app.double.s(1), app.double.s(2)], body).apply_async()
+    assert result.get(timeout=TIMEOUT) == WIDE * (WIDE - 1)
