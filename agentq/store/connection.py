@@ -41,12 +41,14 @@ class StoreConnection:
         retention_ms: int = RETENTION_MS,
         socket_timeout: float = 30.0,
         event_limit: int = EVENT_LIMIT,
+        split: bool = False,
     ) -> None:
         self.url = url
+        self.split = split
         self._socket_timeout = socket_timeout
         self.keys = Keys(prefix)
         self.retention_ms = retention_ms
-        self.scripts = ScriptSet(self.keys, retention_ms=retention_ms, event_limit=event_limit)
+        self.scripts = ScriptSet(self.keys, retention_ms=retention_ms, event_limit=event_limit, split=split)
         self._client: redis.Redis | None = None
         self._patient: redis.Redis | None = None
         self._pid = os.getpid()

@@ -43,6 +43,9 @@ _PLAIN_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "reaping": (),
     "ticks": (),
     "due": (),
+    "unsent": (),
+    "outbox": (),
+    "queued": (),
     "retiring": (),
     "runs": (),
     "asks": (),
@@ -56,7 +59,10 @@ _PREFIX = re.compile(r"[A-Za-z0-9_.\-]{1,40}\Z")
 """What may stand in the scripts' text between quotes, and in front of a colon."""
 
 PERMANENT: Final = frozenset(
-    {"workers", "reaping", "ticks", "due", "retiring", "runs", "asks", "agents", "held", "bell"}
+    {
+        *("workers", "reaping", "ticks", "due", "unsent", "outbox", "queued"),
+        *("retiring", "runs", "asks", "agents", "held", "bell"),
+    }
 )
 """Kinds that may stand without an end: registries, and what holds work in custody."""
 

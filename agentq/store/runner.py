@@ -25,8 +25,9 @@ EVENT_LIMIT: Final = 100_000
 class ScriptSet:
     """All scripts under one key prefix and retention, ready to be called on any client of the server."""
 
-    def __init__(self, keys: Keys, *, retention_ms: int, event_limit: int = EVENT_LIMIT) -> None:
-        head = f"local RETENTION_MS = {retention_ms}\nlocal EVENT_LIMIT = {event_limit}\n" + keys.lua()
+    def __init__(self, keys: Keys, *, retention_ms: int, event_limit: int = EVENT_LIMIT, split: bool = False) -> None:
+        constants = {"RETENTION_MS": retention_ms, "EVENT_LIMIT": event_limit, "SPLIT": "true" if split else "false"}
+        head = "".join(f"local {name} = {value}\n" for name, value in constants.items()) + keys.lua()
         self.texts: dict[str, str] = {}
         self.hashes: dict[str, str] = {}
         for source in _SCRIPTS.iterdir():

@@ -141,9 +141,13 @@ class WorkerCalls(StoreConnection):
         return {name.decode(): json.loads(value) for name, value in found.items()}
 
     def waiting(self, queue: str) -> dict[str, int]:
-        """Return how many messages wait in each lane of a queue, by the lane's name."""
+        """Return how many messages wait in each lane of a queue, by the lane's name; in split mode how many steps."""
 
         def read() -> dict[str, int]:
+            if self.split:
+                fields = [f"{number}|{queue}" for number in PRIORITIES.values()]
+                counts = self.client.hmget(self.keys.of("queued"), fields)
+                return {name: int(count or 0) for name, count in zip(PRIORITIES, counts, strict=True)}
             with self.client.pipeline(transaction=False) as pipe:
                 for number in PRIORITIES.values():
                     pipe.llen(self.keys.lane(queue, number))

@@ -79,12 +79,46 @@ local function note_step(root, rec, id, kind, now, more)
   note(root, cjson.encode(event), now)
 end
 
--- Into its lane, or into the timers when it is not due yet; then its message is kept meanwhile.
+-- Split mode (SPLIT is set by the runner): what waits for a worker stands in unsent with the time at which the broker is
+-- to hear of it, until its claim. The broker's message is a hint; the one whom the nameless bell wakes sends it.
+local function list_unsent(name, queue, lane, now)
+  if redis.call('ZADD', K.unsent(), ms_text(now), name) == 1 then
+    redis.call('HINCRBY', K.queued(), lane .. '|' .. queue, 1)
+  end
+  ring('')
+end
+
+local function unlist(name, queue, lane)
+  if redis.call('ZREM', K.unsent(), name) == 0 then return end
+  local field = lane .. '|' .. queue
+  if redis.call('HINCRBY', K.queued(), field, -1) <= 0 then redis.call('HDEL', K.queued(), field) end
+end
+
+-- Queues a plain message, one without a record. In split mode it waits in the outbox until the broker has confirmed it.
+local function place_plain(queue, lane, message, now, front)
+  if SPLIT then
+    local n = redis.call('HINCRBY', K.ticks(), 'outbox', 1)
+    redis.call('HSET', K.outbox(), n, entry_of(queue, lane, message))
+    list_unsent('|' .. n .. '|0', queue, lane, now)
+    return
+  end
+  redis.call(front and 'RPUSH' or 'LPUSH', K.lane(queue, lane), message)
+  ring(queue)
+end
+
+-- Into its lane, or into the timers when it is not due yet; then its message is kept meanwhile, as it is
+-- in split mode, where no lane holds it.
 local function place(root, id, rec, queue, lane, generation, rest, due, now, front)
   if due and due > now then
     redis.call('HSET', rec, 's', 'l')
     keep(root, id, rest)
     redis.call('ZADD', K.due(), due, root .. '|' .. id .. '|' .. generation)
+    return
+  end
+  if SPLIT then
+    redis.call('HSET', rec, 's', 'q')
+    redis.call('SET', K.message(root, id), rest)
+    list_unsent(root .. '|' .. id .. '|' .. generation, queue, lane, now)
     return
   end
   redis.call('HSET', rec, 's', 'q')

@@ -79,8 +79,7 @@ end
 -- A plain message, a Celery task's, goes to its lane without a record.
 local function offer_one(o, rest, now)
   if o.k == 'p' then
-    redis.call('LPUSH', K.lane(o.q, o.l), rest)
-    ring(o.q)
+    place_plain(o.q, o.l, rest, now)
     return 1
   end
   local rec = K.step(o.root, o.id)

@@ -22,8 +22,7 @@ local function give_back(worker, take, counted, now)
   local queue, lane, message = parts_of(entry)
   local root, id = name_of(message)
   if not root then
-    redis.call('RPUSH', K.lane(queue, lane), redelivered(message))
-    ring(queue)
+    place_plain(queue, lane, redelivered(message), now, true)
     return 1
   end
   local rec = K.step(root, id)

@@ -1,0 +1,67 @@
+"""Split mode: what a broker beside the store is to hear of, and claims of what it delivered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from agentq.store.connection import StoreConnection
+from agentq.store.refs import TakeReply
+from agentq.store.wire import parse_take
+
+PUBLISHERS_BELL = ""
+"""The bell of those who publish: no queue is nameless."""
+
+LONGEST_PAUSE_MS = 3_600_000
+"""Between two hints of one step: however long a step has waited, a lost hint costs it no more than an hour."""
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """Something that the broker is to hear of.
+
+    Attributes:
+        name: ``root|step|generation``; of a plain message its place in the outbox.
+        queue, lane: where it waits.
+        pause_ms: after which it is published again if nobody has claimed it.
+        message: of a plain message, kombu's virtual message as JSON; None for a step, of which a hint is enough.
+    """
+
+    name: str
+    queue: str
+    lane: int
+    pause_ms: int
+    message: str | None
+
+
+class UnsentCalls(StoreConnection):
+    """The scripts of split mode."""
+
+    def publish(self, *, chunk: int, pause_ms: int) -> list[Post]:
+        """Return what is to be published now, and have it come again: after ``pause_ms``, doubling each time."""
+        replies = self.run_script("publish", chunk, pause_ms, LONGEST_PAUSE_MS)
+        return [
+            Post(
+                name=name.decode(),
+                queue=queue.decode(),
+                lane=int(lane),
+                pause_ms=int(pause),
+                message=message.decode() or None,
+            )
+            for name, queue, lane, pause, message in replies
+        ]
+
+    def await_posts(self, timeout_s: float) -> None:
+        """Return when there may be something to publish, at the latest after the time-out."""
+        bell = self.keys.bell(PUBLISHERS_BELL)
+        self.guarded(lambda: self.patient.brpop([bell], timeout=timeout_s))
+
+    def confirm(self, posts: Sequence[Post]) -> None:
+        """End the custody of plain messages that the broker has confirmed; of steps nothing, which their claim ends."""
+        plain = [post for post in posts if post.message is not None]
+        if plain:
+            self.run_script("confirm", *(part for post in plain for part in (post.name, post.queue, post.lane)))
+
+    def claim(self, worker: str, token: str, names: Sequence[str], *, label: str, floor: int = 0) -> TakeReply:
+        """Take the steps that the broker named, as many of them as still wait; as ``take`` otherwise."""
+        return parse_take(self.run_script("take", worker, token, len(names), label, 0, floor, *names))
