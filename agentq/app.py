@@ -14,12 +14,21 @@ from celery import Celery
 from agentq.core.errors import StoreUnavailable
 from agentq.core.pools import PoolSpec, load_pools
 from agentq.directory import Agents, Asks, Runs
-from agentq.engine.assembly import agents_of, bind_app, broker_address, load_tasks, named_queues
+from agentq.engine.assembly import (
+    agents_of,
+    backend_address,
+    bind_app,
+    broker_address,
+    load_tasks,
+    named_queues,
+)
 from agentq.engine.binding import Binding, Limits, find_binding
 from agentq.engine.bootsteps import Terms
 from agentq.engine.declare import Declarations
+from agentq.engine.mode import Mode, decide_mode, is_redis
 from agentq.engine.remote import announcement_of
 from agentq.engine.routing import route_of
+from agentq.engine.split.steps import SplitTerms
 from agentq.guards import BreakerGuard, FallbackGuard, RetryGuard
 from agentq.runtime.port import run_turn
 from agentq.settings import Settings
@@ -43,6 +52,7 @@ class Toolkit(Declarations):
         self._settings = settings if settings is not None else Settings.load()
         self._declared: dict[str, PoolSpec] | None = None
         self._address: ServerAddress | None = None
+        self._mode: Mode | None = None
         self._embedded = False
         self._store: Store | None = None
         bind_app(
@@ -66,6 +76,16 @@ class Toolkit(Declarations):
             ),
             open_store=lambda: self.store,
             celery_url=lambda: self.address.celery_url,
+            broker_url=lambda: self._named_broker or self.address.celery_url,
+            split=SplitTerms(
+                is_split=lambda: self.mode == "split",
+                open_store=self.open_store,
+                open_brisk_store=lambda: self.open_store(socket_timeout=self.settings.lease.total_seconds() / 2),
+                prefix=self._settings.prefix,
+                kind=self._settings.hint_queues,
+                requeue_after_s=self._settings.requeue_after.total_seconds(),
+                low_share=self._settings.low_share,
+            ),
         )
 
     def _make_task(self, **settings: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -98,12 +118,38 @@ class Toolkit(Declarations):
         return pools
 
     @property
+    def mode(self) -> Mode:
+        """``fused`` where broker and store are one Redis, ``split`` where there is a broker beside the store."""
+        if self._mode is None:
+            self._mode = decide_mode(self.settings.transport, self._named_broker)
+        return self._mode
+
+    @property
+    def _named_broker(self) -> str | None:
+        """The broker's URL: the app's own, else the settings'; None where neither names one."""
+        named = broker_address(self.celery)
+        if named is None and self.settings.broker_url is not None:
+            return self.settings.broker_url.get_secret_value()
+        return named
+
+    def _named_store(self) -> str | None:
+        """The URL of the records' Redis: in fused mode the broker, in split mode the result backend, if they are named.
+
+        Else the settings', and in split mode over Redis the broker at last.
+        """
+        broker = self._named_broker
+        first = broker if self.mode == "fused" else backend_address(self.celery)
+        if first is not None:
+            return first
+        if self.settings.redis_url is not None:
+            return self.settings.redis_url.get_secret_value()
+        return broker if broker is not None and is_redis(broker) else None
+
+    @property
     def address(self) -> ServerAddress:
-        """Where the server is: the app's broker, else the settings' URL, else a private one, which is started."""
+        """Where the records' server is; a private one, which is started, where no URL names it."""
         if self._address is None:
-            url = broker_address(self.celery)
-            if url is None and self.settings.redis_url is not None:
-                url = self.settings.redis_url.get_secret_value()
+            url = self._named_store()
             self._embedded = url is None
             self._address = address_of(url) if url is not None else ensure_server(self.settings.state_dir)
         return self._address
@@ -124,6 +170,7 @@ class Toolkit(Declarations):
             retention_ms=retention_ms,
             socket_timeout=socket_timeout,
             event_limit=self.settings.history_limit,
+            split=self.mode == "split",
         )
 
     def announcements(self) -> dict[str, dict[str, Any]]:

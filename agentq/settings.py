@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -25,6 +25,8 @@ _NOT_SETTINGS: Final = ("AGENTQ_DEV_", "AGENTQ_TEST_")
 """Beginnings of names that belong to the development script and the tests."""
 
 _REDIS_SCHEMES: Final = ("redis://", "rediss://", "unix://", "redis+socket://")
+
+_BROKER_SCHEMES: Final = ("amqp://", "amqps://", "pyamqp://", *_REDIS_SCHEMES)
 
 _KIB: Final = 1024
 
@@ -45,6 +47,15 @@ class Settings(Model):
     """`module:attribute` of the application that the command `agentq` loads."""
     redis_url: SecretStr | None = None
     """The server (broker and store in one); also `REDIS_URL`. None: a private one in `state_dir`."""
+    transport: Literal["auto", "fused", "split", "stock"] = "auto"
+    """How steps reach workers: `fused` where broker and store are one Redis, `split` where the broker is RabbitMQ;
+    `auto` decides by the broker's URL. `stock` is for Redis too, but over kombu's own transport."""
+    broker_url: SecretStr | None = None
+    """The broker beside the store, for an app that names none: `amqp://…`. None: the store's Redis."""
+    hint_queues: Literal["quorum", "classic"] = "quorum"
+    """RabbitMQ's type of the queues that are made for steps; those that are there stay as they are."""
+    requeue_after: Duration = Field(default=timedelta(seconds=30), ge=timedelta(seconds=1))
+    """With a broker beside the store: after so long it is told again of a step that nobody has taken, doubling."""
     state_dir: Path = Path(".agentq")
     """Where the private server keeps its data, socket and log."""
     prefix: str = Field(default="agentq", pattern=r"^[A-Za-z0-9_.\-]{1,40}$")
@@ -100,6 +111,13 @@ class Settings(Model):
             raise ValueError(
                 "its host or port cannot be read; in a password write special characters as percent codes"
             ) from None
+        return url
+
+    @field_validator("broker_url")
+    @classmethod
+    def _check_broker(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not url.get_secret_value().startswith(_BROKER_SCHEMES):
+            raise ValueError(f"it must begin with one of {', '.join(_BROKER_SCHEMES)}")
         return url
 
     @model_validator(mode="after")

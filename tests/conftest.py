@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.kit.broker import PrivateBroker
 from tests.kit.leaks import check_leaks
 from tests.kit.process import SCRUBBED
 from tests.kit.requirements import in_ci
@@ -100,6 +101,17 @@ def clean_server(module_server: PrivateServer, request: pytest.FixtureRequest) -
     module_server.flush()
     yield module_server
     check_leaks(module_server.client, allowed=_allowed(request.node))
+
+
+@pytest.fixture(scope="session")
+def rabbitmq() -> Iterator[PrivateBroker]:
+    """A broker for all tests: what one leaves in its queues, the next one's records do not agree to."""
+    broker = PrivateBroker()
+    broker.start()
+    try:
+        yield broker
+    finally:
+        broker.stop()
 
 
 @pytest.fixture

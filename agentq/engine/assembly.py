@@ -20,6 +20,9 @@ from agentq.engine.bootsteps import Terms, attach
 from agentq.engine.connection import fuse
 from agentq.engine.internal import register_internal_steps
 from agentq.engine.messages import HEADER
+from agentq.engine.mode import REDIS_SCHEMES, is_redis
+from agentq.engine.split.sending import divert
+from agentq.engine.split.steps import SplitTerms, attach_split
 from agentq.engine.task import Agent
 from agentq.store import Store
 from agentq.store.client import normalise
@@ -34,8 +37,6 @@ DEFAULT_CONNECTION_RETRIES = 100
 BACKEND_SCHEMES = ("redis", "rediss")
 """Celery's names of its Redis backend, in whose place ours stands."""
 
-REDIS_SCHEMES = ("redis", "rediss", "redis+socket", "socket", "unix")
-
 
 def bind_app(
     app: Celery,
@@ -44,15 +45,25 @@ def bind_app(
     *,
     open_store: Callable[[], Store],
     celery_url: Callable[[], str],
+    broker_url: Callable[[], str] | None = None,
+    split: SplitTerms | None = None,
 ) -> None:
     """Make ``app`` run steps and agents. A second call replaces the first.
 
-    ``celery_url`` is asked for when the configuration is read: in it a private server may be started.
+    ``celery_url`` is the store's, ``broker_url`` (by default the same) the one for an app that names none; both are
+    asked for when the configuration is read: in it a private server may be started. ``split``: on which terms there may
+    be a broker beside the store.
     """
+
+    def is_split() -> bool:
+        return split is not None and split.is_split()
+
     first = find_binding(app) is None
     bind(app, binding)
-    fuse(app, open_store)
+    fuse(app, open_store, lambda: not is_split())
     attach(app, terms)
+    if split is not None:
+        attach_split(app, split)
 
     def begin(sender: Any = None, **_kwargs: Any) -> None:
         binding.loader = threading.get_ident()
@@ -69,20 +80,25 @@ def bind_app(
         try:
             url = celery_url()
             _check_backend(conf.result_backend, url)
+            in_split = is_split()
         except AgentqError as error:
             # Celery's signals swallow what a receiver raises: it is raised when the app first uses agentq.
             binding.failure = error
             return
         if not conf.broker_url:
-            conf.broker_url = url
+            conf.broker_url = url if broker_url is None else broker_url()
         # By Celery's own table of backends, so that the setting stays a URL as everybody knows it.
         app.loader.override_backends = {**app.loader.override_backends, **dict.fromkeys(BACKEND_SCHEMES, BACKEND)}
         conf.result_backend = url
-        conf.worker_prefetch_multiplier = 1
         # What runs is fenced by its holder: a lost connection is no reason to cut it off, nor to take less afterwards.
-        conf.worker_enable_prefetch_count_reduction = False
         conf.worker_cancel_long_running_tasks_on_connection_loss = False
-        conf.broker_transport_options = {"low_share": binding.limits.low_share, **(conf.broker_transport_options or {})}
+        if in_split:
+            divert(app, open_store)
+        else:
+            conf.worker_prefetch_multiplier = 1
+            conf.worker_enable_prefetch_count_reduction = False
+            given = conf.broker_transport_options or {}
+            conf.broker_transport_options = {"low_share": binding.limits.low_share, **given}
         if conf.broker_connection_retry_on_startup is None:
             conf.broker_connection_retry_on_startup = True
         if conf.broker_connection_max_retries == DEFAULT_CONNECTION_RETRIES:
@@ -112,8 +128,8 @@ def _check_backend(given: Any, url: str) -> None:
         raise InvalidSetting(
             name="result_backend",
             value=redacted(str(given)),
-            reason="agentq writes results in one instant with its records, so they stand on the broker's Redis, in "
-            f"the same database: set result_backend to the broker's URL ({redacted(url)}), or leave it out",
+            reason="agentq writes results in one instant with its records, so they stand on the same Redis, in "
+            f"the same database: set result_backend to {redacted(url)}, or leave it out",
         )
 
 
@@ -127,22 +143,19 @@ def _place(url: str) -> tuple[str, int, str, str]:
 
 
 def broker_address(app: Celery) -> str | None:
-    """Return the broker's URL if the app's configuration names one, else None.
+    """Return the broker's URL if the app's configuration names one, else None."""
+    return _configured(app, "broker_url")
 
-    Raises InvalidSetting for a broker that is not Redis.
-    """
-    url = app.conf.broker_url if app.configured else (app._preconf.get("broker_url") or None)
-    if not url:
-        return None
-    scheme = urlsplit(str(url)).scheme
-    if scheme not in REDIS_SCHEMES:
-        raise InvalidSetting(
-            name="broker_url",
-            value=f"{scheme}://…",
-            reason="agentq keeps its state in Redis, and this version takes its messages from there too: "
-            "name a redis:// URL",
-        )
-    return str(url)
+
+def backend_address(app: Celery) -> str | None:
+    """Return the result backend's URL if the app's configuration names a Redis, else None."""
+    url = _configured(app, "result_backend")
+    return url if url is not None and is_redis(url) else None
+
+
+def _configured(app: Celery, name: str) -> str | None:
+    value = app.conf.get(name) if app.configured else app._preconf.get(name)
+    return str(value) if value else None
 
 
 def named_queues(app: Celery) -> list[str]:

@@ -23,6 +23,7 @@ class Fused:
     """Part of a kombu connection: reaches Redis through ``Transport``; other brokers stay kombu's."""
 
     open_store: ClassVar[Callable[[], Store]]
+    is_fused: ClassVar[Callable[[], bool]]
     transport_cls: Any
 
     @property
@@ -32,7 +33,7 @@ class Fused:
 
     def get_transport_cls(self) -> Any:
         """Return the class of the transport."""
-        if self.transport_cls in ("redis", "rediss"):
+        if self.transport_cls in ("redis", "rediss") and type(self).is_fused():
             return Transport
         return super().get_transport_cls()  # type: ignore[misc]  # a kombu Connection comes next
 
@@ -46,8 +47,10 @@ class FusedPool(ConnectionPool):
 
     def new(self) -> Any:
         """Return a connection that has not connected yet."""
-        opener = type(self.connection).open_store
-        return _fused(PooledConnection, opener)(self, **dict(self.connection._info(resolve=False)))
+        made = type(self.connection)
+        return _fused(PooledConnection, made.open_store, made.is_fused)(
+            self, **dict(self.connection._info(resolve=False))
+        )
 
 
 class Connection(Fused, KombuConnection):
@@ -58,13 +61,17 @@ class Connection(Fused, KombuConnection):
         return FusedPool(self, limit, **kwargs)
 
 
-def fuse(app: Any, open_store: Callable[[], Store]) -> None:
+def _always() -> bool:
+    return True
+
+
+def fuse(app: Any, open_store: Callable[[], Store], is_fused: Callable[[], bool] = _always) -> None:
     """Have all of ``app``'s broker connections take and offer through its store.
 
-    The broker and the store must be one server. Call it before the app publishes; a second call replaces the
-    first.
+    The broker and the store must be one server; where ``is_fused`` says that they are not, kombu's own transport
+    serves. Call it before the app publishes; a second call replaces the first.
     """
-    app.amqp.Connection = _fused(Connection, open_store)
+    app.amqp.Connection = _fused(Connection, open_store, is_fused)
     app.amqp.create_task_message = _message_maker(app)
 
 
@@ -79,12 +86,13 @@ def _message_maker(app: Any) -> Callable[..., Any]:
     return make
 
 
-_classes: dict[tuple[type, Callable[[], Store]], type] = {}
+_classes: dict[tuple[type, Callable[[], Store], Callable[[], bool]], type] = {}
 
 
-def _fused(base: type, open_store: Callable[[], Store]) -> Any:
-    key = (base, open_store)
+def _fused(base: type, open_store: Callable[[], Store], is_fused: Callable[[], bool]) -> Any:
+    key = (base, open_store, is_fused)
     if key not in _classes:
         bases = (base,) if issubclass(base, Fused) else (Fused, base)
-        _classes[key] = type(base.__name__, bases, {"open_store": staticmethod(open_store)})
+        parts = {"open_store": staticmethod(open_store), "is_fused": staticmethod(is_fused)}
+        _classes[key] = type(base.__name__, bases, parts)
     return _classes[key]

@@ -1,0 +1,291 @@
+"""Where hints arrive: claims in one script what free slots there are for, and hands the claimed steps to Celery.
+
+A hint is acknowledged as soon as its claim was answered, yes or no: custody is the store's from then on, and no message
+of the broker is held while a step runs or an agent waits. A worker without a free slot keeps what was delivered for a
+moment; then it gives the hints back and consumes no more until a slot is free, so that idle workers get them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from time import monotonic
+from typing import Any
+
+from celery.utils.log import get_logger
+from kombu.entity import Queue
+from kombu.messaging import Consumer
+from kombu.transport import virtual
+
+from agentq.core.errors import Unavailable
+from agentq.core.lanes import PRIORITIES
+from agentq.engine.custody import QoS
+from agentq.engine.delivery import deliver
+from agentq.engine.slots import Taker
+from agentq.engine.split import hints
+from agentq.store import Store
+
+logger = get_logger(__name__)
+
+PATIENCE_S = 0.2
+"""How long a hint waits here for a slot: short steps follow one another without the broker, long ones hold up none."""
+
+AWAY_S = 0.5
+"""Between claims while the store is away."""
+
+UPKEEP_S = 1.0
+
+
+class Hands:
+    """What ``delivery`` and Celery need of a kombu channel: messages are delivered, acknowledged and rejected."""
+
+    Message = virtual.Message
+    no_ack_consumers = None
+
+    def __init__(self, store: Store, taker: Taker, errors: tuple[type[BaseException], ...]) -> None:
+        self.store = store
+        self.taker = taker
+        self.connection_errors = errors
+        self.qos = QoS(self)
+        self.handler: Callable[[Any], Any] | None = None
+        self.connection = self
+        self._queue_cycle = self
+
+    @property
+    def _callbacks(self) -> Hands:
+        return self
+
+    def get(self, queue: str) -> Callable[[Any], Any]:
+        """Return who takes the payload of a claimed message, whatever its queue."""
+        return self._receive
+
+    def rotate(self, queue: str) -> None:
+        """Do nothing: the broker decides whose turn it is."""
+
+    def _receive(self, payload: dict[str, Any]) -> None:
+        message = self.Message(payload, channel=self)
+        self.qos.append(message, message.delivery_tag)
+        if self.handler is not None:
+            self.handler(message)
+
+    def decode_body(self, body: Any, encoding: str | None = None) -> Any:
+        """Return a virtual message's body as it was sent."""
+        return virtual.Base64().decode(body) if encoding == "base64" else body
+
+    def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:
+        """Note that Celery is done with a message; a step's custody ends with its commit."""
+        self.qos.ack(delivery_tag)
+
+    def basic_reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Let go of a message; with ``requeue`` it waits again."""
+        self.qos.reject(delivery_tag, requeue=requeue)
+
+
+class Desk:
+    """The hints of a worker's queues, on a channel of their own.
+
+    Args:
+        connection: the worker's connection to the broker.
+        hub: the worker's event loop; None where Celery runs without one.
+        taker: the worker's.
+        store: with a short time-out, since claims are made on the event loop.
+        slots: of the worker; so many hints of each lane are delivered ahead.
+        queues: gives the names of the queues that the worker serves now.
+        low_share: every N-th claim begins with the lowest lane.
+    """
+
+    def __init__(
+        self,
+        connection: Any,
+        hub: Any,
+        taker: Taker,
+        store: Store,
+        *,
+        prefix: str,
+        kind: str,
+        slots: int,
+        queues: Callable[[], Iterable[str]],
+        low_share: int,
+    ) -> None:
+        self.hands = Hands(store, taker, connection.connection_errors)
+        self._connection = connection
+        self._hub = hub
+        self._taker = taker
+        self._store = store
+        self._prefix = prefix
+        self._kind = kind
+        self._slots = max(slots, 1)
+        self._queues = queues
+        self._low_share = low_share
+        self._channel: Any = None
+        self._consumers: dict[str, Any] = {}
+        self._waiting: dict[int, deque[tuple[Any, float]]] = {lane: deque() for lane in PRIORITIES.values()}
+        self._asked: list[Any] = []
+        self._claims = 0
+        self._paused = False
+        self._flushing = False
+        self._away_until = 0.0
+        self._timers: list[Any] = []
+
+    # -- the broker's side
+
+    def open(self) -> None:
+        """Begin to consume."""
+        self._channel = self._connection.channel()
+        self._sync()
+        if self._hub is not None:
+            self._hub.on_tick.add(self.look)
+            self._timers.append(self._hub.call_repeatedly(UPKEEP_S, self._upkeep))
+
+    def close(self) -> None:
+        """Stop consuming; hints go back to the broker, and what Celery has not started goes back to the store."""
+        if self._hub is not None:
+            self._hub.on_tick.discard(self.look)
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+        self._taker.abandon(self.hands.qos.takes())
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            # Closing a channel gives back what was not acknowledged; a lost connection has done so already.
+            with suppress(Exception):
+                channel.close()
+
+    def _sync(self) -> None:
+        """Consume from the hint queues of the worker's queues as they are now."""
+        wanted = {name: lane for queue in self._queues() for name, lane in hints.lanes_of(self._prefix, queue).items()}
+        if self._paused:
+            wanted = {}
+        for name in [name for name in self._consumers if name not in wanted]:
+            self._consumers.pop(name).cancel()
+        for name, lane in wanted.items():
+            if name not in self._consumers:
+                self._consumers[name] = self._consume(name, lane)
+
+    def _consume(self, name: str, lane: int) -> Any:
+        channel = hints.declare(self._connection, self._channel, name, self._kind)
+        if channel is not self._channel:
+            # The broker has closed the old one, and with it what it consumed.
+            self._channel, self._consumers = channel, {}
+            self._call_soon(self._sync)
+        channel.basic_qos(0, self._slots, False)
+        consumer = Consumer(
+            channel,
+            queues=[Queue(name, no_declare=True)],
+            auto_declare=False,
+            accept=None,
+            on_message=lambda message: self._arrived(lane, message),
+        )
+        consumer.consume()
+        return consumer
+
+    def _arrived(self, lane: int, message: Any) -> None:
+        self._waiting[lane].append((message, monotonic()))
+        if self._hub is None:
+            self.flush()
+        elif not self._flushing:
+            # Once for all that this reading of the socket brings.
+            self._flushing = True
+            self._call_soon(self.flush)
+
+    def _call_soon(self, call: Callable[[], None]) -> None:
+        if self._hub is not None:
+            self._hub.call_soon(call)
+
+    # -- claims
+
+    def look(self) -> None:
+        """See whether slots have come free; called at every turn of the event loop."""
+        if self._channel is None:
+            return
+        free = self._taker.credit(prefetch=0, unacknowledged=0)
+        if self._waiting_any() and free > 0:
+            self.flush()
+        elif self._paused and free > 0:
+            self._paused = False
+            self._sync()
+        elif not self._paused and free <= 0 and self._overdue():
+            self._pause()
+
+    def flush(self) -> None:
+        """Claim as many of the waiting hints as there are free slots."""
+        self._flushing = False
+        if self._channel is None or monotonic() < self._away_until:
+            return
+        while True:
+            asked = self._asked = self._asked or self._chosen(self._taker.credit(prefetch=0, unacknowledged=0))
+            if not asked:
+                break
+            if not self._claim(asked):
+                return
+        if self._waiting_any() and self._hub is not None:
+            self._hub.call_later(PATIENCE_S, self.look)
+
+    def _claim(self, asked: list[Any]) -> bool:
+        taker = self._taker
+        try:
+            taker.reconcile()
+            reply = self._store.claim(
+                taker.id,
+                taker.token(),
+                [hints.name_in(message) for message in asked],
+                label=taker.label,
+                floor=taker.floor,
+            )
+        except Unavailable as error:
+            # Asked again with the same token and the same hints: the claim may have happened.
+            logger.warning("claim_waits worker=%s: %s", taker.id, error)
+            self._away_until = monotonic() + AWAY_S
+            if self._hub is not None:
+                self._hub.call_later(AWAY_S, self.flush)
+            return False
+        taker.answered(reply)
+        self._asked = []
+        for message in asked:
+            message.ack()
+        if reply.refused:
+            taker.refuse()
+            return False
+        failures = [deliver(self.hands, taken) for taken in reply.taken]
+        for failure in failures:
+            if failure is not None:
+                raise failure
+        return True
+
+    def _chosen(self, free: int) -> list[Any]:
+        """Return up to ``free`` of the waiting hints, most urgent lane first, in their order."""
+        if free <= 0 or not self._waiting_any():
+            return []
+        self._claims += 1
+        lanes = sorted(self._waiting, reverse=bool(self._low_share) and self._claims % self._low_share == 0)
+        chosen: list[Any] = []
+        for lane in lanes:
+            while self._waiting[lane] and len(chosen) < free:
+                chosen.append(self._waiting[lane].popleft()[0])
+        return chosen
+
+    def _waiting_any(self) -> bool:
+        return any(self._waiting.values())
+
+    def _overdue(self) -> bool:
+        oldest = min((lane[0][1] for lane in self._waiting.values() if lane), default=None)
+        return oldest is not None and monotonic() - oldest >= PATIENCE_S
+
+    def _pause(self) -> None:
+        self._paused = True
+        self._sync()
+        for lane in self._waiting.values():
+            while lane:
+                lane.popleft()[0].requeue()
+
+    def _upkeep(self) -> None:
+        if self._channel is None:
+            return
+        self._sync()
+        if monotonic() < self._away_until:
+            return
+        try:
+            self._taker.reconcile()
+        except Unavailable as error:
+            logger.warning("reconcile_waits worker=%s: %s", self._taker.id, error)

@@ -1,0 +1,208 @@
+"""Tells the broker what waits in the store: a thread per worker, with a connection to the broker of its own.
+
+It may die at any moment: what it was about to publish comes again. A step's hint may so be published twice, which its
+claim makes harmless; a plain message too, as any publisher's that has not heard of its confirmation.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import threading
+from collections.abc import Sequence
+from time import monotonic
+from typing import Any
+
+from agentq.engine.split import hints
+from agentq.store import Store
+from agentq.store.unsent import Post
+
+logger = logging.getLogger(__name__)
+
+CHUNK = 200
+"""Messages that are published before their confirmations are awaited together."""
+
+CONFIRM_S = 15.0
+"""A quorum queue that has lost its majority confirms nothing; then another connection is tried."""
+
+CONNECT_S = 5.0
+
+LONGEST_PAUSE_S = 5.0
+"""Between attempts while the broker or the store is away."""
+
+ENVELOPE = ("delivery_info", "delivery_tag", "body_encoding", "priority", "redelivered")
+"""Properties of kombu's virtual message that are none of AMQP's."""
+
+
+class Unconfirmed(Exception):
+    """The broker refused messages, or did not confirm them in time."""
+
+
+class Outlet:
+    """A connection to the broker that publishes with confirmation."""
+
+    def __init__(self, app: Any, *, prefix: str, kind: str) -> None:
+        self._app = app
+        self._prefix = prefix
+        self._kind = kind
+        self._connection: Any = None
+        self._channel: Any = None
+        self._declared: set[str] = set()
+        self._tag = 0
+        self._open: dict[int, Post] = {}
+        self._refused = 0
+
+    def publish(self, posts: Sequence[Post]) -> None:
+        """Return when the broker has all of them safe; else raises what kombu or this module names as the reason."""
+        try:
+            channel = self._ready(posts)
+            for post in posts:
+                if self._confirms:
+                    self._tag += 1
+                    self._open[self._tag] = post
+                self._publish(channel, post)
+            self._await_confirmations()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Drop the connection; the next publish opens another."""
+        connection, self._connection, self._channel = self._connection, None, None
+        self._declared.clear()
+        self._open.clear()
+        self._tag = self._refused = 0
+        if connection is not None:
+            try:
+                connection.collect(CONNECT_S)
+            except Exception as error:
+                logger.debug("outlet_not_closed: %r", error)
+
+    @property
+    def _confirms(self) -> bool:
+        return bool(self._connection.transport.driver_type == "amqp")
+
+    def _ready(self, posts: Sequence[Post]) -> Any:
+        """Return a channel that confirms, with the queues of ``posts`` declared."""
+        if self._connection is None:
+            # A heartbeat would have to be sent by a thread that mostly sleeps.
+            self._connection = self._app.connection_for_write(heartbeat=0, connect_timeout=CONNECT_S)
+            self._connection.ensure_connection(max_retries=1, timeout=CONNECT_S)
+        channel = self._channel
+        for queue, lane in {(post.queue, post.lane) for post in posts if post.message is None}:
+            name = hints.hint_queue(self._prefix, queue, lane)
+            if name not in self._declared:
+                if channel is None:
+                    channel = self._connection.channel()
+                channel = hints.declare(self._connection, channel, name, self._kind)
+                self._declared.add(name)
+        for queue in {post.queue for post in posts if post.message is not None} - self._declared:
+            if channel is None:
+                channel = self._connection.channel()
+            self._app.amqp.queues[queue](channel).declare()
+            self._declared.add(queue)
+        if channel is not self._channel:
+            self._channel = channel
+            self._tag = 0
+            if self._confirms:
+                channel.confirm_select()
+                channel.events["basic_ack"].add(self._on_ack)
+                channel.events["basic_nack"].add(self._on_nack)
+        return channel
+
+    def _publish(self, channel: Any, post: Post) -> None:
+        if post.message is not None:
+            self._publish_plain(channel, post.queue, json.loads(post.message))
+            return
+        # Once the next hint is due this one need not lie there any more: one hint a step, however long it waits.
+        properties = {"delivery_mode": 2, "expiration": str(post.pause_ms)}
+        message = channel.prepare_message(post.name.encode(), 0, hints.CONTENT_TYPE, "utf-8", {}, properties)
+        key = hints.hint_queue(self._prefix, post.queue, post.lane)
+        channel.basic_publish(message, exchange="", routing_key=key)
+
+    def _publish_plain(self, channel: Any, queue: str, virtual: dict[str, Any]) -> None:
+        properties = virtual["properties"]
+        routed = properties.get("delivery_info") or {}
+        body = virtual["body"]
+        message = channel.prepare_message(
+            base64.b64decode(body) if properties.get("body_encoding") == "base64" else body,
+            properties.get("priority"),
+            virtual["content-type"],
+            virtual["content-encoding"],
+            virtual.get("headers") or {},
+            {name: value for name, value in properties.items() if name not in ENVELOPE},
+        )
+        key = routed.get("routing_key") or queue
+        channel.basic_publish(message, exchange=routed.get("exchange") or "", routing_key=key)
+
+    def _on_ack(self, tag: int, multiple: bool) -> None:
+        if multiple:
+            for each in [open_tag for open_tag in self._open if open_tag <= tag]:
+                del self._open[each]
+        else:
+            self._open.pop(tag, None)
+
+    def _on_nack(self, tag: int, multiple: bool) -> None:
+        self._refused += 1
+        self._on_ack(tag, multiple)
+
+    def _await_confirmations(self) -> None:
+        deadline = monotonic() + CONFIRM_S
+        while self._open:
+            remaining = deadline - monotonic()
+            if remaining <= 0:
+                raise Unconfirmed(f"{len(self._open)} messages were not confirmed within {CONFIRM_S:g} s")
+            self._connection.drain_events(timeout=remaining)
+        if self._refused:
+            raise Unconfirmed(f"the broker refused {self._refused} messages")
+
+
+class Poster:
+    """Publishes what the store says is due, from a thread.
+
+    Args:
+        store: of its own, since it waits there.
+        outlet: to the broker.
+        pause_s: after which a step that nobody has claimed is published again, doubling.
+    """
+
+    def __init__(self, store: Store, outlet: Outlet, *, pause_s: float) -> None:
+        self._store = store
+        self._outlet = outlet
+        self._pause_ms = int(pause_s * 1000)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="agentq-poster", daemon=True)
+
+    def start(self) -> None:
+        """Begin to publish."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; what is due then, another worker's publishes."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=3.0)
+        self._store.close()
+
+    def _run(self) -> None:
+        failures = 0
+        posts: list[Post] = []
+        while not self._stop.is_set():
+            try:
+                posts = posts or self._store.publish(chunk=CHUNK, pause_ms=self._pause_ms)
+                if posts:
+                    self._outlet.publish(posts)
+                    self._store.confirm(posts)
+                    posts = []
+                else:
+                    self._store.await_posts(1.0)
+                if failures:
+                    logger.info("posting_again")
+                failures = 0
+            except Exception as error:
+                if not failures:
+                    logger.warning("posting_failed: %s: %s", type(error).__name__, error)
+                failures += 1
+                self._stop.wait(min(LONGEST_PAUSE_S, 0.1 * 2.0 ** min(failures, 8)))
+        self._outlet.close()
