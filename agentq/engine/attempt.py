@@ -297,6 +297,8 @@ class Attempt:
         errbacks = status != states.REVOKED
         with capture.capturing() as caught:
             self.task.backend.mark_as_failure(self.request.id, error, trace, self.request, True, errbacks, status)
+            if errbacks and self.task.name == joins.DISPATCH_TASK:
+                joins.tell_body(self.task.app, self.request.args[0], error)
         outcome.commit_failure(
             self.store,
             self.holder,

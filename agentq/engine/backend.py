@@ -185,7 +185,7 @@ class Backend(RedisBackend):
         group_id, results = header_result_args
         header = GroupResult(group_id, list(results), app=self.app)
         members = list(leaves(header))
-        offer = body_offer(self.app, body, group_id)
+        offer = body_offer(self.app, body, group_id, parent_id=members[-1].id if members else None)
         # The join has a tree of its own under the group's id, which every part knows.
         join = Join(root=group_id, id=group_id, size=len(members), body=offer, members=json.dumps(header.as_tuple()))
         caught = capture.active()

@@ -23,8 +23,10 @@ def register_internal_steps(app: Celery) -> None:
     """Register the internal steps in ``app``."""
 
     def dispatch(body: Any, results: Any) -> None:
+        attempt = current_attempt.get()
+        options = {"parent_id": attempt.request.parent_id} if isinstance(attempt, Attempt) else {}
         with capture.capturing() as caught:
-            maybe_signature(body, app=app).apply_async((results,))
+            maybe_signature(body, app=app).apply_async((results,), **options)
         _send_on(caught)
 
     def send_members(ask_id: str, first: Any, start: int, calls: Any) -> None:

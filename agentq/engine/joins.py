@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from celery import states
-from celery.canvas import Signature, _chain, _chord, group
+from celery.canvas import Signature, _chain, _chord, group, maybe_signature
 from celery.exceptions import ChordError
 from celery.result import GroupResult
+from kombu.utils.json import dumps
 
 from agentq.core.errors import UsageError
 from agentq.engine import capture
@@ -37,16 +38,20 @@ def leaves(result: Any) -> Iterator[Any]:
         yield result
 
 
-def body_offer(app: Any, body: Signature, group_id: str) -> Offer:
-    """Return the one message that starts a chord's body: the body's own, or the internal step that sends it."""
+def body_offer(app: Any, body: Signature, group_id: str, *, parent_id: str | None) -> Offer:
+    """Return the one message that starts a chord's body: the body's own, or the internal step that sends it.
+
+    ``parent_id``: a task of the header, which Celery calls the body's parent.
+    """
     reference = [{REFERENCE: group_id}]
     simple = not isinstance(body, group | _chain | _chord) and is_step(app, body.task)
     with capture.capturing() as caught:
         if simple:
-            body.clone().apply_async(reference)
+            body.clone().apply_async(reference, parent_id=parent_id)
         else:
             root = body.options.get("root_id") or group_id
-            app.tasks[DISPATCH_TASK].apply_async([json.loads(json.dumps(body)), *reference], root_id=root)
+            call = [json.loads(dumps(body)), *reference]
+            app.tasks[DISPATCH_TASK].apply_async(call, root_id=root, parent_id=parent_id)
     if len(caught.offers) != 1:
         raise UsageError(f"The body {body!r} of chord {group_id} makes {len(caught.offers)} messages, not one.")
     return caught.offers[0]
@@ -103,16 +108,21 @@ def joined(app: Any, store: Store, group_id: str) -> list[Any]:
     for task_id in ids:
         meta = metas[task_id]
         if meta["status"] != states.SUCCESS:
-            raise ChordError(f"Dependency {task_id} raised {_described(meta)}")
+            cause = _error_in(app, meta)
+            raise ChordError(f"Dependency {task_id} raised {cause!r}") from cause
     nested: list[Any] = _nested(tree, metas)
     return nested
 
 
-def _described(meta: dict[str, Any]) -> str:
-    result = meta.get("result")
-    if isinstance(result, dict) and "exc_type" in result:
-        return f"{result['exc_type']}({result.get('exc_message')!r})"
-    return str(meta.get("status"))
+def _error_in(app: Any, meta: dict[str, Any]) -> BaseException:
+    """Return the failure of a header's part; what has no outcome was lost with its result's end."""
+    found = app.backend.exception_to_python(meta.get("result"))
+    return found if isinstance(found, BaseException) else RuntimeError(str(meta.get("status")))
+
+
+def tell_body(app: Any, body: dict[str, Any], error: BaseException) -> None:
+    """Call the errbacks of a body that is never sent, and mark it as failed, as Celery does for a chord's error."""
+    app.backend.chord_error_from_stack(maybe_signature(dict(body), app=app), error)
 
 
 def _ids(tree: Any) -> Iterator[str]:
