@@ -22,7 +22,8 @@ AgentqError
 │   ├── ReplayMismatch      the agent's code asks for something else than its journal holds
 │   └── JournalUnreadable   a journal entry is broken, or of a newer version
 ├── OwnershipLost         this worker must stop
-│   └── StaleHolder         another attempt holds the step
+│   ├── StaleHolder         another attempt holds the step
+│   └── CalledOff           nobody wants the step any more
 └── Unavailable           later it may work
     ├── StoreUnavailable    Redis cannot be reached
     ├── NoWorkers           no worker serves the pools
@@ -62,6 +63,7 @@ __all__ = [
     "AgentqError",
     "BreakerOpen",
     "BudgetExceeded",
+    "CalledOff",
     "GetTimeout",
     "InvalidArguments",
     "InvalidFile",
@@ -273,6 +275,20 @@ class StaleHolder(OwnershipLost):
             f'Step "{self.step}" of run {self.run_id} is held by worker {self.holder} (take {self.take}), '
             f"not by {self.mine} (take {self.my_take}): another worker owns it. Stop without writing."
         )
+
+
+class CalledOff(OwnershipLost):
+    """The step's run, or the call that it belongs to, was cancelled: REVOKED is the only outcome it may have."""
+
+    code = "called_off"
+    step: str
+    run_id: str
+
+    def __init__(self, *, step: str, run_id: str) -> None:
+        self._fill(step=step, run_id=run_id)
+
+    def describe(self) -> str:
+        return f'Step "{self.step}" of run {self.run_id} was called off: its run, or the call it belongs to, was cancelled.'
 
 
 class StoreUnavailable(Unavailable):

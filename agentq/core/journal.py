@@ -6,7 +6,7 @@ an agent does with them is the runtime's.
 | k      | Entry  | Input | Fields                                                                      |
 |--------|--------|-------|-----------------------------------------------------------------------------|
 | start  | Start  | yes   | version; always the first entry                                             |
-| result | Result | yes   | id of the ask; s: ok, error, revoked; v: value or error's wire form; ref: 1 |
+| result | Result | yes   | id of the ask; s: ok, error, revoked; v: value or error's wire form; ref, ran |
 | joined | Joined | yes   | id of the ask whose members have all arrived                                |
 | signal | Signal | yes   | n: name; v: payload; i: the signal's id                                     |
 | answer | Answer | yes   | id of the ask; v: the answer                                                |
@@ -51,7 +51,7 @@ class Result(Input):
     """A step, a child run or a local call ended. `id` is the ask's.
 
     `value` is the result if `status` is ok, else the error's wire form, or None where nothing is known. With
-    `large` the value stands in the step's own record, and `value` is None.
+    `large` the value stands in a key of its own, and `value` is None. `ran` says of a revoked step that it had started.
     """
 
     k: ClassVar[str] = "result"
@@ -59,6 +59,7 @@ class Result(Input):
     status: ResultStatus
     value: Any = None
     large: bool = False
+    ran: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +168,8 @@ def _fields(entry: Entry) -> dict[str, Any]:
             return time | {"version": version}
         case Result(id=ask_id, status=status, large=True):
             return time | {"id": ask_id, "s": status, "ref": 1}
-        case Result(id=ask_id, status=status, value=value):
-            return time | {"id": ask_id, "s": status, "v": value}
+        case Result(id=ask_id, status=status, value=value, ran=ran):
+            return time | {"id": ask_id, "s": status, "v": value} | ({"ran": 1} if ran else {})
         case Joined(id=ask_id):
             return time | {"id": ask_id}
         case Signal(name=name, id=signal_id, payload=payload):
@@ -209,7 +210,8 @@ def _result(raw: dict[str, Any], time: int | None) -> Result:
     if status not in get_args(ResultStatus):
         raise ValueError(f'its status "{status}" is unknown')
     large = bool(raw.get("ref"))
-    return Result(t=time, id=raw["id"], status=status, value=None if large else raw.get("v"), large=large)
+    value, ran = None if large else raw.get("v"), bool(raw.get("ran"))
+    return Result(t=time, id=raw["id"], status=status, value=value, large=large, ran=ran)
 
 
 def _ask(raw: dict[str, Any]) -> Ask:

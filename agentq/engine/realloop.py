@@ -28,6 +28,32 @@ class Overdue(TimeoutError):
     """The coroutine ran longer than allowed and was cancelled; not raised for a TimeoutError of its own."""
 
 
+class Stopped(Exception):
+    """Another thread has ordered the coroutine's end; it was cancelled and has cleaned up."""
+
+
+class Stop:
+    """By which a thread ends the coroutine for which another one waits; ordered before or while it runs."""
+
+    def __init__(self) -> None:
+        self.ordered = False
+        self._future: Future[Any] | None = None
+
+    def order(self) -> None:
+        """Cancel the coroutine; one that has not begun yet never does."""
+        self.ordered = True
+        future = self._future
+        if future is not None:
+            future.cancel()
+
+    def watch(self, future: Future[Any]) -> None:
+        """Have an order cancel ``future``."""
+        self._future = future
+        # Ordered in the moment between: the other thread has seen no future yet.
+        if self.ordered:
+            future.cancel()
+
+
 class Ended(Exception):
     """Carries SystemExit and KeyboardInterrupt out of the loop, which either would end for every step."""
 
@@ -51,16 +77,21 @@ class RealLoop:
         finally:
             self.loop.close()
 
-    def run(self, coroutine: Coroutine[Any, Any, T], timeout: timedelta | None) -> T:
+    def run(self, coroutine: Coroutine[Any, Any, T], timeout: timedelta | None, stop: Stop | None = None) -> T:
         """Return the coroutine's result; blocks the caller's thread."""
         if threading.current_thread() is self.thread:
             coroutine.close()
             raise RuntimeError(
                 "A coroutine of agentq's event loop waits for that loop: await the other coroutine instead."
             )
+        if stop is not None and stop.ordered:
+            coroutine.close()
+            raise Stopped
         ended = threading.Event()
         # call_soon_threadsafe, in there, copies this thread's context: the caller's variables come along.
         future = asyncio.run_coroutine_threadsafe(_within(coroutine, timeout, ended), self.loop)
+        if stop is not None:
+            stop.watch(future)
         try:
             return future.result()
         except Ended as ended_by:
@@ -68,12 +99,11 @@ class RealLoop:
         except BaseException:
             # Also a soft time limit, which a signal raises here while the coroutine runs on: it must end
             # first.
-            self._cancel(future, ended)
-            raise
-
-    def _cancel(self, future: Future[Any], ended: threading.Event) -> None:
-        if future.cancel():
+            future.cancel()
             ended.wait(CLEANUP.total_seconds())
+            if stop is not None and stop.ordered and future.cancelled():
+                raise Stopped from None
+            raise
 
     def close(self) -> None:
         """Cancel what runs, let it clean up, and end the thread."""
@@ -126,13 +156,14 @@ _lock = threading.Lock()
 _current: RealLoop | None = None
 
 
-def run(coroutine: Coroutine[Any, Any, T], timeout: timedelta | None = None) -> T:
+def run(coroutine: Coroutine[Any, Any, T], timeout: timedelta | None = None, stop: Stop | None = None) -> T:
     """Run ``coroutine`` on this process's event loop and return its result.
 
     Blocks the caller's thread; context variables are the caller's. Raises Overdue when it took longer than
-    ``timeout`` (None: no limit) and was cancelled, else what the coroutine raised.
+    ``timeout`` (None: no limit) and was cancelled, Stopped when another thread ordered ``stop``, else what the coroutine
+    raised.
     """
-    return _loop().run(coroutine, timeout)
+    return _loop().run(coroutine, timeout, stop)
 
 
 def close() -> None:

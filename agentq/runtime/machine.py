@@ -371,8 +371,8 @@ class Machine:
         self.open_locals.pop(effect.ask.id, None)
         self._given_up.pop(effect.ask.id, None)
         if isinstance(entry, Joined):
-            effect.untouched = frozenset(at for at, member in enumerate(members) if member.status == "revoked")
-        elif isinstance(entry, Result) and entry.status == "revoked":
+            effect.untouched = frozenset(at for at, member in enumerate(members) if _never_ran(member))
+        elif isinstance(entry, Result) and _never_ran(entry):
             effect.untouched = frozenset((0,))
         if effect.end is not None and not effect.end.done():
             effect.end.set_result(None)
@@ -392,6 +392,10 @@ class Machine:
         if effect.ask.kind == "spawn":
             # Whoever spawns a run need not ask how it ended; asyncio shall not complain of it.
             future.exception()
+
+
+def _never_ran(result: Result) -> bool:
+    return result.status == "revoked" and not result.ran
 
 
 def _tasks_of(loop: DeterministicLoop) -> list[Task[Any]]:

@@ -223,4 +223,5 @@ def _member(ask: Ask, member: str, meta: bytes | None) -> Result:
     if outcome["status"] == "SUCCESS":
         return Result(id=member, status="ok", value=outcome.get("result"))
     status: ResultStatus = "revoked" if outcome["status"] == "REVOKED" else "error"
-    return Result(id=member, status=status, value=failure_of(outcome, {}, ask.name, member).to_wire())
+    error = failure_of(outcome, {}, ask.name, member).to_wire()
+    return Result(id=member, status=status, value=error, ran=bool(outcome.get("ran")))

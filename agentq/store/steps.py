@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import redis
 
-from agentq.core.errors import KeyReused, StaleHolder
+from agentq.core.errors import CalledOff, KeyReused, StaleHolder
 from agentq.store.connection import StoreConnection
 from agentq.store.refs import Arrival, Holder, Join, Offer, OfferReply, TakeReply, checked_lane
 from agentq.store.wire import (
@@ -127,6 +127,7 @@ class StepCalls(StoreConnection):
 
         Raises:
             StaleHolder: another attempt holds the step, or it is done; nothing was written.
+            CalledOff: it was cancelled, and ``status`` is not REVOKED; nothing was written.
         """
         if mode == "again" and not (offers and offers[0].id == holder.id):
             raise ValueError(f"a retry of step {holder.id} needs its own next message as the first offer")
@@ -144,9 +145,11 @@ class StepCalls(StoreConnection):
         self.expect_held(self.run_script("commit", *arguments), holder, name)
 
     def expect_held(self, reply: Sequence[Any], holder: Holder, name: str) -> None:
-        """Return if the script accepted the holder; raises StaleHolder with what it found otherwise."""
+        """Return if the script accepted the holder; raises StaleHolder or CalledOff with what it found otherwise."""
         if int(reply[0]) == 1:
             return
+        if int(reply[0]) == 2:
+            raise CalledOff(step=name or holder.id, run_id=holder.root)
         worker, take = reply[2].decode(), reply[3].decode()
         raise StaleHolder(
             step=name or holder.id,

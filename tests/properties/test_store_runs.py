@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from agentq.core.errors import StaleHolder
+from agentq.core.errors import CalledOff, StaleHolder
 from agentq.store.refs import Join
 from tests.kit.server import PrivateServer
 from tests.store.bench import Bench, Got, break_rule
@@ -225,6 +225,9 @@ class Runs(RuleBasedStateMachine):
                 self.bench.finish(got.holder, results=[], entry=_result(step_id))
             except StaleHolder:
                 return
+            except CalledOff:
+                # What its worker does then; the entry stands for the outcome, whichever it is.
+                self.bench.finish(got.holder, status="REVOKED", results=[], entry=_result(step_id))
             self.answered.add(step_id)
 
     @rule(at=st.integers(0, 1))

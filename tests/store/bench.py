@@ -197,7 +197,7 @@ class Bench:
             taken = self.take(worker, slots=2000, queues=sorted(queues))
             assert taken, f"nothing can be taken, and yet these are not done: {list(undone)[:5]}"
             for got in taken:
-                self.store.commit(got.holder, mode="done", status="SUCCESS")
+                self.store.commit(got.holder, mode="done", status="REVOKED" if got.cancelled else "SUCCESS")
         self.store.leave(worker)
         while self.client.zcard(self.keys.of("retiring")):
             self.tick()

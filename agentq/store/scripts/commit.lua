@@ -1,5 +1,5 @@
 -- commit: an attempt's outcome, with all that follows from it, at once.
--- include: common tree offer join refuse finish
+-- include: common tree offer join refuse finish cancel
 -- ARGV: JSON header {root, id, worker, take, token, mode, status, error?, usage?, entry?, tells?, closes?, cancels?}
 --         mode: 'done', 'again' (the first offer is this step's next generation), 'replaced' (another will carry its id)
 --         entry: what the log of the step's own parent is told; tells: [run, entry]… for other runs of the tree
@@ -7,7 +7,8 @@
 --       number of joins; per join: JSON header, body message or ''
 --       number of offers; per offer: JSON header, message
 --       number of arrivals; per arrival: root, join id, index, 1 succeeded | 0 failed
--- Reply: {1} committed (also when asked again with the same token); {0, state, worker, take} another holds it
+-- Reply: {1} committed (also when asked again with the same token); {0, state, worker, take} another holds it;
+--        {2} nobody wants the step any more: nothing was written, and REVOKED is the only outcome that it may have
 -- Keeps: one commit per step (2); results, onward messages, joins and the parent's wake are one instant (1, 4, 5).
 local h = cjson.decode(ARGV[1])
 local now = now_ms()
@@ -17,6 +18,8 @@ if f[4] == h.token then return { 1 } end
 if f[1] ~= 'h' or f[2] ~= h.worker or f[3] ~= tostring(h.take) then
   return { 0, f[1] or '', f[2] or '', f[3] or '' }
 end
+-- Its agent may have ended already; a result now would go on to what nobody waits for.
+if h.status ~= 'REVOKED' and is_cancelled(h.root, h.id, rec) then return { 2 } end
 redis.call('HDEL', K.held(h.worker), h.take)
 redis.call('HSET', rec, 'tok', h.token, 'd', 0)
 

@@ -1,6 +1,6 @@
 -- take: moves up to n messages from lanes, or in split mode those that the broker named, into a worker's custody.
 -- Taking is the claim.
--- include: common tree offer
+-- include: common tree offer cancel
 -- ARGV: worker, token, slots, label, low share (every N-th take begins with the lowest lane; 0 never), floor (the
 --   highest take number that the process has seen), then queues…; in split mode instead names (root|step|generation)…
 --   as the broker's messages hold them
@@ -22,24 +22,10 @@ local function give(take, queue, flag, message)
   out[#out + 1] = message
 end
 
--- A step is not to start when its agent was cancelled, or the call or fan-out that it belongs to. An agent's turn must
--- see the cancel by itself, and an undo runs because of it. The members that an internal step sends go one by one: their
--- join waits for each.
-local function is_cancelled(root, id, f)
-  local parent, kind, fan_out, undoes = f[1], f[2], f[3], f[4]
-  local key = K.cancelled(root)
-  if kind == 'a' or kind == 'i' or undoes or redis.call('EXISTS', key) == 0 then return 0 end
-  if redis.call('SISMEMBER', key, id) == 1 then return 1 end
-  -- Parts of a canvas have no parent of their own: they go with the whole tree.
-  if redis.call('SISMEMBER', key, parent or root) == 1 then return 1 end
-  return fan_out and redis.call('SISMEMBER', key, fan_out) or 0
-end
-
 -- What the taker has to do instead of running it: end a cancelled step, or one whose last attempt passed its hard limit.
 local function flag_of(root, id, rec)
-  local f = redis.call('HMGET', rec, 'pr', 'k', 'jn', 'ud', 'ov')
-  if is_cancelled(root, id, f) == 1 then return 1 end
-  return f[5] and 2 or 0
+  if is_cancelled(root, id, rec) then return 1 end
+  return redis.call('HEXISTS', rec, 'ov') == 1 and 2 or 0
 end
 
 local c = redis.call('HMGET', card, 'token', 'first', 'last')

@@ -57,6 +57,7 @@ SAMPLES: dict[type[AgentqError], dict[str, Any]] = {
         "mine": "w_42",
         "my_take": 4,
     },
+    errors.CalledOff: {"step": "plan", "run_id": "r_7f3"},
     errors.StoreUnavailable: {"url": "redis://localhost", "reason": "refused"},
     errors.NoWorkers: {"pools": ["model", "tools"]},
     errors.BreakerOpen: {"name": "llm", "retry_after": 2.5},
