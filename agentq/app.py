@@ -73,6 +73,7 @@ class Toolkit(Declarations):
                 lease_s=self._settings.lease.total_seconds(),
                 renew_s=self._settings.renew.total_seconds(),
                 tick_s=self._settings.tick.total_seconds(),
+                cancel_grace_s=self._settings.cancel_grace.total_seconds(),
             ),
             open_store=lambda: self.store,
             celery_url=lambda: self.address.celery_url,

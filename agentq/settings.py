@@ -77,6 +77,8 @@ class Settings(Model):
     """After so long an attempt of a step is asked to stop, unless the step says timeout=."""
     step_hard_grace: Duration = Field(default=timedelta(seconds=30), gt=timedelta(0))
     """So long after the soft limit it is killed."""
+    cancel_grace: Duration = Field(default=timedelta(seconds=10), gt=timedelta(0))
+    """A running step that was cancelled is told to stop; so long after that its process is killed."""
     inline_limit: Size = Size(64 * _KIB)
     """A result up to this size stands in its run's journal, a larger one beside it."""
     result_limit: Size = Size(16 * _KIB * _KIB)

@@ -288,7 +288,7 @@ class CalledOff(OwnershipLost):
         self._fill(step=step, run_id=run_id)
 
     def describe(self) -> str:
-        return f'Step "{self.step}" of run {self.run_id} was called off: its run, or the call it belongs to, was cancelled.'
+        return f'Step "{self.step}" of run {self.run_id} was called off: its run, or its call, was cancelled.'
 
 
 class StoreUnavailable(Unavailable):

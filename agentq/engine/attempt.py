@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import time
 import traceback as tracebacks
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,9 +15,9 @@ from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
 from celery.utils.log import get_logger
 
 from agentq.core.codec import dumps, to_jsonable
-from agentq.core.errors import InvalidResult, RunCancelled, StaleHolder, StepTimeout
+from agentq.core.errors import CalledOff, InvalidResult, RunCancelled, StaleHolder, StepTimeout
 from agentq.core.models import Usage
-from agentq.engine import capture, exits, joins, outcome, realloop, spread
+from agentq.engine import capture, exits, joins, outcome, realloop, recall, spread
 from agentq.engine.binding import Binding, TurnEnd
 from agentq.engine.capture import Capture
 from agentq.engine.messages import HEADER, HOLDER_HEADER
@@ -34,6 +35,10 @@ CAUGHT = "agentq_caught"
 """Set on a request by ``Step.retry`` and ``Step.replace``: the messages that they would have sent."""
 
 
+EARLY_S = 0.25
+"""A soft limit that comes by so much too soon is none: two clocks differ by less."""
+
+
 class Again(Exception):
     """Raised by middleware: the attempt failed with ``error``, and the step is to run again after ``delay``."""
 
@@ -44,7 +49,15 @@ class Again(Exception):
         self.counted = counted
 
 
-CONTROL = (Again, Retry, Ignore, Reject)
+class Interrupted(Exception):
+    """The attempt was told to end before its time: it fails with ``error``, and nothing is tried in its place."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+CONTROL = (Again, Interrupted, Retry, Ignore, Reject)
 """What is no failure: middleware lets these pass."""
 
 
@@ -73,6 +86,9 @@ class Attempt:
         self.number = int(self.ours.get("n", 1))
         self.spent: list[Usage] = []
         self.onward = Capture()
+        self.stop = realloop.Stop()
+        self._began = time.monotonic()
+        self._hear_again: Callable[[], Any] | None = None
         self._onward_of_request: tuple[Any, Any] = (None, None)
         self._arguments: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
 
@@ -83,7 +99,7 @@ class Attempt:
         self.request.chain = self.request.callbacks = None
         token = current_attempt.set(self)
         try:
-            return self._run(args, kwargs, chain, callbacks)
+            return self._unless_called_off(args, kwargs, chain, callbacks)
         except StaleHolder as stale:
             # Another attempt owns the step: nothing of this one may show.
             logger.warning("attempt_dropped: %s", stale)
@@ -91,12 +107,21 @@ class Attempt:
             raise Ignore(str(stale)) from stale
         finally:
             current_attempt.reset(token)
+            if self._hear_again is not None:
+                self._hear_again()
+
+    def _unless_called_off(self, args: list[Any], kwargs: dict[str, Any], chain: Any, callbacks: Any) -> Any:
+        try:
+            with recall.listed(self):
+                return self._run(args, kwargs, chain, callbacks)
+        except CalledOff as unwanted:
+            self._revoke(args, chain, ran=True)
+            raise Ignore(str(unwanted)) from unwanted
 
     def _run(self, args: list[Any], kwargs: dict[str, Any], chain: Any, callbacks: Any) -> Any:
         wire = getattr(self.request, HOLDER_HEADER, None) or {}
         if wire.get("cancelled"):
-            self.request.chain = self._behind(args, chain)
-            self.fail(RunCancelled(run_id=self.parent or self.holder.root), status=states.REVOKED)
+            self._revoke(args, chain, ran=False)
             raise Ignore("its run was cancelled")
         try:
             end = self._contained(args, kwargs)
@@ -113,12 +138,18 @@ class Attempt:
             raise
         except Reject as reject:
             if reject.requeue:
-                self.store.requeue(self.holder.worker, self.holder.take)
+                outcome.keep_trying(lambda: self.store.requeue(self.holder.worker, self.holder.take))
                 setattr(self.request, COMMITTED, True)
             else:
                 self.request.chain = self._behind(args, chain)
                 self.fail(reject)
             raise
+        except CalledOff:
+            raise
+        except Interrupted as interrupted:
+            self.request.chain = self._behind(args, chain)
+            self.fail(interrupted.error)
+            raise interrupted.error from interrupted
         except Exception as error:
             self.request.chain = self._behind(args, chain)
             self.fail(error)
@@ -133,6 +164,10 @@ class Attempt:
             raise end.error
         return self._finish(end, chain, callbacks)
 
+    def _revoke(self, args: list[Any], chain: Any, *, ran: bool) -> None:
+        self.request.chain = self._behind(args, chain)
+        self.fail(RunCancelled(run_id=self.parent or self.holder.root), status=states.REVOKED, ran=ran)
+
     def _behind(self, args: list[Any], chain: Any) -> Any:
         """Return the signatures that never run when this step fails: its chain, or the body that it was to send."""
         return list(joins.ends_of(args[0])) if self.task.name == joins.DISPATCH_TASK else chain
@@ -141,10 +176,17 @@ class Attempt:
         try:
             with exits.one_process():
                 return self._value(args, kwargs)
-        except (SystemExit, KeyboardInterrupt) as error:
+        except MemoryError as error:
+            # Celery's main process would take it for its own.
+            raise exits.failure_by(error, step=self.task.name, step_id=self.step_id) from error
+        except Exception:
+            raise
+        except BaseException as error:
             if exits.is_ordered(error):
                 raise
             raise exits.failure_by(error, step=self.task.name, step_id=self.step_id) from error
+        finally:
+            self._hear_again = exits.ignore_soft_limit()
 
     def _value(self, args: list[Any], kwargs: dict[str, Any]) -> TurnEnd:
         if self.task.is_agent:
@@ -187,10 +229,19 @@ class Attempt:
     def invoke(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call the step's function once, in place; an ``async def`` one on the process's event loop."""
         try:
-            return in_place(self.task.run(*args, **kwargs), self.soft_limit)
-        except (realloop.Overdue, SoftTimeLimitExceeded) as overdue:
+            return in_place(self.task.run(*args, **kwargs), self.soft_limit, self.stop)
+        except (realloop.Overdue, realloop.Stopped, SoftTimeLimitExceeded) as overdue:
             limit = self.soft_limit.total_seconds() if self.soft_limit is not None else 0.0
-            raise StepTimeout(step=self.task.name, step_id=self.step_id, seconds=limit) from overdue
+            error = StepTimeout(step=self.task.name, step_id=self.step_id, seconds=limit)
+            if self._is_early(overdue, limit):
+                raise Interrupted(error) from overdue
+            raise error from overdue
+
+    def _is_early(self, overdue: BaseException, limit: float) -> bool:
+        """Whether the worker ended the function before its limit, because the step was called off (see ``recall``)."""
+        if isinstance(overdue, realloop.Stopped):
+            return True
+        return isinstance(overdue, SoftTimeLimitExceeded) and time.monotonic() - self._began < limit - EARLY_S
 
     @property
     def hard_limit(self) -> timedelta:
@@ -224,7 +275,10 @@ class Attempt:
         """Call another function or step in place, with this step's arguments; return its encoded value."""
         args, kwargs = self._arguments
         function = getattr(other, "run", other)
-        value = in_place(function(*args, **kwargs), self.soft_limit)
+        try:
+            value = in_place(function(*args, **kwargs), self.soft_limit, self.stop)
+        except realloop.Stopped as stopped:
+            raise Interrupted(stopped) from stopped
         schema = getattr(other, "schema", None)
         return schema.encode_result(value) if schema is not None else to_jsonable(value)
 
@@ -257,6 +311,16 @@ class Attempt:
         self.succeed(value, caught, end=end)
         return value
 
+    @contextmanager
+    def _settled_usage(self) -> Iterator[dict[str, int]]:
+        """Give what was used to a commit; it stays unsettled if the commit is refused for being called off."""
+        spent = list(self.spent)
+        try:
+            yield self.take_usage()
+        except CalledOff:
+            self.spent[:0] = spent
+            raise
+
     def _ignores_result(self) -> bool:
         """Whether nobody reads the result: not asked for by an agent or a join, and ignored as Celery says."""
         if self.ours.get("ak") is not None or self.ours.get("jn") is not None:
@@ -277,39 +341,45 @@ class Attempt:
 
     def succeed(self, value: Any, caught: Capture, *, end: TurnEnd | None = None) -> None:
         """Commit a success."""
-        outcome.commit_success(
-            self.store,
-            self.holder,
-            caught,
-            self.request,
-            value,
-            inline_bytes=self.binding.limits.inline_bytes,
-            usage=self.take_usage(),
-            closes=end.closes if end is not None else (),
-            cancels=end.cancels if end is not None else (),
-        )
+        with self._settled_usage() as usage:
+            outcome.commit_success(
+                self.store,
+                self.holder,
+                caught,
+                self.request,
+                value,
+                inline_bytes=self.binding.limits.inline_bytes,
+                usage=usage,
+                closes=end.closes if end is not None else (),
+                cancels=end.cancels if end is not None else (),
+            )
         setattr(self.request, COMMITTED, True)
 
-    def fail(self, error: BaseException, *, status: str = states.FAILURE, end: TurnEnd | None = None) -> None:
-        """Commit a failure with what it means for chain, joins and errbacks."""
+    def fail(
+        self, error: BaseException, *, status: str = states.FAILURE, end: TurnEnd | None = None, ran: bool = False
+    ) -> None:
+        """Commit a failure, for chain, joins and errbacks too; ``ran``: a revoked step that had started."""
         trace = "".join(tracebacks.format_exception(error))
         # Celery calls no errbacks for what was revoked.
         errbacks = status != states.REVOKED
+        stored = not self._ignores_result() or self.task.store_errors_even_if_ignored
         with capture.capturing() as caught:
-            self.task.backend.mark_as_failure(self.request.id, error, trace, self.request, True, errbacks, status)
+            self.task.backend.mark_as_failure(self.request.id, error, trace, self.request, stored, errbacks, status)
             if errbacks and self.task.name == joins.DISPATCH_TASK:
                 joins.tell_body(self.task.app, self.request.args[0], error)
-        outcome.commit_failure(
-            self.store,
-            self.holder,
-            caught,
-            self.request,
-            error,
-            status=status,
-            usage=self.take_usage(),
-            closes=end.closes if end is not None else (),
-            cancels=end.cancels if end is not None else (),
-        )
+        with self._settled_usage() as usage:
+            outcome.commit_failure(
+                self.store,
+                self.holder,
+                caught,
+                self.request,
+                error,
+                status=status,
+                usage=usage,
+                closes=end.closes if end is not None else (),
+                cancels=end.cancels if end is not None else (),
+                ran=ran,
+            )
         self.request.chain = None
         setattr(self.request, COMMITTED, True)
 
@@ -335,21 +405,21 @@ class Attempt:
         caught: Capture = getattr(self.request, CAUGHT, None) or Capture()
         own = [offer for offer in caught.offers if offer.id == self.holder.id]
         others = spread.parcels(self, [offer for offer in caught.offers if offer.id != self.holder.id])
-        usage = self.take_usage()
-        outcome.keep_trying(
-            lambda: self.store.commit(
-                self.holder,
-                mode="again" if own else "replaced",
-                status=states.RETRY,
-                results=caught.results,
-                joins=caught.joins,
-                offers=[*own, *others],
-                arrivals=caught.arrivals,
-                error=f"{type(error).__name__}: {error}"[:500] if error is not None else None,
-                usage=usage,
-                name=self.task.name,
+        with self._settled_usage() as usage:
+            outcome.keep_trying(
+                lambda: self.store.commit(
+                    self.holder,
+                    mode="again" if own else "replaced",
+                    status=states.RETRY,
+                    results=caught.results,
+                    joins=caught.joins,
+                    offers=[*own, *others],
+                    arrivals=caught.arrivals,
+                    error=outcome.line_of(error) if error is not None else None,
+                    usage=usage,
+                    name=self.task.name,
+                )
             )
-        )
         setattr(self.request, COMMITTED, True)
 
     def take_usage(self) -> dict[str, int]:
@@ -368,9 +438,9 @@ class Attempt:
         return usage
 
 
-def in_place(value: Any, limit: timedelta | None = None) -> Any:
+def in_place(value: Any, limit: timedelta | None = None, stop: realloop.Stop | None = None) -> Any:
     """Return what a function returned; a coroutine is run to its end on the process's event loop."""
-    return realloop.run(value, limit) if inspect.iscoroutine(value) else value
+    return realloop.run(value, limit, stop) if inspect.iscoroutine(value) else value
 
 
 def _wrapped(middleware: Any, attempt: Attempt, call: Callable[[], Any]) -> Callable[[], Any]:

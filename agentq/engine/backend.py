@@ -12,12 +12,12 @@ from typing import Any
 
 from celery import states
 from celery.backends.redis import RedisBackend
-from celery.exceptions import WorkerLostError
+from celery.exceptions import TimeLimitExceeded
 from celery.result import GroupResult
 from celery.utils.log import get_logger
 
-from agentq.core.errors import AgentqError, StaleHolder, from_wire
-from agentq.engine import capture
+from agentq.core.errors import AgentqError, CalledOff, RunCancelled, StaleHolder, StepTimeout, from_wire
+from agentq.engine import afterwords, capture
 from agentq.engine.binding import find_binding
 from agentq.engine.joins import body_offer, leaves
 from agentq.engine.outcome import COMMITTED, commit_failure, commit_revoked, holder_of, tell_behind
@@ -104,7 +104,7 @@ class Backend(RedisBackend):
     ) -> None:
         """Store a failure; a step's is committed, with its joins, chain and errbacks.
 
-        Celery calls this from the worker's main process for time limits and lost children.
+        Celery calls this from the worker's main process for time limits, and for what failed outside of the attempt.
         """
         if getattr(request, COMMITTED, False):
             return
@@ -123,13 +123,29 @@ class Backend(RedisBackend):
             return
         if binding is None:
             return
+        if isinstance(exc, TimeLimitExceeded):
+            exc = StepTimeout(step=getattr(request, "task", None) or "", step_id=holder.id, seconds=float(exc.args[0]))
+        store = binding.store
+
+        def conclude() -> None:
+            try:
+                with unless_stale(), capture.capturing() as caught:
+                    mark()
+                    commit_failure(store, holder, caught, request, exc)
+            except CalledOff:
+                self.mark_as_called_off(task_id, RunCancelled(run_id=holder.root), request)
+
+        afterwords.say(conclude)
+
+    def mark_as_called_off(self, task_id: str, why: RunCancelled, request: Any) -> None:
+        """Commit that a step was stopped while it ran, since nobody wants it any more."""
+        holder, binding = holder_of(request), find_binding(self.app)
+        if holder is None or binding is None:
+            return
         with unless_stale():
-            if isinstance(exc, WorkerLostError):
-                binding.store.requeue(holder.worker, holder.take, lost=True)
-                return
             with capture.capturing() as caught:
-                mark()
-            commit_failure(binding.store, holder, caught, request, exc)
+                super().mark_as_failure(task_id, why, None, request, True, False, states.REVOKED)
+            commit_failure(binding.store, holder, caught, request, why, status=states.REVOKED, ran=True)
 
     def _failure_meta(self, task_id: str, exc: BaseException, state: str, traceback: str | None) -> str:
         result = self.encode_result(exc, state)
@@ -168,10 +184,15 @@ class Backend(RedisBackend):
         binding = find_binding(self.app)
         if binding is None:
             return
-        with unless_stale():
-            with capture.capturing() as caught:
-                super().mark_as_revoked(task_id, reason, request, store_result, state)
-            commit_revoked(binding.store, holder, caught, request, reason)
+        store = binding.store
+
+        def conclude() -> None:
+            with unless_stale():
+                with capture.capturing() as caught:
+                    super(Backend, self).mark_as_revoked(task_id, reason, request, store_result, state)
+                commit_revoked(store, holder, caught, request, reason)
+
+        afterwords.say(conclude)
 
     def set_chord_size(self, group_id: str, chord_size: int) -> None:
         """Do nothing: the join knows its size from its making."""

@@ -22,8 +22,11 @@ from celery.worker import state
 from celery.worker.components import Pool
 
 from agentq.core.errors import Unavailable
+from agentq.engine import afterwords
 from agentq.engine.lease import Lease
 from agentq.engine.messages import HOLDER_HEADER
+from agentq.engine.recall import Recaller
+from agentq.engine.request import recaller_of
 from agentq.engine.slots import Taker, publish, withdraw
 from agentq.engine.task import Step
 from agentq.store import Store
@@ -33,6 +36,9 @@ logger = get_logger(__name__)
 EXIT_GIVEN_UP = 70
 """Exit status of a worker that was given up (EX_SOFTWARE): anything but 0, so that its supervisor starts
 another."""
+
+AFTERWORDS_S = 5.0
+"""For what is still to be written when a worker ends; without a server none of it can be."""
 
 GIVEN_UP_GRACE_S = 5.0
 """For Celery's own cold shutdown of a worker that was given up; what runs then cannot commit, but does
@@ -47,6 +53,7 @@ class Terms:
         open_store: the app's store.
         open_lease_store: a store of the lease's own, with a time-out below the lease.
         lease_s, renew_s, tick_s: seconds; see ``Lease``.
+        cancel_grace_s: how long a step may take to stop when it is told to.
         announcements: by agent name, what workers publish of it.
     """
 
@@ -55,6 +62,7 @@ class Terms:
     lease_s: float = 3.0
     renew_s: float = 0.5
     tick_s: float = 0.25
+    cancel_grace_s: float = 10.0
     announcements: Callable[[], Mapping[str, dict[str, Any]]] = dict
 
 
@@ -77,6 +85,7 @@ class Service(bootsteps.StartStopStep):
         super().__init__(parent, **kwargs)
         self.taker: Taker | None = None
         self.lease: Lease | None = None
+        self.recaller: Recaller | None = None
 
     def include(self, parent: Any) -> bool:
         """Join the worker's steps, and stand in front of them with what must be stopped last."""
@@ -113,6 +122,8 @@ class Service(bootsteps.StartStopStep):
             on_lost=taker.refuse,
         )
         self.lease.start()
+        self.recaller = recaller_of(parent, self.terms.open_lease_store(), grace_s=self.terms.cancel_grace_s)
+        self.recaller.start()
         keep_durable(parent.consumer)
         wake_when_free(parent)
         logger.info("worker_enrolled worker=%s label=%s", taker.id, taker.label)
@@ -156,6 +167,10 @@ class Service(bootsteps.StartStopStep):
 
     def farewell(self) -> None:
         """Hand back what is held and has not started; the worker's id is never used again."""
+        if not afterwords.finish(AFTERWORDS_S):
+            logger.warning("worker_left_with_words_unsaid: what it had to say of lost steps, the others find out")
+        if self.recaller is not None:
+            self.recaller.close()
         if self.lease is not None:
             self.lease.stop()
         if self.taker is None:

@@ -1,11 +1,15 @@
-"""What ends a process: a worker's own order, a step that calls ``sys.exit``, a fork that a step left behind."""
+"""What ends or interrupts a process: a worker's order, ``sys.exit`` in a step, a fork left behind, a late limit."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
+from billiard.pool import SIG_SOFT_TIMEOUT, soft_timeout_sighandler
 from celery.utils.log import get_logger
 
 from agentq.core.errors import StepFailed
@@ -22,8 +26,8 @@ def is_ordered(error: BaseException) -> bool:
     Anything else was raised by the code of a step or an agent. Were it to end the process, the next worker would
     take the same step, and end as well.
     """
-    if type(error) is KeyboardInterrupt:
-        # Celery handles SIGINT itself, in the worker and in its children.
+    if not isinstance(error, SystemExit):
+        # KeyboardInterrupt too: Celery handles SIGINT itself, in the worker and in its children.
         return False
     if type(error) is not SystemExit:
         return True
@@ -31,7 +35,7 @@ def is_ordered(error: BaseException) -> bool:
 
 
 def failure_by(error: BaseException, *, step: str, step_id: str) -> StepFailed:
-    """Return the failure that a SystemExit or KeyboardInterrupt of user code is."""
+    """Return the failure that user code ends with when it raises what is no Exception, or is out of memory."""
     words = f"sys.exit({error.code!r})" if isinstance(error, SystemExit) else str(error)
     return StepFailed(step=step, step_id=step_id, error_type=type(error).__name__, message=words)
 
@@ -52,3 +56,21 @@ def one_process() -> Iterator[None]:
         raise
     if os.getpid() != own:
         os._exit(0)
+
+
+def ignore_soft_limit() -> Callable[[], Any]:
+    """Let a soft time limit pass unheard from now on, until the returned function is called.
+
+    A limit is for the step's function. Raised while its result waits for a server that is away, it would throw a paid
+    result away.
+    """
+    if threading.current_thread() is not threading.main_thread() or SIG_SOFT_TIMEOUT is None:
+        return _nothing
+    if signal.getsignal(SIG_SOFT_TIMEOUT) is not soft_timeout_sighandler:
+        return _nothing
+    signal.signal(SIG_SOFT_TIMEOUT, signal.SIG_IGN)
+    return lambda: signal.signal(SIG_SOFT_TIMEOUT, soft_timeout_sighandler)
+
+
+def _nothing() -> None:
+    return None

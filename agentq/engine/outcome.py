@@ -9,7 +9,7 @@ from celery import states
 from celery.utils.log import get_logger
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
-from agentq.core.codec import dumps
+from agentq.core.codec import dumps, loads
 from agentq.core.errors import AgentqError, StepFailed, StoreUnavailable
 from agentq.engine.capture import Capture
 from agentq.engine.messages import HEADER, HOLDER_HEADER
@@ -19,6 +19,9 @@ from agentq.store.refs import Holder
 logger = get_logger(__name__)
 
 T = TypeVar("T")
+
+MOST_WORDS: Final = 10_000
+"""Characters of an error's text that travel on: a failed parser may quote its whole document."""
 
 COMMITTED: Final = "agentq_committed"
 """Set on a request whose outcome is written: what Celery says of it afterwards is not written again."""
@@ -36,8 +39,17 @@ def error_to_wire(error: BaseException, *, step: str, step_id: str) -> dict[str,
     """Return an error as ``{code, fields}``; one that is not agentq's becomes StepFailed with its type and text."""
     if isinstance(error, AgentqError):
         return error.to_wire()
-    failed = StepFailed(step=step, step_id=step_id, error_type=type(error).__name__, message=str(error))
+    failed = StepFailed(step=step, step_id=step_id, error_type=type(error).__name__, message=text_of(error))
     return failed.to_wire()
+
+
+def text_of(error: BaseException) -> str:
+    """Return an error's own text, cut; in words of ours where it has none that can be had."""
+    try:
+        text = str(error)
+    except Exception as second:
+        return f"its text cannot be had: {type(second).__name__}"
+    return text if len(text) <= MOST_WORDS else f"{text[:MOST_WORDS]}… ({len(text)} characters)"
 
 
 def keep_trying(call: Callable[[], T]) -> T:
@@ -101,22 +113,24 @@ def commit_failure(
     usage: dict[str, int] | None = None,
     closes: tuple[str, ...] = (),
     cancels: tuple[str, ...] = (),
+    ran: bool = False,
 ) -> None:
-    """Commit a failure, or with ``status`` REVOKED a cancelled step."""
+    """Commit a failure, or with ``status`` REVOKED a cancelled step; ``ran``: one that had started."""
     name = getattr(request, "task", None) or ""
     wire = error_to_wire(error, step=name, step_id=holder.id)
-    line = f"{type(error).__name__}: {error}"[:500]
+    line = line_of(error)
     outcome = "revoked" if status == states.REVOKED else "error"
+    results = [(key, _having_run(meta) if ran and key == holder.id else meta) for key, meta in caught.results]
     keep_trying(
         lambda: store.commit(
             holder,
             mode="done",
             status=status,
-            results=caught.results,
+            results=results,
             joins=caught.joins,
             offers=caught.offers,
             arrivals=caught.arrivals,
-            entry=_entry(request, outcome, wire),
+            entry=_entry(request, outcome, wire, ran=ran),
             tells=_tells(request, wire),
             error=line,
             usage=usage,
@@ -131,7 +145,18 @@ def commit_revoked(store: Store, holder: Holder, caught: Capture, request: Any, 
     """Commit that a step was revoked, so that its joins and its parent go on."""
     name = getattr(request, "task", None) or holder.id
     error = StepFailed(step=name, step_id=holder.id, error_type="Revoked", message=reason or "revoked")
-    commit_failure(store, holder, caught, request, error, status=states.REVOKED)
+    # Celery's word for one that ran; what expired or was revoked while it waited never did.
+    commit_failure(store, holder, caught, request, error, status=states.REVOKED, ran=reason == "terminated")
+
+
+def line_of(error: BaseException) -> str:
+    """Return an error as one line for listings."""
+    return f"{type(error).__name__}: {text_of(error)}"[:500]
+
+
+def _having_run(meta: str) -> str:
+    """Return Celery's meta with our mark: whoever undoes must know that there may be something to undo."""
+    return dumps({**loads(meta), "ran": 1})
 
 
 def tell_behind(store: Store, request: Any, error: BaseException, meta: Callable[[str], str]) -> None:
@@ -172,7 +197,7 @@ def _addresses(signatures: Any) -> Iterator[dict[str, Any]]:
         yield from _addresses((signature.get("options") or {}).get("chain") or [])
 
 
-def _entry(request: Any, outcome: str, value: Any, inline_bytes: int | None = None) -> str | None:
+def _entry(request: Any, outcome: str, value: Any, inline_bytes: int | None = None, *, ran: bool = False) -> str | None:
     """Return what the parent's log is told of a step; None when no agent asked for it.
 
     A value of more than ``inline_bytes`` is left where the step's result stands.
@@ -183,5 +208,6 @@ def _entry(request: Any, outcome: str, value: Any, inline_bytes: int | None = No
         return None
     text = dumps(value)
     if inline_bytes is None or len(text) <= inline_bytes:
-        return dumps({"k": "result", "id": ask, "s": outcome})[:-1] + f',"v":{text}}}'
+        head = {"k": "result", "id": ask, "s": outcome} | ({"ran": 1} if ran else {})
+        return dumps(head)[:-1] + f',"v":{text}}}'
     return dumps({"k": "result", "id": ask, "s": outcome, "ref": 1})

@@ -160,8 +160,8 @@ def run(coroutine: Coroutine[Any, Any, T], timeout: timedelta | None = None, sto
     """Run ``coroutine`` on this process's event loop and return its result.
 
     Blocks the caller's thread; context variables are the caller's. Raises Overdue when it took longer than
-    ``timeout`` (None: no limit) and was cancelled, Stopped when another thread ordered ``stop``, else what the coroutine
-    raised.
+    ``timeout`` (None: no limit) and was cancelled, Stopped when another thread ordered ``stop``, else what the
+    coroutine raised.
     """
     return _loop().run(coroutine, timeout, stop)
 

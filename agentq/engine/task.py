@@ -22,6 +22,7 @@ from agentq.engine.handle import Handle
 from agentq.engine.messages import HEADER
 from agentq.engine.options import CallOptions, StepOptions, budget_limits
 from agentq.engine.outcome import holder_of
+from agentq.engine.request import StepRequest
 from agentq.engine.routing import priority_of, route_of
 from agentq.engine.this_step import current_attempt
 from agentq.store.wire import redacted
@@ -61,6 +62,7 @@ class Step(Task, Generic[P, R]):
     agentq: StepOptions = StepOptions()
     call: CallOptions = CallOptions()
 
+    Request = StepRequest
     typing = False
     acks_late = True
     acks_on_failure_or_timeout = True

@@ -22,6 +22,9 @@ from agentq.store.wire import (
 
 _STATES: dict[int, Literal["new", "known", "reused"]] = {1: "new", 0: "known", 2: "reused"}
 
+Verdict = Literal["go on", "not wanted", "another's"]
+_VERDICTS: dict[int, Verdict] = {0: "go on", 1: "not wanted", 2: "another's"}
+
 CommitMode = Literal["done", "again", "replaced"]
 
 
@@ -193,6 +196,13 @@ class StepCalls(StoreConnection):
     def mark_overdue(self, worker: str, take: int) -> bool:
         """Note that an attempt has passed its hard limit and is killed next; False when it holds nothing any more."""
         return int(self.run_script("overdue", worker, take)) == 1
+
+    def recalled(self, running: Sequence[Holder]) -> list[Verdict]:
+        """Say of each running attempt of a worker whether it is to stop, and why."""
+        if not running:
+            return []
+        named = [part for holder in running for part in (holder.root, holder.id, holder.take)]
+        return [_VERDICTS[int(reply)] for reply in self.run_script("recalled", running[0].worker, *named)]
 
     def emit(self, holder: Holder, events: Sequence[str], *, token: str | None = None) -> bool:
         """Append lines to the run's history; False when another holds the step.

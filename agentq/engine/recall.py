@@ -1,0 +1,103 @@
+"""Stops what runs for nothing: steps whose run or call was cancelled, and attempts whose step another worker owns.
+
+Owns the list of the attempts that run in this process, and a thread of the worker's main process that asks the store.
+How a request is stopped is ``request``'s.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from agentq.core.errors import Unavailable
+from agentq.store import Store
+from agentq.store.refs import Holder
+
+if TYPE_CHECKING:
+    from agentq.engine.attempt import Attempt
+
+logger = logging.getLogger(__name__)
+
+_running: dict[Holder, Attempt] = {}
+
+
+@contextmanager
+def listed(attempt: Attempt) -> Iterator[None]:
+    """Have ``stop_here`` find the attempt meanwhile."""
+    _running[attempt.holder] = attempt
+    try:
+        yield
+    finally:
+        _running.pop(attempt.holder, None)
+
+
+def stop_here(holder: Holder) -> bool:
+    """Cancel the coroutine of an attempt of this process; False when it runs elsewhere, or not any more.
+
+    A plain function in a thread goes on to its end, which counts for nothing.
+    """
+    attempt = _running.get(holder)
+    if attempt is None:
+        return False
+    attempt.stop.order()
+    return True
+
+
+class Recaller:
+    """A thread that asks the store which running steps are to stop.
+
+    Args:
+        store: with a client of its own.
+        running: the requests that run and were not told to stop yet, each with its ``holder``.
+        stop: called in this thread with a request that is to stop.
+        every_s: time between two questions; none is asked while nothing runs.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        running: Callable[[], Sequence[Any]],
+        stop: Callable[[Any], None],
+        every_s: float,
+    ) -> None:
+        self._store = store
+        self._running = running
+        self._stop_request = stop
+        self._every_s = every_s
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="agentq-recall", daemon=True)
+
+    def start(self) -> None:
+        """Begin to ask."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._end.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=5.0)
+        self._store.close()
+
+    def _run(self) -> None:
+        while not self._end.wait(self._every_s):
+            try:
+                self._ask()
+            except Unavailable:
+                # Whoever cancels cannot reach the server either; the lease says that it is away.
+                continue
+            except Exception:
+                logger.exception("recall_failed")
+
+    def _ask(self) -> None:
+        requests = [(request, request.holder) for request in self._running() if request.holder is not None]
+        if not requests:
+            return
+        verdicts = self._store.recalled([holder for _, holder in requests])
+        for (request, holder), verdict in zip(requests, verdicts, strict=True):
+            if verdict != "go on":
+                logger.warning("step_recalled id=%s take=%d why=%s", holder.id, holder.take, verdict)
+                self._stop_request(request)
