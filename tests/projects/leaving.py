@@ -60,9 +60,11 @@ def undoable(path: str, seconds: float) -> str:
     return "sat"
 
 
-@app.step(
-    retry=Retry(attempts=3, wait=timedelta(milliseconds=20)), fallback=lambda path, seconds: note(path, "fallback")
-)
+def fall_back(path: str, seconds: float) -> None:
+    note(path, "fallback")
+
+
+@app.step(retry=Retry(attempts=3, wait=timedelta(milliseconds=20)), fallback=fall_back)
 async def stubborn(path: str, seconds: float) -> None:
     """Has a retry and a fallback, neither of which is for a step that nobody wants."""
     note(path, f"started {os.getpid()}")
