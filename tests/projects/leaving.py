@@ -100,3 +100,72 @@ async def impatient(run: Run, path: str, seconds: float, patience: float) -> str
             return await run.call(sits, path, seconds)
     except TimeoutError:
         return "gave up"
+
+
+class Unspeakable(Exception):
+    """An error without words."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+RAISED: dict[str, Any] = {
+    "memory": MemoryError,
+    "cancelled": asyncio.CancelledError,
+    "generator": GeneratorExit,
+    "unspeakable": Unspeakable,
+    "wordy": lambda: ValueError("x" * 1_000_000),
+    "recursion": RecursionError,
+}
+
+
+@app.step
+def raises(kind: str) -> None:
+    raise RAISED[kind]()
+
+
+@app.step
+async def raises_async(kind: str) -> None:
+    raise RAISED[kind]()
+
+
+@app.step
+def returns_an_object() -> Any:
+    return object()
+
+
+@app.step
+def returns(size: int) -> str:
+    return "x" * size
+
+
+@app.step(timeout=timedelta(seconds=2))
+def on_time(path: str, seconds: float) -> str:
+    """Ends before its limit; whether its outcome can be written by then is another question."""
+    note(path, "started")
+    time.sleep(seconds)
+    return "on time"
+
+
+@app.step(timeout=timedelta(seconds=0.5))
+async def too_long(path: str, seconds: float) -> str:
+    note(path, "started")
+    await asyncio.sleep(seconds)
+    return "never"
+
+
+@app.step(ignore_result=True)
+def ignored(path: str, fails: bool) -> str:
+    note(path, "started")
+    if fails:
+        raise ValueError("nobody asked")
+    return "nobody asked"
+
+
+@app.agent(version="1")
+async def calls(run: Run, name: str, args: list[Any]) -> Any:
+    """Call a step by its name; a failure is told by the name of its error."""
+    try:
+        return await run.call(app.celery.tasks[f"tests.projects.leaving.{name}"], *args)
+    except Exception as error:
+        return [type(error).__name__, getattr(error, "error_type", ""), str(error)[:200]]

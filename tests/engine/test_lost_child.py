@@ -1,0 +1,59 @@
+"""A child of the pool that dies: its step starts again at once, and the death is that step's alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.kit.leaks import check_leaks
+from tests.kit.projects import load_module
+from tests.kit.sample import TIMEOUT, lines, wait_for_lines
+from tests.kit.server import PrivateServer
+from tests.kit.worker import WorkerProcess
+
+pytestmark = pytest.mark.timeout(90)
+
+PROJECT = "tests.projects.leaving"
+Start = Callable[..., WorkerProcess]
+
+
+@pytest.fixture
+def app(server: PrivateServer, start_worker: Start) -> Iterator[Any]:
+    start_worker(PROJECT, url=server.celery_url)
+    yield load_module(PROJECT, url=server.celery_url).app
+    check_leaks(server.client)
+
+
+def pid_in(line: str) -> int:
+    return int(line.split()[1])
+
+
+def test_its_step_starts_again_within_a_second(app: Any, tmp_path: Path) -> None:
+    hit = tmp_path / "hit"
+    victim = app.celery.tasks["tests.projects.leaving.sits"].delay(str(hit), 1.5)
+    os.kill(pid_in(wait_for_lines(hit, 1)[0]), signal.SIGKILL)
+    killed = time.monotonic()
+    wait_for_lines(hit, 2)
+    assert time.monotonic() - killed < 1.0
+    assert app.store.record(victim.id, victim.id)["d"] == "1", "the death counts"
+    assert victim.get(timeout=TIMEOUT) == "sat"
+    assert lines(hit)[2:] == ["left"], "the killed one left no word"
+
+
+def test_a_bystander_goes_on(app: Any, tmp_path: Path) -> None:
+    hit, bystander = tmp_path / "hit", tmp_path / "bystander"
+    sits = app.celery.tasks["tests.projects.leaving.sits"]
+    other = sits.delay(str(bystander), 2.0)
+    victim = sits.delay(str(hit), 1.0)
+    wait_for_lines(bystander, 1)
+    os.kill(pid_in(wait_for_lines(hit, 1)[0]), signal.SIGKILL)
+    assert other.get(timeout=TIMEOUT) == "sat"
+    assert victim.get(timeout=TIMEOUT) == "sat"
+    assert len(lines(bystander)) == 2
+    assert app.store.record(other.id, other.id).get("d", "0") == "0"
