@@ -69,6 +69,7 @@ class Toolkit(Declarations):
                 open_store=lambda: self.store,
                 # A connection that hangs must not cost the lease.
                 open_lease_store=lambda: self.open_store(socket_timeout=self.settings.lease.total_seconds() / 2),
+                open_archive_store=lambda: self.open_store() if self._settings.archive_url is not None else None,
                 announcements=self.announcements,
                 lease_s=self._settings.lease.total_seconds(),
                 renew_s=self._settings.renew.total_seconds(),
@@ -172,6 +173,7 @@ class Toolkit(Declarations):
             socket_timeout=socket_timeout,
             event_limit=self.settings.history_limit,
             split=self.mode == "split",
+            archive_url=self.settings.archive_url,
         )
 
     def announcements(self) -> dict[str, dict[str, Any]]:

@@ -27,6 +27,7 @@ _NOT_SETTINGS: Final = ("AGENTQ_DEV_", "AGENTQ_TEST_")
 _REDIS_SCHEMES: Final = ("redis://", "rediss://", "unix://", "redis+socket://")
 
 _BROKER_SCHEMES: Final = ("amqp://", "amqps://", "pyamqp://", *_REDIS_SCHEMES)
+_ARCHIVE_SCHEMES: Final = ("sqlite:///", "postgresql://", "postgresql+psycopg://")
 
 _KIB: Final = 1024
 
@@ -71,6 +72,8 @@ class Settings(Model):
     """How long an agent that waits keeps its worker before it parks."""
     result_retention: Duration = Field(default=timedelta(days=7), gt=timedelta(0))
     """How long results and journals stay after the end of their run."""
+    archive: SecretStr | None = None
+    """Where finished runs are kept for good: a URL of SQLite or PostgreSQL, or `off`; None: a file in `state_dir`."""
     history_limit: int = Field(default=100_000, ge=100)
     """Lines of history kept for a run and all below it; older ones go. The journal is always whole."""
     step_soft_limit: Duration = Field(default=timedelta(minutes=10), gt=timedelta(0))
@@ -121,6 +124,21 @@ class Settings(Model):
         if url is not None and not url.get_secret_value().startswith(_BROKER_SCHEMES):
             raise ValueError(f"it must begin with one of {', '.join(_BROKER_SCHEMES)}")
         return url
+
+    @field_validator("archive")
+    @classmethod
+    def _check_archive(cls, given: SecretStr | None) -> SecretStr | None:
+        said = "off" if given is None else given.get_secret_value()
+        if said != "off" and not said.startswith(_ARCHIVE_SCHEMES):
+            raise ValueError(f"it must be off, or begin with one of {', '.join(_ARCHIVE_SCHEMES)}")
+        return given
+
+    @property
+    def archive_url(self) -> str | None:
+        """The archive's address; None where none is kept."""
+        if self.archive is None:
+            return f"sqlite:///{(self.state_dir / 'archive.db').absolute()}"
+        return None if self.archive.get_secret_value() == "off" else self.archive.get_secret_value()
 
     @model_validator(mode="after")
     def _check_lease(self) -> Self:

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.kit.broker import PrivateBroker
 from tests.kit.leaks import check_leaks
-from tests.kit.process import SCRUBBED
+from tests.kit.process import OWN, SCRUBBED
 from tests.kit.requirements import in_ci
 from tests.kit.server import PrivateServer
 from tests.kit.worker import WorkerProcess
@@ -63,7 +63,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def clean_shell() -> Iterator[None]:
     """Keep settings of the developer's own shell out of the tests."""
     removed = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(SCRUBBED)}
+    os.environ.update(OWN)
     yield
+    for name in OWN:
+        del os.environ[name]
     os.environ.update(removed)
 
 

@@ -13,6 +13,7 @@ from agentq.cli.commands import ExampleCommand
 from agentq.cli.errors import UNREACHABLE, exit_code_of
 from agentq.cli.findings import (
     Finding,
+    judge_archive,
     judge_eviction,
     judge_memory,
     judge_model,
@@ -91,8 +92,19 @@ def _server_findings(app: AgentQ) -> list[Finding]:
         judge_persistence(config.get("appendonly"), config.get("appendfsync")),
         judge_writing(server),
         judge_memory(server),
+        _archive_finding(app),
         *judge_workers(app.pools, served_pools(app)),
     ]
+
+
+def _archive_finding(app: AgentQ) -> Finding:
+    from agentq.store.wire import redacted
+
+    url = app.settings.archive_url
+    waiting, seconds = app.store.awaiting_archive()
+    host = urlsplit(app.address.url).hostname
+    shared = host is not None and host not in ("localhost", "127.0.0.1", "::1")
+    return judge_archive(redacted(url) if url is not None else None, waiting, seconds, shared=shared)
 
 
 def _config(client: Any) -> dict[str, str]:

@@ -12,6 +12,9 @@ from typing import Any, Literal
 LOWEST_SERVER = (6, 2)
 """The oldest server whose commands the scripts use."""
 
+ARCHIVE_LATE_S = 300
+"""Ended runs are copied within seconds; after so long something is wrong, or no worker runs."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -105,6 +108,27 @@ def judge_memory(server: Mapping[str, Any]) -> Finding:
     if limit and used > 0.8 * limit:
         return Finding("memory", "warn", words, "Starts will be refused when it is full: raise maxmemory.")
     return Finding("memory", "ok", words)
+
+
+def judge_archive(url: str | None, waiting: int, seconds: float, *, shared: bool) -> Finding:
+    """Whether ended runs reach their archive; ``shared``: other machines may use the server too."""
+    if url is None:
+        return Finding("archive", "ok", "off: ended runs are gone after their retention")
+    if waiting and seconds > ARCHIVE_LATE_S:
+        return Finding(
+            "archive",
+            "warn",
+            f"{url}: {waiting} ended runs wait for it, the first for {seconds:.0f} s",
+            'Look for "archive_waits" or "archive_failed" in the workers\' logs. Nothing is lost: their keys stay.',
+        )
+    if shared and url.startswith("sqlite:"):
+        return Finding(
+            "archive",
+            "warn",
+            f"{url}, a file of this machine",
+            "Workers on other machines have files of their own: name one database for all in AGENTQ_ARCHIVE, or off.",
+        )
+    return Finding("archive", "ok", url)
 
 
 def judge_workers(pools: Iterable[str], served: Mapping[str, list[str]]) -> list[Finding]:

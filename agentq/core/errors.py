@@ -26,6 +26,7 @@ AgentqError
 │   └── CalledOff           nobody wants the step any more
 └── Unavailable           later it may work
     ├── StoreUnavailable    Redis cannot be reached
+    ├── ArchiveUnavailable  the archive of ended runs cannot be reached
     ├── NoWorkers           no worker serves the pools
     ├── BreakerOpen         a breaker keeps calls away
     └── GetTimeout          the run has not ended in the time given
@@ -61,6 +62,7 @@ from agentq.core.usage_errors import (
 
 __all__ = [
     "AgentqError",
+    "ArchiveUnavailable",
     "BreakerOpen",
     "BudgetExceeded",
     "CalledOff",
@@ -303,6 +305,22 @@ class StoreUnavailable(Unavailable):
 
     def describe(self) -> str:
         return ended(f"The store at {self.url} cannot be reached: {self.reason}") + ' "agentq doctor" tells more.'
+
+
+class ArchiveUnavailable(Unavailable):
+    """The database that keeps ended runs cannot be reached or written. `url` must come without its password."""
+
+    code = "archive_unavailable"
+    url: str
+    reason: str
+
+    def __init__(self, *, url: str, reason: str) -> None:
+        self._fill(url=url, reason=reason)
+
+    def describe(self) -> str:
+        return ended(f"The archive at {self.url} cannot be used: {self.reason}") + (
+            " Runs whose keys stand in the store are read all the same, and none is lost meanwhile."
+        )
 
 
 class NoWorkers(Unavailable):

@@ -23,6 +23,7 @@ from celery.worker.components import Pool
 
 from agentq.core.errors import Unavailable
 from agentq.engine import afterwords
+from agentq.engine.archivist import Archivist
 from agentq.engine.lease import Lease
 from agentq.engine.messages import HOLDER_HEADER
 from agentq.engine.recall import Recaller
@@ -51,6 +52,7 @@ class Terms:
 
     Attributes:
         open_store: the app's store.
+        open_archive_store: a store of the archivist's own; None where ended runs are not kept.
         open_lease_store: a store of the lease's own, with a time-out below the lease.
         lease_s, renew_s, tick_s: seconds; see ``Lease``.
         cancel_grace_s: how long a step may take to stop when it is told to.
@@ -59,6 +61,7 @@ class Terms:
 
     open_store: Callable[[], Store]
     open_lease_store: Callable[[], Store]
+    open_archive_store: Callable[[], Store | None] = lambda: None
     lease_s: float = 3.0
     renew_s: float = 0.5
     tick_s: float = 0.25
@@ -86,6 +89,7 @@ class Service(bootsteps.StartStopStep):
         self.taker: Taker | None = None
         self.lease: Lease | None = None
         self.recaller: Recaller | None = None
+        self.archivist: Archivist | None = None
 
     def include(self, parent: Any) -> bool:
         """Join the worker's steps, and stand in front of them with what must be stopped last."""
@@ -126,6 +130,7 @@ class Service(bootsteps.StartStopStep):
         self.recaller.start()
         keep_durable(parent.consumer)
         wake_when_free(parent)
+        self._open_archive()
         logger.info("worker_enrolled worker=%s label=%s", taker.id, taker.label)
 
     def _enroll(self, parent: Any, taker: Taker) -> None:
@@ -165,12 +170,20 @@ class Service(bootsteps.StartStopStep):
         """Return what ``inspect stats`` shows."""
         return {"agentq": {"worker": self.taker.id if self.taker is not None else None}}
 
+    def _open_archive(self) -> None:
+        store = self.terms.open_archive_store()
+        if store is not None:
+            self.archivist = Archivist(store)
+            self.archivist.start()
+
     def farewell(self) -> None:
         """Hand back what is held and has not started; the worker's id is never used again."""
         if not afterwords.finish(AFTERWORDS_S):
             logger.warning("worker_left_with_words_unsaid: what it had to say of lost steps, the others find out")
         if self.recaller is not None:
             self.recaller.close()
+        if self.archivist is not None:
+            self.archivist.stop()
         if self.lease is not None:
             self.lease.stop()
         if self.taker is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Generator
 from typing import Any, Generic, TypeVar, cast
 
@@ -26,6 +27,9 @@ from agentq.engine.history import steps_of, usage_of
 from agentq.store import Store
 
 R = TypeVar("R", covariant=True)
+
+_LOOK_S = 60.0
+"""So often a handle that waits makes sure that its run is still known: a server may have lost its data."""
 
 
 class Handle(Generic[R]):
@@ -84,19 +88,27 @@ class Handle(Generic[R]):
             RunNotFound: no such run is known; it does not wait for one.
             GetTimeout: the run goes on; a later ``get`` finds it.
         """
-        _ = self.root
-        meta = self.store.wait_outcome(self.id, timeout)
-        if meta is None:
-            raise GetTimeout(run_id=self.id, seconds=timeout or 0.0)
-        return self._result(meta)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            meta = self.store.past_outcome(self.root, self.id)
+            left = _LOOK_S if deadline is None else min(deadline - time.monotonic(), _LOOK_S)
+            meta = self.store.wait_outcome(self.id, max(left, 0.0)) if meta is None else meta
+            if meta is not None:
+                return self._result(meta)
+            if deadline is not None and time.monotonic() >= deadline:
+                raise GetTimeout(run_id=self.id, seconds=timeout or 0.0)
 
     async def aget(self, timeout: float | None = None) -> R:  # noqa: ASYNC109  # as `get` has it
         """Wait for the result without blocking the event loop; as ``get`` otherwise."""
-        await asyncio.to_thread(lambda: self.root)
-        meta = await self.store.await_outcome(self.id, timeout)
-        if meta is None:
-            raise GetTimeout(run_id=self.id, seconds=timeout or 0.0)
-        return self._result(meta)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            meta = await asyncio.to_thread(lambda: self.store.past_outcome(self.root, self.id))
+            left = _LOOK_S if deadline is None else min(deadline - time.monotonic(), _LOOK_S)
+            meta = await self.store.await_outcome(self.id, max(left, 0.0)) if meta is None else meta
+            if meta is not None:
+                return await asyncio.to_thread(self._result, meta)
+            if deadline is not None and time.monotonic() >= deadline:
+                raise GetTimeout(run_id=self.id, seconds=timeout or 0.0)
 
     def __await__(self) -> Generator[Any, None, R]:
         return self.aget().__await__()

@@ -17,7 +17,7 @@ _CHUNK = 1000
 
 def steps_of(store: Store, root: str, run_id: str) -> list[StepSummary]:
     """Return the steps of an agent's run, or of a canvas run, in the order in which they were asked for."""
-    entries = [json.loads(line) for line in store.read_log(root, run_id)]
+    entries = [json.loads(line) for line in store.past_log(root, run_id)]
     if not entries:
         ids = store.member_ids(root)
         return _recorded(store, root, [(step_id, None) for step_id in ids])

@@ -5,12 +5,12 @@ Names nothing of Celery. Every write may be repeated; what must be one instant i
 
 from agentq.store.logs import LogCalls
 from agentq.store.meters import MeterCalls
-from agentq.store.reading import Reads
+from agentq.store.past import Past
 from agentq.store.unsent import UnsentCalls
 from agentq.store.workers import WorkerCalls
 
 
-class Store(LogCalls, WorkerCalls, MeterCalls, UnsentCalls, Reads):
+class Store(LogCalls, WorkerCalls, MeterCalls, UnsentCalls, Past):
     """One server and prefix, with a method for every script and the readers beside them."""
 
 

@@ -42,13 +42,19 @@ class StoreConnection:
         socket_timeout: float = 30.0,
         event_limit: int = EVENT_LIMIT,
         split: bool = False,
+        archive_url: str | None = None,
     ) -> None:
+        """Open nothing yet; ``archive_url`` names the database that keeps ended runs, None: they are not kept."""
         self.url = url
+        self.archive_url = archive_url
         self.split = split
         self._socket_timeout = socket_timeout
         self.keys = Keys(prefix)
         self.retention_ms = retention_ms
-        self.scripts = ScriptSet(self.keys, retention_ms=retention_ms, event_limit=event_limit, split=split)
+        archives = archive_url is not None
+        self.scripts = ScriptSet(
+            self.keys, retention_ms=retention_ms, event_limit=event_limit, split=split, archives=archives
+        )
         self._client: redis.Redis | None = None
         self._patient: redis.Redis | None = None
         self._pid = os.getpid()

@@ -47,6 +47,7 @@ _PLAIN_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "outbox": (),
     "queued": (),
     "retiring": (),
+    "ended": (),
     "runs": (),
     "asks": (),
     "agents": (),
@@ -61,7 +62,7 @@ _PREFIX = re.compile(r"[A-Za-z0-9_.\-]{1,40}\Z")
 PERMANENT: Final = frozenset(
     {
         *("workers", "reaping", "ticks", "due", "unsent", "outbox", "queued"),
-        *("retiring", "runs", "asks", "agents", "held", "bell"),
+        *("retiring", "ended", "runs", "asks", "agents", "held", "bell"),
     }
 )
 """Kinds that may stand without an end: registries, and what holds work in custody."""

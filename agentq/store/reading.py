@@ -147,7 +147,7 @@ class Reads(StoreConnection):
         root = self.root_of(run_id)
         if root is None:
             return None
-        return _summary(root, run_id, self.record(root, run_id))
+        return summary_of(root, run_id, self.record(root, run_id))
 
     def runs(
         self,
@@ -168,7 +168,7 @@ class Reads(StoreConnection):
                 if not record:
                     gone.append(name)
                     continue
-                summary = _summary(root, run, record)
+                summary = summary_of(root, run, record)
                 wanted = (agent is None or summary.agent == agent) and (status is None or summary.status == status)
                 if wanted and not (roots_only and root != run):
                     found.append(summary)
@@ -329,7 +329,7 @@ def final(meta: bytes | None) -> dict[str, Any] | None:
     return decoded if decoded.get("status") in _ENDED else None
 
 
-def event_of(root: str, offset: int, line: bytes) -> Event:
+def event_of(root: str, offset: int, line: bytes | str) -> Event:
     """Return one line of a tree's history; what it leaves out is the root run's."""
     fields: dict[str, Any] = json.loads(line)
     at = datetime.fromtimestamp(fields.pop("t") / 1000, tz=UTC)
@@ -361,7 +361,8 @@ def status_of(record: dict[str, str]) -> RunStatus:
     return _STATUS[state]
 
 
-def _summary(root: str, run_id: str, record: dict[str, str]) -> RunSummary:
+def summary_of(root: str, run_id: str, record: dict[str, str]) -> RunSummary:
+    """Return what a listing says of a run with this record."""
     card = json.loads(record["cd"]) if "cd" in record else {}
     started = moment(record.get("c")) or datetime.fromtimestamp(0, tz=UTC)
     return RunSummary(
@@ -378,4 +379,4 @@ def _summary(root: str, run_id: str, record: dict[str, str]) -> RunSummary:
     )
 
 
-__all__ = ["EVENT_CHUNK", "Reads", "event_of", "final", "moment", "status_of"]
+__all__ = ["EVENT_CHUNK", "Reads", "event_of", "final", "moment", "status_of", "summary_of"]

@@ -25,8 +25,18 @@ EVENT_LIMIT: Final = 100_000
 class ScriptSet:
     """All scripts under one key prefix and retention, ready to be called on any client of the server."""
 
-    def __init__(self, keys: Keys, *, retention_ms: int, event_limit: int = EVENT_LIMIT, split: bool = False) -> None:
-        constants = {"RETENTION_MS": retention_ms, "EVENT_LIMIT": event_limit, "SPLIT": "true" if split else "false"}
+    def __init__(
+        self,
+        keys: Keys,
+        *,
+        retention_ms: int,
+        event_limit: int = EVENT_LIMIT,
+        split: bool = False,
+        archives: bool = False,
+    ) -> None:
+        flags = {"SPLIT": split, "ARCHIVES": archives}
+        numbers = {"RETENTION_MS": retention_ms, "EVENT_LIMIT": event_limit}
+        constants = {**numbers, **{name: str(flag).lower() for name, flag in flags.items()}}
         head = "".join(f"local {name} = {value}\n" for name, value in constants.items()) + keys.lua()
         self.texts: dict[str, str] = {}
         self.hashes: dict[str, str] = {}

@@ -24,6 +24,9 @@ _PR_SET_PDEATHSIG = 1
 SCRUBBED = ("AGENTQ_", "CELERY_", "REDIS_URL", "DJANGO_")
 """Variables of the developer's shell that must not reach a process under test."""
 
+OWN = {"AGENTQ_ARCHIVE": "off"}
+"""What holds where a test does not say otherwise: keys get their end with their run, without a copy before."""
+
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return this process's environment without settings of the developer's own, and with ``extra``."""
@@ -31,6 +34,7 @@ def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     parts = [str(ROOT), environment.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(part for part in parts if part)
     environment["PYTHONUNBUFFERED"] = "1"
+    environment.update(OWN)
     environment.update(extra or {})
     return environment
 

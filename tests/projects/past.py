@@ -24,6 +24,19 @@ def speak(folder: str, words: int) -> int:
     return words
 
 
+@app.step
+def double(number: int) -> int:
+    return 2 * number
+
+
+@app.agent
+async def doubled(run: Run, limit: int) -> list[int]:
+    run.emit("began", limit=limit)
+    if limit < 0:
+        raise ValueError("the limit is below zero")
+    return list(await run.map(double, list(range(limit))))
+
+
 @app.agent
 async def speech(run: Run, folder: str, words: int) -> int:
     return await run.call(speak, folder, words)

@@ -20,6 +20,10 @@ if f[1] ~= 'h' or f[2] ~= h.worker or f[3] ~= tostring(h.take) then
 end
 -- Its agent may have ended already; a result now would go on to what nobody waits for.
 if h.status ~= 'REVOKED' and is_cancelled(h.root, h.id, rec) then return { 2 } end
+if f[6] == 'a' and h.mode == 'done' then
+  local _, _, message = parts_of(redis.call('HGET', K.held(h.worker), h.take))
+  keep(h.root, h.id, rest_of(message))
+end
 redis.call('HDEL', K.held(h.worker), h.take)
 redis.call('HSET', rec, 'tok', h.token, 'd', 0)
 

@@ -8,6 +8,7 @@ import pytest
 
 from agentq.cli.findings import (
     Finding,
+    judge_archive,
     judge_eviction,
     judge_memory,
     judge_model,
@@ -38,6 +39,11 @@ from agentq.cli.findings import (
         (judge_writing({"role": "slave"}), "bad", "a replica"),
         (judge_memory({"used_memory": 2**20, "maxmemory": 0}), "ok", "1 MiB used, no limit set"),
         (judge_memory({"used_memory": 90 * 2**20, "maxmemory": 100 * 2**20}), "warn", "of 100 MiB"),
+        (judge_archive(None, 0, 0.0, shared=True), "ok", "off"),
+        (judge_archive("sqlite:////a.db", 3, 2.0, shared=False), "ok", "sqlite:////a.db"),
+        (judge_archive("sqlite:////a.db", 0, 0.0, shared=True), "warn", "a file of this machine"),
+        (judge_archive("postgresql://db/a", 0, 0.0, shared=True), "ok", "postgresql://db/a"),
+        (judge_archive("postgresql://db/a", 3, 301.0, shared=True), "warn", "3 ended runs wait"),
         (judge_model("http://here", "m"), "ok", "m at http://here"),
         (judge_model("http://here", None), "warn", "only one of"),
         (judge_model(None, None), "ok", "none"),

@@ -59,6 +59,7 @@ SAMPLES: dict[type[AgentqError], dict[str, Any]] = {
     },
     errors.CalledOff: {"step": "plan", "run_id": "r_7f3"},
     errors.StoreUnavailable: {"url": "redis://localhost", "reason": "refused"},
+    errors.ArchiveUnavailable: {"url": "sqlite:///archive.db", "reason": "disk full"},
     errors.NoWorkers: {"pools": ["model", "tools"]},
     errors.BreakerOpen: {"name": "llm", "retry_after": 2.5},
     errors.GetTimeout: {"run_id": "r-1", "seconds": 60.0},
@@ -113,6 +114,7 @@ def test_codes_are_unique_and_stand_in_the_drawn_tree() -> None:
     [
         ("Unavailable", True),
         ("StoreUnavailable", True),
+        ("ArchiveUnavailable", True),
         ("GetTimeout", True),
         ("StepTimeout", True),
         ("StepFailed", False),

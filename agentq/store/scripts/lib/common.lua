@@ -1,5 +1,5 @@
 -- Shared by all scripts: time, messages, lanes, history. Keys come from the table K that keys.py renders;
--- RETENTION_MS and EVENT_LIMIT are set by the runner.
+-- RETENTION_MS, EVENT_LIMIT and ARCHIVES (whether ended runs wait for an archive) are set by the runner.
 -- include: kept
 
 -- The server's clock in ms: the only clock that deadlines and journals know.

@@ -4,10 +4,11 @@ local ENTRY_STATUS = { FAILURE = 'error', REVOKED = 'revoked' }
 
 local function finish(root, id, status, entry, error, now)
   local rec = K.step(root, id)
-  local f = redis.call('HMGET', rec, 'pr', 'ak', 'jr', 'jn', 'ji', 'tr')
+  local f = redis.call('HMGET', rec, 'pr', 'ak', 'jr', 'jn', 'ji', 'tr', 'k')
   redis.call('HSET', rec, 's', 'd', 'o', status, 'f', ms_text(now))
   redis.call('HDEL', rec, 'sw', 'tr', 'e')
-  forget_kept(root, id)
+  -- An agent's is kept: a fork of the run begins with it.
+  if f[7] ~= 'a' then forget_kept(root, id) end
   if error then redis.call('HSET', rec, 'e', error) end
   note_step(root, rec, id, 'finished', now, { o = status, error = error })
   if f[1] and f[2] and entry then tell(root, f[1], entry, now) end

@@ -59,6 +59,7 @@ end
 
 local function begin_agent(o, now)
   enlist(o.root, 'a', o.id)
+  if o.id ~= o.root then redis.call('HSET', K.tree(o.root), 'ag', 1) end
   local start = { k = 'start', version = o.v }
   redis.call('RPUSH', K.log(o.root, o.id), stamped(cjson.encode(start), now))
   redis.call('ZADD', K.runs(), now, o.root .. '|' .. o.id)

@@ -4,7 +4,8 @@
 local MEMBER_KEYS = {
   s = function(root, id) return { K.step(root, id), K.result(id) } end,
   a = function(root, id)
-    return { K.step(root, id), K.result(id), K.log(root, id), K.signals(root, id), K.wake(root, id) }
+    return { K.step(root, id), K.result(id), K.message(root, id), K.log(root, id), K.signals(root, id),
+      K.wake(root, id) }
   end,
   i = function(root, id) return { K.step(root, id), K.result(id) } end,
   j = function(root, id) return { K.join(root, id), K.bits(root, id) } end,
@@ -57,13 +58,25 @@ local function retire_chunk(root, first, chunk)
   return nil
 end
 
--- One step of the tree is done. Large trees are left to tick, chunk by chunk.
-local function leave_tree(root)
-  if redis.call('HINCRBY', K.tree(root), 'live', -1) > 0 then return end
+-- Every key of an ended tree gets its end. Large trees are left to tick, chunk by chunk.
+local function retire_tree(root)
   if redis.call('LLEN', K.members(root)) <= 100 then
     retire_chunk(root, 0, 101)
   else
     redis.call('ZADD', K.retiring(), 0, root)
+  end
+end
+
+-- One step of the tree is done. A tree with an agent in it waits for the archive, if there is one: the mark tells this
+-- end from a later one, which a copy that was made before does not hold.
+local function leave_tree(root)
+  local tree = K.tree(root)
+  if redis.call('HINCRBY', tree, 'live', -1) > 0 then return end
+  if ARCHIVES and (redis.call('HGET', K.step(root, root), 'k') == 'a' or redis.call('HEXISTS', tree, 'ag') == 1) then
+    redis.call('HINCRBY', tree, 'end', 1)
+    redis.call('ZADD', K.ended(), now_ms(), root)
+  else
+    retire_tree(root)
   end
 end
 
@@ -72,6 +85,7 @@ local function enter_tree(root)
   if redis.call('HINCRBY', K.tree(root), 'live', 1) > 1 or not known then return end
   -- A tree that had ended lives again (a plain task stood between two steps): what it has done so far loses its end.
   redis.call('ZREM', K.retiring(), root)
+  redis.call('ZREM', K.ended(), root)
   local first = 0
   while each_member(root, first, 1000, persist) == 1000 do first = first + 1000 end
   for _, key in ipairs(shared_keys(root)) do persist(key) end

@@ -1,0 +1,110 @@
+"""Copies ended trees from the server into the archive, chunk by chunk, and has their keys end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy as sa
+
+from agentq.store.archive.database import Archive
+from agentq.store.archive.tables import EVENTS, lines, log_of, records, runs, trees
+from agentq.store.past import MESSAGE
+from agentq.store.reading import Reads, status_of
+
+if TYPE_CHECKING:
+    from agentq.store import Store
+
+_CHUNK: Final = 500
+"""Members and lines read at once: of usual size, half a megabyte."""
+_ROWS_BYTES: Final = 4_000_000
+"""Rows are written when they come to so much, so that a large tree needs little memory."""
+
+
+def archive_tree(store: Store, archive: Archive, root: str) -> None:
+    """The whole of a tree stands in the archive; its keys are as they were. A repeat writes the same again."""
+    rows = _Rows(archive)
+    counters = store.tree_fields(root)
+    place = 0
+    for members in _members(store, root):
+        steps = [(kind, member) for kind, member in members if kind in ("s", "a")]
+        ids = [member for _, member in steps]
+        of_chunk = zip(steps, Reads.records(store, root, ids), store.outcomes(ids), strict=True)
+        for (kind, member), fields, outcome in of_chunk:
+            if not fields:
+                continue
+            text = outcome.decode(errors="replace") if outcome is not None else None
+            if kind == "a":
+                fields[MESSAGE] = store.quote(root, member)
+            written = _json(fields)
+            row = {"root": root, "id": member, "place": place, "fields": written, "outcome": text}
+            rows.add(records, row, size=len(written) + len(text or ""))
+            place += 1
+            if kind == "a":
+                rows.add(runs, _run(root, member, fields), size=200)
+                _copy_lines(store, rows, root, log_of(member), store.keys.log(root, member), first=0)
+    _copy_lines(store, rows, root, EVENTS, store.keys.events(root), first=int(counters.get("cut", 0)) + 1)
+    rows.write()
+    # Last: who finds this row finds the whole tree.
+    archive.write(trees, [{"root": root, "counters": _json(counters), "archived_ms": store.now_ms()}])
+
+
+class _Rows:
+    """Rows on their way into the archive."""
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+        self._of: dict[sa.Table, list[dict[str, Any]]] = {}
+        self._size = 0
+
+    def add(self, table: sa.Table, row: dict[str, Any], *, size: int) -> None:
+        self._of.setdefault(table, []).append(row)
+        self._size += size
+        if self._size > _ROWS_BYTES:
+            self.write()
+
+    def write(self) -> None:
+        for table, rows in self._of.items():
+            self._archive.write(table, rows)
+        self._of, self._size = {}, 0
+
+
+def _copy_lines(store: Store, rows: _Rows, root: str, stream: str, key: str, *, first: int) -> None:
+    place = first
+    for texts in _chunks(store, key):
+        for text in texts:
+            rows.add(lines, {"root": root, "stream": stream, "place": place, "text": text}, size=len(text))
+            place += 1
+
+
+def _members(store: Store, root: str) -> Iterator[list[tuple[str, str]]]:
+    # The root's own record is a member without being listed.
+    yield [(Reads.record(store, root, root).get("k", "s"), root)]
+    for names in _chunks(store, store.keys.members(root)):
+        yield [(kind, member) for kind, _, member in (name.partition("|") for name in names)]
+
+
+def _chunks(store: Store, key: str) -> Iterator[list[str]]:
+    start = 0
+    while found := store.guarded(lambda start=start: store.client.lrange(key, start, start + _CHUNK - 1)):  # type: ignore[misc]
+        yield [line.decode(errors="replace") for line in found]
+        start += len(found)
+
+
+def _run(root: str, run_id: str, fields: dict[str, str]) -> dict[str, Any]:
+    card = json.loads(fields["cd"]) if "cd" in fields else {}
+    return {
+        "root": root,
+        "run_id": run_id,
+        "agent": fields.get("nm", ""),
+        "status": status_of(fields),
+        "tenant": card.get("tenant"),
+        "start_key": card.get("key"),
+        "started_ms": int(fields.get("c", 0)),
+        "finished_ms": int(fields["f"]) if "f" in fields else None,
+    }
+
+
+def _json(fields: dict[str, str]) -> str:
+    return json.dumps(fields, separators=(",", ":"))
