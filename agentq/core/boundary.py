@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Iterator
+import typing
+from collections.abc import Collection, Iterator, Sequence
 from inspect import Parameter
 from typing import Any, Final
 
@@ -11,11 +12,15 @@ from pydantic.errors import PydanticUserError
 from pydantic_core import PydanticSerializationError
 
 from agentq.core.codec import dumps, holds_unwritten_number, to_jsonable
+from agentq.core.lazy import LazyList
 
 _EXACT: Final = frozenset({str, int, bool, float})
 """Types whose JSON is the value itself: a value of exactly this type crosses as it is."""
 
 _UNTYPED: Final = (Parameter.empty, Any, object)
+
+_LAZY: Final = (Sequence, Collection)
+"""Hints that promise no more than a lazy list keeps; whoever says `list`, or nothing, gets a list."""
 
 _MASK: Final = '"**********"'
 """What pydantic writes in place of a secret."""
@@ -27,7 +32,7 @@ _ERRORS_TOLD: Final = 3
 class Boundary:
     """`write` makes a JSON-able value of a typed one, `read` the typed value again."""
 
-    __slots__ = ("_adapter", "_exact", "name", "required")
+    __slots__ = ("_adapter", "_exact", "_item", "name", "required")
 
     def __init__(self, name: str, hint: Any, *, required: bool) -> None:
         """`hint` is Parameter.empty where there is none; then every value passes that JSON can hold."""
@@ -35,6 +40,7 @@ class Boundary:
         self.required = required
         self._exact = hint if isinstance(hint, type) and hint in _EXACT else None
         self._adapter = None if hint in _UNTYPED else _adapter(hint)
+        self._item = Boundary(name, _item_of(hint), required=True) if _is_lazy(hint) else None
 
     def write(self, value: Any) -> Any:
         """The value, validated by the hint, as JSON can hold it; ValueError says what is wrong."""
@@ -52,7 +58,14 @@ class Boundary:
             raise ValueError(str(error)) from error
 
     def read(self, value: Any) -> Any:
-        """The typed value that the JSON-able one stands for; ValueError says why there is none."""
+        """The typed value that the JSON-able one stands for; ValueError says why there is none.
+
+        A `LazyList` stays one where the hint allows it; then its items are validated when they are read.
+        """
+        if isinstance(value, LazyList):
+            if self._item is not None:
+                return value.mapped(self._item.read)
+            value = list(value)
         if self._adapter is None or type(value) is self._exact:
             return value
         try:
@@ -85,6 +98,15 @@ class Boundary:
             # The mask would arrive in place of the secret, and the secret itself must not lie in a broker.
             raise ValueError("it holds a secret, which is not sent: let the step read it from its settings")
         return written
+
+
+def _is_lazy(hint: Any) -> bool:
+    return hint in _LAZY or typing.get_origin(hint) in _LAZY
+
+
+def _item_of(hint: Any) -> Any:
+    arguments = typing.get_args(hint)
+    return arguments[0] if arguments else Parameter.empty
 
 
 def _adapter(hint: Any) -> TypeAdapter[Any] | None:

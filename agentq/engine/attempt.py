@@ -16,6 +16,7 @@ from celery.utils.log import get_logger
 
 from agentq.core.codec import dumps, to_jsonable
 from agentq.core.errors import CalledOff, InvalidResult, RunCancelled, StaleHolder, StepTimeout
+from agentq.core.lazy import LazyList
 from agentq.core.models import Usage
 from agentq.engine import capture, exits, joins, outcome, realloop, recall, spread
 from agentq.engine.binding import Binding, TurnEnd
@@ -189,13 +190,14 @@ class Attempt:
             self._hear_again = exits.ignore_soft_limit()
 
     def _value(self, args: list[Any], kwargs: dict[str, Any]) -> TurnEnd:
+        resolved = joins.resolve(self.task.app, self.store, args)
         if self.task.is_agent:
             self._refuse_overdue()
             if self.binding.run_turn is None:
                 raise RuntimeError("no runtime was assembled for agents")
-            self._arguments = (tuple(args), kwargs)
+            # Read once: an agent's code must not wait for the server in between.
+            self._arguments = (tuple(list(each) if isinstance(each, LazyList) else each for each in resolved), kwargs)
             return self.binding.run_turn(self)
-        resolved = joins.resolve(self.task.app, self.store, args)
         typed_args, typed_kwargs = self._arguments = self.task.schema.decode(resolved, kwargs)
 
         def call() -> Any:

@@ -5,7 +5,6 @@ The values of chords meet in the store's joins, not in counters of the backend.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,7 +18,7 @@ from celery.utils.log import get_logger
 from agentq.core.errors import AgentqError, CalledOff, RunCancelled, StaleHolder, StepTimeout, from_wire
 from agentq.engine import afterwords, capture
 from agentq.engine.binding import find_binding
-from agentq.engine.joins import body_offer, leaves
+from agentq.engine.joins import body_offer, leaves, members_of
 from agentq.engine.outcome import COMMITTED, commit_failure, commit_revoked, holder_of, tell_behind
 from agentq.store.refs import Arrival, Join
 
@@ -208,7 +207,7 @@ class Backend(RedisBackend):
         members = list(leaves(header))
         offer = body_offer(self.app, body, group_id, parent_id=members[-1].id if members else None)
         # The join has a tree of its own under the group's id, which every part knows.
-        join = Join(root=group_id, id=group_id, size=len(members), body=offer, members=json.dumps(header.as_tuple()))
+        join = Join(root=group_id, id=group_id, size=len(members), body=offer, members=members_of(header))
         caught = capture.active()
         if caught is not None:
             caught.joins.append(join)

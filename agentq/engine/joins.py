@@ -17,6 +17,7 @@ from celery.result import GroupResult
 from kombu.utils.json import dumps
 
 from agentq.core.errors import UsageError
+from agentq.core.lazy import LazyList
 from agentq.engine import capture
 from agentq.engine.messages import HEADER
 from agentq.store import Store
@@ -83,35 +84,63 @@ def is_step(app: Any, name: str) -> bool:
 def resolve(app: Any, store: Store, arguments: list[Any]) -> list[Any]:
     """Return ``arguments`` with a reference to a join replaced by the header's results, in the header's order.
 
-    Raises ChordError when a part of the header failed.
+    They are read when they are used. Raises ChordError when a part of the header failed.
     """
-    if not arguments or not any(isinstance(value, dict) and set(value) == {REFERENCE} for value in arguments):
-        return arguments
     return [
         joined(app, store, value[REFERENCE]) if isinstance(value, dict) and set(value) == {REFERENCE} else value
         for value in arguments
     ]
 
 
-def joined(app: Any, store: Store, group_id: str) -> list[Any]:
+def joined(app: Any, store: Store, group_id: str) -> LazyList[Any]:
     """Return the results of a join's members, nested as the header was."""
-    text = store.join_members(group_id, group_id)
-    if text is None:
+    join = store.join_members(group_id, group_id)
+    if join is None:
         raise ChordError(f"The join of group {group_id} is gone: its results were kept for the retention only.")
-    tree = json.loads(text)
-    ids = list(_ids(tree))
-    metas: dict[str, Any] = {}
-    for at in range(0, len(ids), _CHUNK):
-        chunk = ids[at : at + _CHUNK]
-        for task_id, meta in zip(chunk, store.outcomes(chunk), strict=True):
-            metas[task_id] = json.loads(meta) if meta is not None else {"status": states.PENDING, "result": None}
-    for task_id in ids:
-        meta = metas[task_id]
-        if meta["status"] != states.SUCCESS:
-            cause = _error_in(app, meta)
-            raise ChordError(f"Dependency {task_id} raised {cause!r}") from cause
-    nested: list[Any] = _nested(tree, metas)
-    return nested
+    header = _Header(app, store, json.loads(join.members))
+    if join.succeeded < join.size:
+        header.raise_failure()
+    return LazyList(len(header.tree), header.read)
+
+
+def members_of(result: GroupResult) -> str:
+    """Return the JSON text of a header's task ids, nested as its groups are."""
+    return json.dumps(_tree(result), separators=(",", ":"))
+
+
+def _tree(result: Any) -> Any:
+    return [_tree(part) for part in result.results] if isinstance(result, GroupResult) else result.id
+
+
+class _Header:
+    """The results of a chord's header; ``tree`` holds the task ids of its parts, nested."""
+
+    def __init__(self, app: Any, store: Store, tree: list[Any]) -> None:
+        self.tree = tree
+        self._app = app
+        self._store = store
+
+    def read(self, start: int, stop: int) -> list[Any]:
+        """Return the results of some parts."""
+        parts = self.tree[start:stop]
+        results = self._results(list(_ids(parts)))
+        return [_nested(part, results) for part in parts]
+
+    def raise_failure(self) -> None:
+        """Raise ChordError for the first task, in the header's order, that has not succeeded."""
+        ids = list(_ids(self.tree))
+        for at in range(0, len(ids), _CHUNK):
+            self._results(ids[at : at + _CHUNK])
+
+    def _results(self, ids: list[str]) -> dict[str, Any]:
+        found = {}
+        for task_id, text in zip(ids, self._store.outcomes(ids), strict=True):
+            meta = json.loads(text) if text is not None else {"status": states.PENDING}
+            if meta["status"] != states.SUCCESS:
+                cause = _error_in(self._app, meta)
+                raise ChordError(f"Dependency {task_id} raised {cause!r}") from cause
+            found[task_id] = meta["result"]
+        return found
 
 
 def _error_in(app: Any, meta: dict[str, Any]) -> BaseException:
@@ -126,17 +155,13 @@ def tell_body(app: Any, body: dict[str, Any], error: BaseException) -> None:
 
 
 def _ids(tree: Any) -> Iterator[str]:
-    """Yield the ids of the leaves of ``as_tuple``: ``((id, parent), None)`` or ``((id, parent), [parts])``."""
-    (identity, _), parts = tree[0], tree[1]
-    if parts is None:
-        yield identity
+    """Yield the ids of the leaves."""
+    if isinstance(tree, str):
+        yield tree
     else:
-        for part in parts:
+        for part in tree:
             yield from _ids(part)
 
 
-def _nested(tree: Any, metas: dict[str, Any]) -> Any:
-    (identity, _), parts = tree[0], tree[1]
-    if parts is None:
-        return metas[identity]["result"]
-    return [_nested(part, metas) for part in parts]
+def _nested(tree: Any, results: dict[str, Any]) -> Any:
+    return results[tree] if isinstance(tree, str) else [_nested(part, results) for part in tree]

@@ -15,6 +15,7 @@ from agentq.core.lanes import priority_of
 from agentq.core.models import AskState, AskSummary, Event, RunStatus, RunSummary
 from agentq.store.client import connect_async
 from agentq.store.connection import StoreConnection
+from agentq.store.refs import JoinMembers
 from agentq.store.wire import redacted, text
 
 _STATUS: Final[dict[str, RunStatus]] = {
@@ -97,9 +98,11 @@ class Reads(StoreConnection):
         finally:
             await client.aclose()
 
-    def join_members(self, root: str, join_id: str) -> str | None:
-        """Return the JSON text that a canvas join keeps of where its results lie; None when the join is gone."""
-        return text(self.guarded(lambda: self.client.hget(self.keys.join(root, join_id), "ids")))
+    def join_members(self, root: str, join_id: str) -> JoinMembers | None:
+        """Return where the results of a canvas join lie; None when the join is gone."""
+        fields = ("ids", "size", "ok")
+        members, size, succeeded = self.guarded(lambda: self.client.hmget(self.keys.join(root, join_id), fields))
+        return None if members is None else JoinMembers(members.decode(), int(size), int(succeeded))
 
     def is_begun(self, run_id: str) -> bool:
         """Tell whether a root step has been taken and is not done: what Celery calls STARTED."""

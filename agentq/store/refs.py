@@ -139,6 +139,15 @@ class Join:
 
 
 @dataclass(frozen=True, slots=True)
+class JoinMembers:
+    """Where a canvas join's results lie (``members``, as in ``Join``), its size and how many have succeeded."""
+
+    members: str
+    size: int
+    succeeded: int
+
+
+@dataclass(frozen=True, slots=True)
 class Arrival:
     """A branch that reached its join, at its place: a number in a fan-out, a task id in canvas."""
 

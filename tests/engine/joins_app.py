@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from agentq import AgentQ, Budget, Run
 
 app = AgentQ("joins")
@@ -20,6 +22,49 @@ def total(numbers: list[int]) -> int:
 @app.step
 def numbers_below(limit: int) -> list[int]:
     return list(range(limit))
+
+
+@app.step
+def peek(numbers: Sequence[int]) -> list[str | int]:
+    """What a body gets, its length, its last item and the sum of the rest."""
+    return [type(numbers).__name__, len(numbers), numbers[-1], sum(numbers[:-1])]
+
+
+@app.step
+def untyped(numbers):  # type: ignore[no-untyped-def]
+    """What a body without a hint gets."""
+    return [type(numbers).__name__, sum(numbers)]
+
+
+@app.step
+def late(words: Sequence[int]) -> str:
+    """A body whose items do not fit."""
+    try:
+        return f"no error: {list(words)}"
+    except ValueError as error:
+        return str(error)
+
+
+@app.step
+def word() -> str:
+    return "word"
+
+
+@app.step
+def bad(number: int) -> int:
+    raise ValueError(f"bad {number}")
+
+
+@app.celery.task
+def plain(numbers):  # type: ignore[no-untyped-def]
+    """A body of stock Celery."""
+    return [type(numbers).__name__, sum(numbers)]
+
+
+@app.agent
+async def summing(run: Run, numbers: list[int]) -> int:
+    """An agent as a body."""
+    return await run.call(total, numbers) + len(numbers)
 
 
 @app.agent

@@ -54,6 +54,30 @@ def test_a_wide_canvas_goes_out_in_chunks(app: ModuleType) -> None:
     assert result.get(timeout=TIMEOUT) == WIDE * (WIDE - 1)
 
 
+def test_a_body_that_asks_for_a_sequence_reads_it_lazily(app: ModuleType) -> None:
+    header = [app.double.s(number) for number in range(CHUNK + 10)]
+    peeked = chord(header, app.peek.s()).apply_async().get(timeout=TIMEOUT)
+    last = 2 * (CHUNK + 9)
+    assert peeked == ["LazyList", CHUNK + 10, last, (CHUNK + 10) * (CHUNK + 9) - last]
+
+
+def test_a_body_that_asks_for_a_list_or_nothing_gets_a_list(app: ModuleType) -> None:
+    header = [app.double.s(1), app.double.s(2)]
+    assert chord(header, app.untyped.s()).apply_async().get(timeout=TIMEOUT) == ["list", 6]
+    assert chord(header, app.plain.s()).apply_async().get(timeout=TIMEOUT) == ["list", 6]
+    assert chord(header, app.summing.s()).apply_async().get(timeout=TIMEOUT) == 8
+
+
+def test_an_item_that_does_not_fit_is_found_when_it_is_read(app: ModuleType) -> None:
+    assert "valid integer" in chord([app.word.s()], app.late.s()).apply_async().get(timeout=TIMEOUT)
+
+
+def test_a_lazy_body_does_not_run_after_a_failure(app: ModuleType) -> None:
+    result = chord([app.double.s(1), app.bad.s(2), app.bad.s(3)], app.peek.s()).apply_async()
+    with pytest.raises(Exception, match="bad 2"):
+        result.get(timeout=TIMEOUT)
+
+
 def test_a_body_of_many_messages_goes_out_in_chunks(app: ModuleType) -> None:
     body = chord([app.double.si(number) for number in range(WIDE)], app.total.s())
     result = chord([app.double.s(1), app.double.s(2)], body).apply_async()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agentq.store.refs import Arrival, Holder, Join, Offer
+from agentq.store.refs import Arrival, Holder, Join, JoinMembers, Offer
 from tests.store.bench import Bench, agent_join, meta
 
 
@@ -212,7 +212,7 @@ class TestCanvas:
         self.open(bench, 1)
         bench.store.arrive([arrival("g", "t:a")])
         assert bench.client.ttl(bench.keys.join("g", "g")) == -1
-        assert bench.store.join_members("g", "g") == "[1]"
+        assert bench.store.join_members("g", "g") == JoinMembers("[1]", size=1, succeeded=1)
         body = bench.take_one().holder
         bench.again(body)
         assert bench.client.ttl(bench.keys.join("g", "g")) == -1
