@@ -53,7 +53,8 @@ class Recaller:
         store: with a client of its own.
         running: the requests that run and were not told to stop yet, each with its ``holder``.
         stop: called in this thread with a request that is to stop.
-        every_s: time between two questions; none is asked while nothing runs.
+        look: called in this thread every so often while something runs.
+        every_s: time between two looks; every second one asks the store as well.
     """
 
     def __init__(
@@ -62,11 +63,14 @@ class Recaller:
         *,
         running: Callable[[], Sequence[Any]],
         stop: Callable[[Any], None],
+        look: Callable[[], None],
         every_s: float,
     ) -> None:
         self._store = store
         self._running = running
         self._stop_request = stop
+        self._look = look
+        self._rounds = 0
         self._every_s = every_s
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="agentq-recall", daemon=True)
@@ -95,6 +99,10 @@ class Recaller:
     def _ask(self) -> None:
         requests = [(request, request.holder) for request in self._running() if request.holder is not None]
         if not requests:
+            return
+        self._look()
+        self._rounds += 1
+        if self._rounds % 2:
             return
         verdicts = self._store.recalled([holder for _, holder in requests])
         for (request, holder), verdict in zip(requests, verdicts, strict=True):

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
 logger = get_logger(__name__)
 
-EVERY_S = 0.5
-"""Between two looks for cancelled steps: soon for a person, and a few commands a second for the server."""
+EVERY_S = 0.25
+"""Between two looks for dead children; every second one is for cancelled steps too. Soon for a person, and two commands
+a second for the server."""
 
 
 def has_children(pool: Any) -> bool:
@@ -126,4 +127,11 @@ def recaller_of(worker: Any, store: Store, *, grace_s: float) -> recall.Recaller
         else:
             request.recall(worker, grace_s=grace_s)
 
-    return recall.Recaller(store, running=running, stop=stop, every_s=EVERY_S)
+    def look() -> None:
+        # A child's pipe closes a moment before it can be waited for. Celery, woken by the pipe, often finds it still
+        # there, and looks again after five seconds.
+        hub = worker.hub
+        if hub is not None and has_children(worker.pool):
+            hub.call_soon(worker.pool.maintain_pool)
+
+    return recall.Recaller(store, running=running, stop=stop, look=look, every_s=EVERY_S)
