@@ -10,7 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.crash.campaign import MODES, Campaign
+from tests.crash.campaign import Campaign
+from tests.kit.mode import MODES
 from tests.kit.worker import WorkerProcess
 
 

@@ -21,7 +21,9 @@ from agentq.core.errors import Unavailable
 from tests.crash.faults import Fault, Striker, plan
 from tests.crash.shapes import EXPECTED, TIMEOUT, Started, start_all
 from tests.crash.witness import Witness, problems_of
+from tests.kit.broker import PrivateBroker
 from tests.kit.field import Fleet
+from tests.kit.mode import settings_of
 from tests.kit.proxy import Proxy
 from tests.kit.server import PrivateServer
 from tests.kit.waiting import wait_until
@@ -30,7 +32,6 @@ from tests.kit.worker import WorkerProcess
 logger = logging.getLogger(__name__)
 
 PROJECT = "tests.projects.storm"
-MODES = ("fused",)
 WORKERS = 3
 SERVING = 2
 """Workers that serve at least while a fault strikes, so that there is somebody to go on."""
@@ -100,10 +101,14 @@ class Campaign:
         # A commit that the server has confirmed must outlive its death, or nothing could be counted.
         server = PrivateServer(fsync="always")
         server.start()
-        proxy = None
+        proxy = fleet = broker = None
         try:
+            if self.report.mode == "split":
+                broker = PrivateBroker()
+                broker.start()
             path = Path(server.folder) / "p"
-            fleet = Fleet(server, self._make, module=PROJECT, url=f"redis+socket://{path}")
+            env = settings_of(self.report.mode, broker)
+            fleet = Fleet(server, self._make, module=PROJECT, url=f"redis+socket://{path}", env=env)
             proxy = Proxy(server.socket, path, fleet.flows.app.store.scripts.hashes)
             witness = Witness()
             proxy.on_reply = witness
@@ -111,10 +116,12 @@ class Campaign:
             fleet.flows.app.set_current()
             yield fleet, proxy, witness
         finally:
-            for worker in fleet.workers:
+            for worker in fleet.workers if fleet is not None else ():
                 worker.kill_tree()
             if proxy is not None:
                 proxy.close()
+            if broker is not None:
+                broker.stop()
             server.stop()
 
     def _measure(self, fleet: Fleet) -> None:

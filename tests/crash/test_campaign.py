@@ -14,9 +14,10 @@ import pytest
 
 from agentq.store.refs import Arrival
 from tests.conftest import SEED
-from tests.crash.campaign import MODES, Campaign
+from tests.crash.campaign import Campaign
 from tests.crash.faults import every_fault, plan
 from tests.crash.witness import Witness, problems_of
+from tests.kit.mode import MODES
 from tests.kit.proxy import Proxy
 from tests.kit.server import PrivateServer
 from tests.kit.worker import WorkerProcess
@@ -27,8 +28,17 @@ logger = logging.getLogger(__name__)
 LONG = int(os.environ.get("CRASH_FAULTS", "100"))
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("faults", [8, pytest.param(LONG, marks=[pytest.mark.long, pytest.mark.timeout(LONG * 20)])])
+SHORT = [("fused", 8), ("split", 5)]
+"""Stock mode is split mode's protocol over a broker that is Redis: its campaign is one of the long ones."""
+
+
+@pytest.mark.parametrize(
+    ("mode", "faults"),
+    [
+        *SHORT,
+        *(pytest.param(mode, LONG, marks=[pytest.mark.long, pytest.mark.timeout(LONG * 20)]) for mode in MODES),
+    ],
+)
 def test_runs_end_as_undisturbed_ones(make_worker: Callable[..., WorkerProcess], mode: str, faults: int) -> None:
     report = Campaign(make_worker, mode=mode, seed=SEED, say=logger.info).run(faults, per_round=faults // 2)
     logger.info("%s", report.table())

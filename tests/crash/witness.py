@@ -58,7 +58,7 @@ def _join(found: Snapshot, root: str, join_id: str) -> list[str]:
 def _history(found: Snapshot, root: str) -> list[str]:
     problems = []
     lines = [json.loads(line) for line in found.values.get(found.keys.events(root), [])]
-    ends = Counter(line["s"] for line in lines if line["e"] == "finished")
+    ends = Counter(line.get("s", root) for line in lines if line["e"] == "finished")
     problems += [f"step {step} of {root} ended {times} times" for step, times in ends.items() if times != 1]
     for owner, run in found.parts("log"):
         if owner != root:

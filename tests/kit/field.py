@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,7 +19,7 @@ FLOWS = "tests.projects.flows"
 class Fleet:
     """Workers that serve a project, by default the flows, on one server; killed ones are topped up.
 
-    ``url`` is the workers' way to the server, where that is another one than the tests'.
+    ``url`` is the workers' way to the server, where that is another one than the tests'; ``env`` what names a mode.
     """
 
     def __init__(
@@ -29,9 +29,11 @@ class Fleet:
         *,
         module: str = FLOWS,
         url: str | None = None,
+        env: Mapping[str, str] | None = None,
     ) -> None:
         self.server = server
-        self.flows: ModuleType = load_module(module, url=server.celery_url)
+        self.env = dict(env or {})
+        self.flows: ModuleType = load_module(module, url=server.celery_url, **self.env)
         self.workers: list[WorkerProcess] = []
         self._make = make
         self._module = module
@@ -39,7 +41,7 @@ class Fleet:
 
     def start(self, **options: Any) -> WorkerProcess:
         """Start one plain worker of two children without waiting for it."""
-        worker = self._make(self._module, url=self._url, **options)
+        worker = self._make(self._module, url=self._url, env=self.env, **options)
         worker.start()
         self.workers.append(worker)
         return worker

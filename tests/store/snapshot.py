@@ -74,15 +74,16 @@ class Snapshot:
         """Return what breaks custody: each record that is not in exactly the one place that its state names.
 
         A queued one is in a lane, a held one in its holder's hands, a delayed one among the timers, a parked one keeps
-        its message in its record; a replaced or done one is nowhere. With ``duplicates`` lanes may hold further copies
-        of messages, which nobody will take.
+        its message in its record; a replaced or done one is nowhere. In split mode unsent is the lane. With
+        ``duplicates`` lanes may hold further copies of messages, which nobody will take.
         """
         where = self._messages(queues)
         problems = []
         for (root, step_id), record in self.records().items():
             state, generation = record["s"], record["g"]
             found = where.pop((root, step_id, generation), [])
-            if state in ("l", "p") and self.keys.message(root, step_id) not in self.values:
+            in_split = f"{root}|{step_id}|{generation}".encode() in self.values.get(self.keys.of("unsent"), [])
+            if (state in ("l", "p") or in_split) and self.keys.message(root, step_id) not in self.values:
                 problems.append(f"{step_id} is {state} without its message")
             if state == "p":
                 # Its next timer, under its own name.
@@ -109,6 +110,10 @@ class Snapshot:
                 _note(where, json.loads(rest[int(length) + 1 :]).get("agentq"), f"h:{worker}:{take}")
         for name in self.values.get(self.keys.of("due"), []):
             _note(where, name.decode(), "l")
+        for name in self.values.get(self.keys.of("unsent"), []):
+            # The nameless ones are plain messages, which have no record.
+            if not name.startswith(b"|"):
+                _note(where, name.decode(), "q")
         return where
 
 
