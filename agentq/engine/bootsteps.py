@@ -107,6 +107,7 @@ class Service(bootsteps.StartStopStep):
             store,
             label=parent.hostname,
             free=_free_slots(parent),
+            idle=lambda: not state.reserved_requests,
             running=running_takes,
             # The consumer's own table, not the app's: a task that was registered since has no strategy there.
             serves=lambda name: name in parent.consumer.strategies,

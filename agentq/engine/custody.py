@@ -140,6 +140,7 @@ class Reader:
                 queues=queues,
                 low_share=channel.low_share,
                 floor=taker.floor,
+                idle=taker.idle,
             )
         )
 

@@ -40,6 +40,7 @@ class Taker:
         store: where takes are recorded.
         label: name for people, such as the Celery node's.
         free: how many slots are idle now; None leaves the limit to the channel's prefetch count.
+        idle: whether nothing runs here, which a suspect needs; None when that cannot be told.
         running: take numbers of the attempts that run now.
         serves: whether this process has a task of that name.
         adopts: our header for a plain message that starts one of our steps; None for any other.
@@ -52,6 +53,7 @@ class Taker:
         *,
         label: str,
         free: Callable[[], int] | None = None,
+        idle: Callable[[], bool] | None = None,
         running: Callable[[], Iterable[int]] = _nothing,
         serves: Callable[[str], bool] = _anything,
         adopts: Callable[[dict[str, Any]], dict[str, Any] | None] = _none,
@@ -69,6 +71,8 @@ class Taker:
         self.closed = False
         self.used = False
         self._free = free
+        self._idle = idle
+        self._rests = False
         self._running = running
         self._on_refused = on_refused
         self.floor = 0
@@ -86,13 +90,18 @@ class Taker:
         ``prefetch`` is the channel's limit of unacknowledged messages, 0 for none; a consumer that is no
         worker and has no limit takes one at a time.
         """
-        if self.refused or self.closed:
+        if self.refused or self.closed or (self._rests and not self.idle):
             return 0
         allowed = prefetch - unacknowledged if prefetch else None
         if self._free is not None:
             free = self._free()
             return max(0, free if allowed is None else min(free, allowed))
         return 1 if allowed is None else max(0, allowed)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing runs here: a suspect may be taken."""
+        return self._idle is not None and self._idle()
 
     def token(self) -> str:
         """Return the token of the next take: the last one until its reply was read.
@@ -105,8 +114,14 @@ class Taker:
         return self._token
 
     def answered(self, reply: TakeReply) -> None:
-        """Have the next take be a new one: the last reply was read, its messages are being delivered."""
+        """Have the next take be a new one: the last reply was read, its messages are being delivered.
+
+        After suspects, or when the store wants this worker free for some, nothing is taken until nothing runs here.
+        Asking meanwhile would give nothing, and each wait for work would swallow a ring of the bell that an idle
+        worker should have heard.
+        """
         self._token = None
+        self._rests = reply.rest and self._idle is not None
         self.floor = max([self.floor, *(taken.take for taken in reply.taken)])
 
     def begin(self, channel: Any) -> bool:

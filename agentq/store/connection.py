@@ -11,7 +11,7 @@ import redis
 from agentq.core.errors import StoreUnavailable
 from agentq.store.client import connect
 from agentq.store.keys import Keys
-from agentq.store.runner import EVENT_LIMIT, ScriptSet
+from agentq.store.runner import EVENT_LIMIT, Patience, ScriptSet
 from agentq.store.wire import redacted
 
 T = TypeVar("T")
@@ -43,6 +43,7 @@ class StoreConnection:
         event_limit: int = EVENT_LIMIT,
         split: bool = False,
         archive_url: str | None = None,
+        patience: Patience | None = None,
     ) -> None:
         """Open nothing yet; ``archive_url`` names the database that keeps ended runs, None: they are not kept."""
         self.url = url
@@ -53,7 +54,12 @@ class StoreConnection:
         self.retention_ms = retention_ms
         archives = archive_url is not None
         self.scripts = ScriptSet(
-            self.keys, retention_ms=retention_ms, event_limit=event_limit, split=split, archives=archives
+            self.keys,
+            retention_ms=retention_ms,
+            event_limit=event_limit,
+            split=split,
+            archives=archives,
+            patience=patience,
         )
         self._client: redis.Redis | None = None
         self._patient: redis.Redis | None = None

@@ -52,6 +52,10 @@ _PLAIN_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "asks": (),
     "agents": (),
     "bell": ("queue",),
+    "suspects": ("queue",),
+    "freeing": ("queue",),
+    "letters": (),
+    "letter": ("id",),
     "breaker": ("digest",),
     "failures": ("digest",),
 }
@@ -63,6 +67,7 @@ PERMANENT: Final = frozenset(
     {
         *("workers", "reaping", "ticks", "due", "unsent", "outbox", "queued"),
         *("retiring", "ended", "runs", "asks", "agents", "held", "bell"),
+        *("suspects", "letters", "letter"),
     }
 )
 """Kinds that may stand without an end: registries, and what holds work in custody."""

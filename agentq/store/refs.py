@@ -162,7 +162,7 @@ class Taken:
     """A message that a take moved into the worker's custody.
 
     A cancelled step is to end as revoked; an overdue one, whose last attempt was killed for its hard limit, as timed
-    out.
+    out; beside a suspect, whose last attempt died, nothing else is to be taken.
     """
 
     take: int
@@ -170,14 +170,22 @@ class Taken:
     cancelled: bool
     overdue: bool
     message: bytes
+    suspect: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class TakeReply:
-    """What a take gave; ``refused`` when the worker was marked dead and must stop."""
+    """What a take gave.
+
+    Attributes:
+        refused: the worker was marked dead and must stop.
+        rest: nothing else is to be taken until nothing runs in the worker: it has suspects now, or makes itself free
+            for some.
+    """
 
     refused: bool
     taken: tuple[Taken, ...] = ()
+    rest: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Final
 
@@ -22,6 +23,21 @@ EVENT_LIMIT: Final = 100_000
 """Lines of history kept for a tree by default: at 150 bytes a line some 15 MB, which a fan-out of 30,000 fills."""
 
 
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How much the scripts bear of what goes wrong.
+
+    Attributes:
+        deaths: of a step alone in a row; the last one condemns it to the dead letters.
+        suspect_ms: how long a suspect waits for an idle worker before one makes itself free for it.
+        unknown_ms: how long a message waits for a worker that knows its task before it is a dead letter.
+    """
+
+    deaths: int = 3
+    suspect_ms: int = 30_000
+    unknown_ms: int = 600_000
+
+
 class ScriptSet:
     """All scripts under one key prefix and retention, ready to be called on any client of the server."""
 
@@ -33,9 +49,17 @@ class ScriptSet:
         event_limit: int = EVENT_LIMIT,
         split: bool = False,
         archives: bool = False,
+        patience: Patience | None = None,
     ) -> None:
+        patience = patience if patience is not None else Patience()
         flags = {"SPLIT": split, "ARCHIVES": archives}
-        numbers = {"RETENTION_MS": retention_ms, "EVENT_LIMIT": event_limit}
+        numbers = {
+            "RETENTION_MS": retention_ms,
+            "EVENT_LIMIT": event_limit,
+            "DEATH_LIMIT": patience.deaths,
+            "SUSPECT_MS": patience.suspect_ms,
+            "UNKNOWN_MS": patience.unknown_ms,
+        }
         constants = {**numbers, **{name: str(flag).lower() for name, flag in flags.items()}}
         head = "".join(f"local {name} = {value}\n" for name, value in constants.items()) + keys.lua()
         self.texts: dict[str, str] = {}

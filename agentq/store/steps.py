@@ -10,6 +10,7 @@ import redis
 
 from agentq.core.errors import CalledOff, KeyReused, StaleHolder
 from agentq.store.connection import StoreConnection
+from agentq.store.letters import report_condemned
 from agentq.store.refs import Arrival, Holder, Join, Offer, OfferReply, TakeReply, checked_lane
 from agentq.store.wire import (
     arrivals_arguments,
@@ -26,6 +27,9 @@ Verdict = Literal["go on", "not wanted", "another's"]
 _VERDICTS: dict[int, Verdict] = {0: "go on", 1: "not wanted", 2: "another's"}
 
 CommitMode = Literal["done", "again", "replaced"]
+
+_CONDEMNED = 2
+"""Of what is given back: that it went to the dead letters instead."""
 
 
 class StepCalls(StoreConnection):
@@ -57,13 +61,15 @@ class StepCalls(StoreConnection):
         queues: Sequence[str],
         low_share: int = 8,
         floor: int = 0,
+        idle: bool = False,
     ) -> tuple[Any, ...]:
         """Return the command that takes up to ``slots`` messages, for a connection that the caller reads.
 
-        ``low_share``: every N-th take begins with the lowest lane; 0 never. Keep ``token`` until a reply is
-        processed: the same token gets the same reply. ``floor``: the highest take number that this process has seen.
+        ``low_share``: every N-th take begins with the lowest lane; 0 never. ``floor``: the highest take number that
+        this process has seen. ``idle``: nothing runs in the worker, so that it may take suspects. Keep ``token`` until
+        a reply is processed: the same token gets the same reply.
         """
-        return self.scripts.command("take", worker, token, slots, label, low_share, floor, *queues)
+        return self.scripts.command("take", worker, token, slots, label, low_share, floor, int(idle), *queues)
 
     def parse_take(self, reply: Sequence[Any]) -> TakeReply:
         """Return what the take script answered."""
@@ -79,9 +85,10 @@ class StepCalls(StoreConnection):
         queues: Sequence[str],
         low_share: int = 8,
         floor: int = 0,
+        idle: bool = False,
     ) -> TakeReply:
         """Take in one call; as ``take_command`` otherwise."""
-        return parse_take(self.run_script("take", worker, token, slots, label, low_share, floor, *queues))
+        return parse_take(self.run_script("take", worker, token, slots, label, low_share, floor, int(idle), *queues))
 
     def load_scripts(self, client: redis.Redis | None = None) -> None:
         """Put every script into the server's cache."""
@@ -191,7 +198,8 @@ class StepCalls(StoreConnection):
 
         ``lost``: the attempt died (a child of the pool was killed); it counts as a start and as a death.
         """
-        self.run_script("settle", worker, take, "lost" if lost else "requeue")
+        if int(self.run_script("settle", worker, take, "lost" if lost else "requeue")) == _CONDEMNED:
+            report_condemned()
 
     def mark_overdue(self, worker: str, take: int) -> bool:
         """Note that an attempt has passed its hard limit and is killed next; False when it holds nothing any more."""

@@ -62,6 +62,8 @@ class UnsentCalls(StoreConnection):
         if plain:
             self.run_script("confirm", *(part for post in plain for part in (post.name, post.queue, post.lane)))
 
-    def claim(self, worker: str, token: str, names: Sequence[str], *, label: str, floor: int = 0) -> TakeReply:
+    def claim(
+        self, worker: str, token: str, names: Sequence[str], *, label: str, floor: int = 0, idle: bool = False
+    ) -> TakeReply:
         """Take the steps that the broker named, as many of them as still wait; as ``take`` otherwise."""
-        return parse_take(self.run_script("take", worker, token, len(names), label, 0, floor, *names))
+        return parse_take(self.run_script("take", worker, token, len(names), label, 0, floor, int(idle), *names))

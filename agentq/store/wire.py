@@ -10,6 +10,9 @@ from urllib.parse import urlsplit
 
 from agentq.store.refs import Arrival, Join, Offer, Taken, TakeReply
 
+_CANCELLED, _OVERDUE, _SUSPECT, _REST = 1, 2, 4, 2
+"""Flags of a taken message; the reply of a take that tells the worker to make itself free."""
+
 
 def dump(value: Any) -> str:
     """Return compact JSON text."""
@@ -104,13 +107,15 @@ def parse_take(reply: Sequence[Any]) -> TakeReply:
         Taken(
             take=int(reply[at]),
             queue=reply[at + 1].decode(),
-            cancelled=int(reply[at + 2]) == 1,
-            overdue=int(reply[at + 2]) == 2,
+            cancelled=int(reply[at + 2]) & _CANCELLED != 0,
+            overdue=int(reply[at + 2]) & _OVERDUE != 0,
             message=reply[at + 3],
+            suspect=int(reply[at + 2]) & _SUSPECT != 0,
         )
         for at in range(1, len(reply), 4)
     ]
-    return TakeReply(refused=False, taken=tuple(taken))
+    rest = int(reply[0]) == _REST or any(each.suspect for each in taken)
+    return TakeReply(refused=False, taken=tuple(taken), rest=rest)
 
 
 def text(value: Any) -> str | None:

@@ -10,6 +10,7 @@ import redis
 
 from agentq.core.lanes import PRIORITIES
 from agentq.store.connection import StoreConnection
+from agentq.store.letters import report_condemned
 from agentq.store.wire import dump, text
 
 _DURABLE = b'{"agentq":"'
@@ -30,6 +31,7 @@ class TickReply:
     released: int
     due: int
     retired: int
+    condemned: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +96,10 @@ class WorkerCalls(StoreConnection):
 
     def tick(self, lease_ms: int, *, chunk: int = 200) -> TickReply:
         """Do what time brings: dead workers, timers, retention."""
-        dead, released, due, retired = self.run_script("tick", lease_ms, chunk)
-        return TickReply(dead=int(dead), released=int(released), due=int(due), retired=int(retired))
+        reply = TickReply(*(int(count) for count in self.run_script("tick", lease_ms, chunk)))
+        if reply.condemned:
+            report_condemned(reply.condemned)
+        return reply
 
     def workers(self) -> list[WorkerCard]:
         """Return the workers whose lease stands, by label."""

@@ -288,8 +288,8 @@ BROKEN = {
         "local generation = tonumber(f[4])",
     ),
     "forget what the dead held": (
-        "released = released + give_back(worker, takes[i], true, now)",
-        "redis.call('HDEL', K.held(worker), takes[i])",
+        "local gone = give_back(worker, takes[i], company_of(worker), now)",
+        "local gone = redis.call('HDEL', K.held(worker), takes[i])",
     ),
     "keep what was committed": ("redis.call('HDEL', K.held(h.worker), h.take)\n", ""),
     "fire no timers": ("if r[2] == generation and r[1] == 'l' then", "if false then"),

@@ -75,12 +75,12 @@ class Bench:
         token: str | None = None,
         low_share: int = 0,
         floor: int = 0,
+        idle: bool = True,
     ) -> TakeReply:
         """Take as a worker does."""
         named = token if token is not None else uuid.uuid4().hex
-        return self.store.take(
-            worker, named, slots=slots, label=worker, queues=queues, low_share=low_share, floor=floor
-        )
+        options: dict[str, Any] = {"low_share": low_share, "floor": floor, "idle": idle}
+        return self.store.take(worker, named, slots=slots, label=worker, queues=queues, **options)
 
     def take(self, worker: str = "w1", **options: Any) -> list[Got]:
         """Take, and return what came in the words of the tests; the worker must be alive."""
@@ -112,7 +112,7 @@ class Bench:
 
     def tick(self, *, chunk: int = 200) -> TickReply:
         """Let time bring what it brings, with no grace left from the gap before."""
-        ticks, total = self.keys.of("ticks"), TickReply(0, 0, 0, 0)
+        ticks, total = self.keys.of("ticks"), TickReply(0, 0, 0, 0, 0)
         while True:
             self.client.hset(ticks, mapping={"at": self.store.now_ms(), "grace": 0})
             reply = self.store.tick(LEASE_MS, chunk=chunk)
@@ -168,6 +168,11 @@ class Bench:
     def lane(self, queue: str = "q", lane: int = 6) -> list[dict[str, Any]]:
         """Return a lane's messages, the next one last."""
         return [json.loads(message) for message in self.client.lrange(self.keys.lane(queue, lane), 0, -1)]
+
+    def suspects(self, queue: str = "q") -> list[str]:
+        """Return the ids of a queue's suspects, the next one last."""
+        entries = self.client.lrange(self.keys.of("suspects", queue), 0, -1)
+        return [json.loads(entry.split(b"\n", 2)[2])["agentq"].split("|")[1] for entry in entries]
 
     def events(self, root: str) -> list[str]:
         """Return the kinds of a tree's events."""

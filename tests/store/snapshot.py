@@ -73,9 +73,10 @@ class Snapshot:
     def misplaced(self, queues: Iterable[str] = ("q",), *, duplicates: bool = False) -> list[str]:
         """Return what breaks custody: each record that is not in exactly the one place that its state names.
 
-        A queued one is in a lane, a held one in its holder's hands, a delayed one among the timers, a parked one keeps
-        its message in its record; a replaced or done one is nowhere. In split mode unsent is the lane. With
-        ``duplicates`` lanes may hold further copies of messages, which nobody will take.
+        A queued one is in a lane or among the suspects, a condemned one among the dead letters, a held one in its
+        holder's hands, a delayed one among the timers, a parked one keeps its message in its record; a replaced or done
+        one is nowhere. In split mode unsent is the lane. With ``duplicates`` lanes may hold further copies of messages,
+        which nobody will take.
         """
         where = self._messages(queues)
         problems = []
@@ -90,7 +91,9 @@ class Snapshot:
                 found = [place for place in found if place != "l"]
             if duplicates:
                 found = sorted(set(found)) if state == "q" else [place for place in found if place != "q"]
-            wanted = {"q": ["q"], "h": [f"h:{record.get('w')}:{record.get('t')}"], "l": ["l"]}.get(state, [])
+            wanted = {"q": ["q"], "h": [f"h:{record.get('w')}:{record.get('t')}"], "l": ["l"], "x": ["x"]}.get(
+                state, []
+            )
             if found != wanted:
                 problems.append(f"{step_id} is {state} in generation {generation}, but stands in {found}")
         for name, places in where.items():
@@ -104,10 +107,17 @@ class Snapshot:
             for number in PRIORITIES.values():
                 for message in self.values.get(self.keys.lane(queue, number), []):
                     _note(where, json.loads(message).get("agentq"), "q")
+            for entry in self.values.get(self.keys.of("suspects", queue), []):
+                _note(where, json.loads(entry.split(b"\n", 2)[2]).get("agentq"), "q")
         for (worker,) in self.parts("held"):
             for take, entry in self.values[self.keys.held(worker)].items():
                 _lane, length, rest = entry.encode().split(b"\n", 2)
                 _note(where, json.loads(rest[int(length) + 1 :]).get("agentq"), f"h:{worker}:{take}")
+        for (letter,) in self.parts("letter"):
+            fields = self.values[self.keys.of("letter", letter)]
+            if "id" in fields and self.values[self.keys.step(fields["root"], fields["id"])]["s"] == "x":
+                name = [fields["root"], fields["id"], self.values[self.keys.step(fields["root"], fields["id"])]["g"]]
+                _note(where, "|".join(name), "x")
         for name in self.values.get(self.keys.of("due"), []):
             _note(where, name.decode(), "l")
         for name in self.values.get(self.keys.of("unsent"), []):

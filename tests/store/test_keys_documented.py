@@ -69,7 +69,7 @@ def test_every_field_of_a_step_is_explained() -> None:
             r"redis\.call\('H(?:SET|MGET|GET|DEL|INCRBY)', (?:rec|K\.step\([^)]*\)), ?([^)]*)\)", source
         ):
             used |= set(re.findall(r"'([a-z]{1,3})'", call))
-    values = {"q", "h", "l", "p", "r", "d", "a", "s"}
+    values = {"q", "h", "l", "p", "r", "d", "a", "s", "x"}
     assert used - values <= fields
     assert fields >= {"s", "g", "w", "t", "tok"}
 

@@ -57,7 +57,7 @@ def test_a_live_run_ends_nothing_and_an_ended_one_everything(bench: Bench) -> No
 
 def test_children_that_outlive_their_parent_keep_the_tree(bench: Bench) -> None:
     everything(bench)
-    bench.kill("w1")
+    bench.store.leave("w1")
     bench.worker("w3")
     taken = {got.holder.id: got.holder for got in bench.take("w3", slots=10)}
     sub = taken.pop("sub")

@@ -11,7 +11,7 @@ def test_a_worker_whose_lease_ran_out_is_dead_and_its_steps_move(bench: Bench) -
     bench.expire_lease("w1")
     reply = bench.tick()
     assert (reply.dead, reply.released) == (1, 2)
-    assert [got.holder.id for got in bench.take("w2", slots=2)] == ["s1", "s2"]
+    assert bench.suspects() == ["s2", "s1"]
     assert bench.store.renew("w1", LEASE_MS) == "dead"
 
 
@@ -31,7 +31,7 @@ def test_a_tick_asked_twice_does_nothing_more(bench: Bench) -> None:
     bench.tick()
     reply = bench.tick()
     assert (reply.dead, reply.released) == (0, 0)
-    assert len(bench.lane()) == 1
+    assert bench.suspects() == ["s1"]
 
 
 def test_after_a_gap_nobody_is_marked_dead_for_a_full_lease(bench: Bench) -> None:
@@ -57,13 +57,13 @@ def test_a_clock_that_jumped_back_marks_nobody(bench: Bench) -> None:
     assert bench.store.tick(LEASE_MS).dead == 0
 
 
-def test_a_large_holding_is_released_chunk_by_chunk_in_order(bench: Bench) -> None:
+def test_a_large_holding_is_released_chunk_by_chunk(bench: Bench) -> None:
     bench.store.offer([bench.step(f"s{number}") for number in range(25)])
     bench.take(slots=25)
     bench.expire_lease("w1")
     released = [bench.tick(chunk=10).released for _ in range(4)]
     assert released == [10, 10, 5, 0]
-    assert [got.holder.id for got in bench.take("w2", slots=25)] == [f"s{number}" for number in range(25)]
+    assert sorted(bench.suspects()) == sorted(f"s{number}" for number in range(25))
     assert bench.client.exists(bench.keys.worker("w1")) == 0
 
 

@@ -232,6 +232,7 @@ class Desk:
                 [hints.name_in(message) for message in asked],
                 label=taker.label,
                 floor=taker.floor,
+                idle=taker.idle,
             )
         except Unavailable as error:
             # Asked again with the same token and the same hints: the claim may have happened.

@@ -1,5 +1,5 @@
 -- leave: a worker hands back what it holds, and at the end its name.
--- include: common tree offer release
+-- include: common tree offer suspects letters release
 -- ARGV: worker, chunk, '1' when the worker itself says so (not counted as deaths) | '0'
 -- Reply: number handed back; fewer than chunk means that it holds nothing any more and is off the list
 local worker, chunk = ARGV[1], tonumber(ARGV[2])
@@ -7,9 +7,9 @@ local now = now_ms()
 local takes = redis.call('HKEYS', K.held(worker))
 -- Highest take number first: each goes to the front of its lane, so the oldest ends up foremost.
 table.sort(takes, function(a, b) return tonumber(a) > tonumber(b) end)
-local n = 0
+local n, company = 0, ARGV[3] == '0' and company_of(worker) or nil
 for i = 1, math.min(chunk, #takes) do
-  give_back(worker, takes[i], ARGV[3] == '0', now)
+  give_back(worker, takes[i], company, now)
   n = n + 1
 end
 if #takes <= chunk then

@@ -1,13 +1,15 @@
 -- settle: ends a worker's custody of one message that no commit ends: a plain message acknowledged or put back, a
 -- durable one handed back by its owner.
--- include: common tree offer release
+-- include: common tree offer suspects letters release
 -- ARGV: worker, take, 'drop' | 'requeue' | 'lost'
 --         drop: a plain message is done with; requeue: handed back; lost: its attempt died, which counts as a death
--- Reply: 1 when something was held under that number and has left, else 0
+-- Reply: 1 when something was held under that number and has left, 2 when that was condemned to the dead letters,
+--        else 0
 -- Keeps: a message leaves custody only by its owner's word, a step never by being dropped (1); a hand-back does not
 --   count as a start (9).
 local worker, take, how = ARGV[1], ARGV[2], ARGV[3]
-if how ~= 'drop' then return give_back(worker, take, how == 'lost', now_ms()) end
+-- A child of a pool that dies takes its own attempt with it and no other: the blame is its step's alone.
+if how ~= 'drop' then return give_back(worker, take, how == 'lost' and 1 or nil, now_ms()) end
 local entry = redis.call('HGET', K.held(worker), take)
 if not entry then return 0 end
 local _, _, message = parts_of(entry)

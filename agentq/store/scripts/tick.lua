@@ -1,12 +1,12 @@
 -- tick: what time brings: workers whose lease has run out, timers, retention. Any worker may call it, any number.
--- include: common tree offer release
+-- include: common tree offer suspects letters release
 -- ARGV: lease in ms, chunk
--- Reply: {workers marked dead, entries released, timers fired, trees retired}
+-- Reply: {workers marked dead, entries released, timers fired, trees retired, steps condemned}
 -- Keeps: a dead worker's work moves within the lease (8); after a gap of more than 1 s in the ticks nobody is marked
 --   dead for a full lease, so an outage or a jump of the clock never makes survivors rob each other (3, 8).
 local lease, chunk = tonumber(ARGV[1]), tonumber(ARGV[2])
 local now = now_ms()
-local dead, released, fired, retired = 0, 0, 0, 0
+local dead, released, fired, retired, condemned = 0, 0, 0, 0, 0
 
 local f = redis.call('HMGET', K.ticks(), 'at', 'grace')
 local at, grace = tonumber(f[1]), tonumber(f[2] or 0)
@@ -26,7 +26,9 @@ for _, worker in ipairs(redis.call('ZRANGE', K.reaping(), 0, 9)) do
   local takes = redis.call('HKEYS', K.held(worker))
   table.sort(takes, function(a, b) return tonumber(a) > tonumber(b) end)
   for i = 1, math.min(chunk, #takes) do
-    released = released + give_back(worker, takes[i], true, now)
+    local gone = give_back(worker, takes[i], company_of(worker), now)
+    released = released + math.min(gone, 1)
+    if gone == 2 then condemned = condemned + 1 end
   end
   if #takes <= chunk then
     redis.call('ZREM', K.reaping(), worker)
@@ -40,7 +42,7 @@ for _, name in ipairs(redis.call('ZRANGEBYSCORE', K.due(), '-inf', now, 'LIMIT',
   local rec = K.step(root, id)
   local r = redis.call('HMGET', rec, 's', 'g', 'q', 'l')
   if r[2] == generation and r[1] == 'l' then
-    place(root, id, rec, r[3], r[4], generation, take_kept(root, id), nil, now)
+    place_again(root, id, rec, r[3], r[4], generation, take_kept(root, id), now)
     fired = fired + 1
   elseif r[2] == generation and r[1] == 'p' then
     tell(root, id, '{"k":"tick"}', now)
@@ -64,4 +66,4 @@ if trees[1] then
     retired = 1
   end
 end
-return { dead, released, fired, retired }
+return { dead, released, fired, retired, condemned }

@@ -12,9 +12,10 @@ local function redelivered(message)
   return message
 end
 
--- counted: the attempt died; else its owner hands it back and it does not count as a start. An attempt that was killed
--- for its hard limit has started and did not die by itself: its next taker ends it.
-local function give_back(worker, take, counted, now)
+-- company: how many ran when the attempt died, itself included; nil when its owner hands it back, which does not count
+-- as a start. An attempt that was killed for its hard limit has started and did not die by itself: its next taker ends
+-- it. Returns 0 when it was not held, 1 given back, 2 condemned.
+local function give_back(worker, take, company, now)
   local held = K.held(worker)
   local entry = redis.call('HGET', held, take)
   if not entry then return 0 end
@@ -28,10 +29,26 @@ local function give_back(worker, take, counted, now)
   local rec = K.step(root, id)
   local f = redis.call('HMGET', rec, 's', 'w', 't', 'g', 'ov')
   if f[1] ~= 'h' or f[2] ~= worker or f[3] ~= tostring(take) then return 0 end
-  local generation = tonumber(f[4]) + 1
+  local generation, rest = tonumber(f[4]) + 1, redelivered(rest_of(message))
   redis.call('HSET', rec, 'g', generation)
-  if not f[5] then redis.call('HINCRBY', rec, counted and 'd' or 'a', counted and 1 or -1) end
-  place(root, id, rec, queue, lane, generation, redelivered(rest_of(message)), nil, now, true)
-  note_step(root, rec, id, f[5] and 'overdue' or counted and 'lost' or 'released', now)
+  if redis.call('EXISTS', K.letter(id)) == 1 then
+    -- Who was dropping the letter has died before the step's end was written: it stands as before.
+    redis.call('HSET', rec, 's', 'x')
+    return 1
+  end
+  if f[5] then
+    place(root, id, rec, queue, lane, generation, rest, nil, now, true)
+    note_step(root, rec, id, 'overdue', now)
+    return 1
+  elseif not company then
+    redis.call('HINCRBY', rec, 'a', -1)
+  elseif blame(rec, company) then
+    note_step(root, rec, id, 'lost', now)
+    local words = 'its attempts died ' .. DEATH_LIMIT .. ' times in a row with nothing else beside them'
+    condemn_step(root, id, rec, queue, lane, message_of(root, id, generation, rest), 'poison', words, now)
+    return 2
+  end
+  place_again(root, id, rec, queue, lane, generation, rest, now, true)
+  note_step(root, rec, id, company and 'lost' or 'released', now)
   return 1
 end
