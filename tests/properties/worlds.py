@@ -1,0 +1,414 @@
+"""Small worlds for the search: a step between two workers, a join of two members, an agent's turn and its inputs.
+
+Each move is one call as some process makes it; ``…_lost`` is a call whose reply never arrives, so that its caller does
+not know whether it was heard and may call again with the same token. What may happen how often is bounded, so that the
+number of states is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+from agentq.core.errors import StaleHolder
+from agentq.store.refs import Arrival, Holder, Join
+from tests.store.bench import Bench, Got
+
+ROOT = "run"
+Move = tuple[Any, ...]
+
+
+@dataclass
+class Attempt:
+    """A taken step in a worker's hands: ``running``, ``unsure`` (its commit was not answered) or ``over``."""
+
+    got: Got
+    state: str = "running"
+
+
+@dataclass
+class Workers:
+    """Two workers that take, die and commit; what a dead one has taken it may still try to commit.
+
+    Attributes:
+        takes, lost, deaths, duplicates: how often these may still happen.
+        pending: by worker, the token of a take whose reply was lost, and that reply.
+    """
+
+    takes: int = 3
+    lost: int = 1
+    deaths: int = 1
+    duplicates: int = 1
+    path: list[str] = field(default_factory=list)
+    alive: list[str] = field(default_factory=lambda: ["w1", "w2"])
+    pending: dict[str, tuple[str, tuple[Holder, ...]]] = field(default_factory=dict)
+    attempts: list[Attempt] = field(default_factory=list)
+    ended: dict[str, int] = field(default_factory=dict)
+    taken: int = 0
+
+    def begin(self, bench: Bench) -> None:
+        """Enroll the workers."""
+        for worker in self.alive:
+            bench.worker(worker)
+
+    def moves(self) -> list[Move]:
+        """Return what workers may do next."""
+        moves: list[Move] = []
+        # Before the first take one worker is as good as the other.
+        for worker in self.alive[: 2 if self.taken else 1]:
+            if worker in self.pending or self.takes:
+                moves.append(("take", worker))
+            if self.takes and self.lost and worker not in self.pending:
+                moves.append(("take_lost", worker))
+            if self.deaths:
+                moves.append(("die", worker))
+        for at, attempt in enumerate(self.attempts):
+            if attempt.state != "over":
+                moves.append(("commit", at))
+            if attempt.state == "running" and self.lost:
+                moves.append(("commit_lost", at))
+            if self.duplicates:
+                moves.append(("duplicate", at))
+        return moves
+
+    def known(self) -> Hashable:
+        """Return what the workers know."""
+        attempts = tuple((a.got.holder, a.got.generation, a.state) for a in self.attempts)
+        return (
+            (self.takes, self.lost, self.deaths, self.duplicates),
+            (tuple(self.alive), tuple(sorted(self.pending.items())), attempts),
+            tuple(sorted(self.ended.items())),
+        )
+
+    def take(self, bench: Bench, worker: str) -> None:
+        """Take one message, or ask again for what was not answered."""
+        asked = self.pending.pop(worker, None)
+        if asked is None:
+            self.takes -= 1
+        token, before = asked if asked is not None else (self._token(), None)
+        taken = bench.take(worker, token=token)
+        assert before in (None, tuple(got.holder for got in taken)), "the same token got another reply"
+        for got in taken:
+            self._begun(bench, got)
+
+    def _begun(self, bench: Bench, got: Got) -> None:
+        step = got.holder.id
+        assert step not in self.ended, f"{got.holder} runs after the step has ended"
+        running = [a for a in self.attempts if a.got.holder.id == step and a.state == "running"]
+        beside = [a.got.holder for a in running if a.got.holder.worker in self.alive]
+        assert not beside, f"{got.holder} runs beside {beside}"
+        older = [a for a in self.attempts if a.got.holder.id == step]
+        assert all(a.got.generation < got.generation for a in older), f"{got.holder} has an old generation"
+        self.attempts.append(Attempt(got))
+
+    def _token(self) -> str:
+        self.taken += 1
+        return f"t{self.taken}"
+
+    def take_lost(self, bench: Bench, worker: str) -> None:
+        """Take, and never hear what was taken."""
+        self.takes -= 1
+        self.lost -= 1
+        token = self._token()
+        self.pending[worker] = (token, tuple(got.holder for got in bench.take(worker, token=token)))
+
+    def die(self, bench: Bench, worker: str) -> None:
+        """Fall silent; the others notice, and one entry is released."""
+        self.deaths -= 1
+        self.alive.remove(worker)
+        self.pending.pop(worker, None)
+        bench.expire_lease(worker)
+        bench.tick(chunk=10)
+        assert bench.take_reply(worker).refused, "a dead worker takes"
+
+    def duplicate(self, bench: Bench, at: int) -> None:
+        """Put a message that was taken once into its lane again, to be taken next."""
+        self.duplicates -= 1
+        got = self.attempts[at].got
+        bench.client.rpush(bench.keys.lane(got.queue, 6), json.dumps(got.message, separators=(",", ":")))
+
+    def commit(self, bench: Bench, at: int) -> None:
+        """Commit an attempt, and hear whether it counts."""
+        attempt = self.attempts[at]
+        step = attempt.got.holder.id
+        owns = self._owns(bench, attempt.got) or self.ended.get(step) == at
+        try:
+            self._finish(bench, attempt.got)
+        except StaleHolder:
+            assert not owns, f"{attempt.got.holder} owns its step and may not commit"
+        else:
+            assert owns, f"{attempt.got.holder} owns nothing and commits"
+            assert self.ended.setdefault(step, at) == at, f"{step} ends twice"
+        attempt.state = "over"
+
+    def commit_lost(self, bench: Bench, at: int) -> None:
+        """Commit an attempt, and hear nothing."""
+        self.lost -= 1
+        attempt = self.attempts[at]
+        owns = self._owns(bench, attempt.got)
+        try:
+            self._finish(bench, attempt.got)
+        except StaleHolder:
+            assert not owns
+        else:
+            assert self.ended.setdefault(attempt.got.holder.id, at) == at, "a step ends twice"
+        attempt.state = "unsure"
+
+    def _owns(self, bench: Bench, got: Got) -> bool:
+        record = bench.record(got.holder.id, got.holder.root)
+        return (record["s"], record["w"], record["t"]) == ("h", got.holder.worker, str(got.holder.take))
+
+    def _finish(self, bench: Bench, got: Got) -> None:
+        bench.finish(got.holder)
+
+    def check(self, bench: Bench) -> None:
+        """Check that each record is in its one place, and done if and only if an attempt has ended it."""
+        found = bench.look()
+        assert found.misplaced(duplicates=True) == []
+        for (_, step), record in found.records().items():
+            assert (record["s"] == "d") == (step in self.ended), f"{step} is {record['s']} and ended by {self.ended}"
+
+
+@dataclass
+class StepWorld(Workers):
+    """One step: taken, tried again, handed back, committed."""
+
+    retries: int = 1
+    hand_backs: int = 1
+
+    def begin(self, bench: Bench) -> None:
+        """Offer the step."""
+        super().begin(bench)
+        bench.store.offer([bench.step("s1", root=ROOT)])
+
+    def moves(self) -> list[Move]:
+        """Add what an attempt may do instead of its end."""
+        moves = super().moves()
+        for at, attempt in enumerate(self.attempts):
+            if attempt.state == "running" and self.retries:
+                moves.append(("again", at))
+            if self.hand_backs:
+                moves.append(("hand_back", at))
+        return moves
+
+    def known(self) -> Hashable:
+        """Add what is left."""
+        return super().known(), self.retries, self.hand_backs
+
+    def again(self, bench: Bench, at: int) -> None:
+        """Commit that the step is to be tried again."""
+        self.retries -= 1
+        attempt = self.attempts[at]
+        owns = self._owns(bench, attempt.got)
+        try:
+            bench.again(attempt.got.holder)
+        except StaleHolder:
+            assert not owns
+        else:
+            assert owns, "a stale attempt queues its step again"
+        attempt.state = "over"
+
+    def hand_back(self, bench: Bench, at: int) -> None:
+        """Hand an attempt back, also one that ended long ago."""
+        self.hand_backs -= 1
+        attempt = self.attempts[at]
+        bench.store.requeue(attempt.got.holder.worker, attempt.got.holder.take)
+        attempt.state = "over"
+
+
+@dataclass
+class JoinWorld(Workers):
+    """An agent that parks on a fan-out of two; ``need`` as in a join."""
+
+    need: int | None = None
+    repeats: int = 1
+    succeeded: dict[int, bool] = field(default_factory=dict)
+
+    def begin(self, bench: Bench) -> None:
+        """Fan out, and park."""
+        super().begin(bench)
+        bench.worker("w0")
+        run = bench.run_agent(ROOT, worker="w0")
+        members = [bench.step(f"m{n}", root=ROOT, parent=ROOT, join=(ROOT, "map"), index=n) for n in range(2)]
+        join = Join(root=ROOT, id="map", size=2, need=self.need, parent=ROOT)
+        seen = 1 + len(bench.store.send(run, token="s", seen=1, joins=[join], offers=members))
+        assert bench.store.park(run, seen=seen, due_ms=None, waits=[])
+        bench.store.leave("w0")
+
+    def moves(self) -> list[Move]:
+        """Add that a member fails."""
+        moves = super().moves()
+        moves += [("fail", at) for at, attempt in enumerate(self.attempts) if attempt.state == "running"]
+        if self.repeats:
+            moves += [("arrive", step) for step in self.ended]
+        return moves
+
+    def known(self) -> Hashable:
+        """Add how the members ended."""
+        return super().known(), tuple(sorted(self.succeeded.items())), self.repeats
+
+    def _begun(self, bench: Bench, got: Got) -> None:
+        if got.holder.id == ROOT:
+            # The agent's turn is not what this world is about: what it holds is seen in its record.
+            return
+        super()._begun(bench, got)
+
+    def fail(self, bench: Bench, at: int) -> None:
+        """Commit a failure."""
+        attempt = self.attempts[at]
+        owns = self._owns(bench, attempt.got)
+        try:
+            bench.finish(attempt.got.holder, status="FAILURE")
+        except StaleHolder:
+            assert not owns
+        else:
+            assert owns
+            self.ended[attempt.got.holder.id] = at
+            self.succeeded[at] = False
+        attempt.state = "over"
+
+    def arrive(self, bench: Bench, step: str) -> None:
+        """Say once more that a member has ended."""
+        self.repeats -= 1
+        succeeded = self.succeeded.get(self.ended[step], True)
+        bench.store.arrive([Arrival(root=ROOT, id="map", index=int(step[1:]), succeeded=succeeded)])
+
+    def check(self, bench: Bench) -> None:
+        """Check that the join is released once, exactly when its members say so, and that the agent is woken then."""
+        super().check(bench)
+        oks = sum(self.succeeded.get(at, True) for at in self.ended.values())
+        released = len(self.ended) == 2 or (self.need is not None and oks >= self.need)
+        kinds = bench.kinds(ROOT)
+        assert kinds.count("joined") == int(released), f"{kinds} after {self.ended}"
+        assert (bench.state(ROOT) != "p") == released
+
+
+@dataclass
+class TurnWorld(Workers):
+    """An agent's turns: they send, look and park, while signals and a step's outcome come in.
+
+    Attributes:
+        seen: by attempt of the agent, how much of the log it has seen.
+        sender: which attempt has asked for the step.
+        parked: what the parked agent had seen.
+        signals: ids that were said; each may be said again.
+    """
+
+    sends: int = 1
+    parks: int = 2
+    words: int = 2
+    duplicates: int = 0
+    seen: dict[int, int] = field(default_factory=dict)
+    parked: int | None = None
+    signals: list[str] = field(default_factory=list)
+    sender: int | None = None
+
+    def begin(self, bench: Bench) -> None:
+        """Start the agent; one worker has taken its first turn."""
+        super().begin(bench)
+        bench.store.offer([bench.agent(ROOT)])
+        self.takes += 1
+        self.take(bench, "w1")
+
+    def moves(self) -> list[Move]:
+        """Add a turn's moves, and people's."""
+        moves = [move for move in super().moves() if not self._ends_agent(move)]
+        for at in self.seen:
+            if self.attempts[at].state == "over":
+                continue
+            # A later turn finds the ask in the log, and does not make it again.
+            if self.sends and self.sender in (None, at):
+                moves.append(("send", at, False))
+                if self.lost:
+                    moves.append(("send", at, True))
+            if self.parks:
+                # After a look at the log, or with what was seen when the turn last sent.
+                moves += [("park", at, False, True), ("park", at, False, False)]
+                if self.lost:
+                    moves.append(("park", at, True, True))
+        if self.words:
+            moves.append(("signal", f"i{len(self.signals)}"))
+            if self.signals:
+                moves.append(("signal", self.signals[0]))
+        return moves
+
+    def _ends_agent(self, move: Move) -> bool:
+        return move[0] in ("commit", "commit_lost") and move[1] in self.seen
+
+    def known(self) -> Hashable:
+        """Add what turns and people know."""
+        turns = tuple(sorted(self.seen.items()))
+        return super().known(), self.sends, self.parks, self.words, turns, self.parked, tuple(self.signals), self.sender
+
+    def _begun(self, bench: Bench, got: Got) -> None:
+        super()._begun(bench, got)
+        if got.holder.id == ROOT:
+            self.seen[len(self.attempts) - 1] = len(bench.log(ROOT))
+            self.parked = None
+
+    def _finish(self, bench: Bench, got: Got) -> None:
+        bench.finish(got.holder, entry=json.dumps({"k": "result", "id": got.holder.id, "s": "ok", "v": 1}))
+
+    def send(self, bench: Bench, at: int, lost: bool) -> None:
+        """Ask for a step; when the reply is lost, the same is sent again later."""
+        self.lost -= lost
+        self.sends -= not lost
+        got = self.attempts[at].got
+        owns = self._owns(bench, got)
+        child = bench.step("c", root=ROOT, parent=ROOT, ask="c")
+        ask = json.dumps({"k": "ask", "id": "c"})
+        try:
+            tail = bench.store.send(got.holder, token=f"send {at}", seen=self.seen[at], asks=[ask], offers=[child])
+        except StaleHolder:
+            assert not owns, f"{got.holder} owns the run and may not send"
+            self.attempts[at].state = "over"
+            return
+        assert owns, f"{got.holder} sends and owns nothing"
+        self.sender = at
+        if not lost:
+            self.seen[at] += len(tail)
+
+    def park(self, bench: Bench, at: int, lost: bool, looks: bool) -> None:
+        """Give the worker back; when the reply is lost, the same is asked for again later."""
+        self.lost -= lost
+        self.parks -= not lost
+        got = self.attempts[at].got
+        before = bench.record(ROOT)
+        owns = self._owns(bench, got)
+        if looks and owns:
+            self.seen[at] = len(bench.log(ROOT))
+        was_parked = before.get("pt", "").startswith(f"{got.holder.worker}|{got.holder.take}")
+        try:
+            parked = bench.store.park(got.holder, seen=self.seen[at], due_ms=None, waits=["go"])
+        except StaleHolder:
+            assert not owns, f"{got.holder} owns the run and may not park"
+            assert not was_parked, f"{got.holder} has parked, and is told that it has not"
+            self.attempts[at].state = "over"
+            return
+        assert owns or was_parked, f"{got.holder} parks and owns nothing"
+        if parked and owns:
+            self.parked = self.seen[at]
+        if parked:
+            # It is over for the worker only when it has heard so; until then it may ask again.
+            self.attempts[at].state = "unsure" if lost else "over"
+
+    def signal(self, bench: Bench, identity: str) -> None:
+        """Say a word that is waited for."""
+        self.words -= 1
+        reply = bench.store.signal(ROOT, ROOT, "go", "1", signal_id=identity)
+        assert reply == ("known" if identity in self.signals else "new")
+        if identity not in self.signals:
+            self.signals.append(identity)
+
+    def check(self, bench: Bench) -> None:
+        """Check that each input is in the log once, and that a parked agent has seen them all."""
+        super().check(bench)
+        log = bench.log(ROOT)
+        assert [entry["i"] for entry in log if entry["k"] == "signal"] == self.signals
+        kinds = [entry["k"] for entry in log]
+        assert kinds.count("ask") == int(self.sender is not None)
+        assert kinds.count("result") == int("c" in self.ended)
+        if bench.state(ROOT) == "p":
+            assert self.parked == len(log), f"the agent sleeps over {kinds[self.parked or 0 :]}"
