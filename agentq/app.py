@@ -67,14 +67,14 @@ class Toolkit(Declarations):
             ),
             Terms(
                 open_store=lambda: self.store,
-                # A connection that hangs must not cost the lease.
-                open_lease_store=lambda: self.open_store(socket_timeout=self.settings.lease.total_seconds() / 2),
+                open_brief_store=lambda: self.open_store(socket_timeout=self.settings.lease.total_seconds() / 2),
                 open_archive_store=lambda: self.open_store() if self._settings.archive_url is not None else None,
                 announcements=self.announcements,
                 lease_s=self._settings.lease.total_seconds(),
                 renew_s=self._settings.renew.total_seconds(),
                 tick_s=self._settings.tick.total_seconds(),
                 cancel_grace_s=self._settings.cancel_grace.total_seconds(),
+                hard_s=(self._settings.step_soft_limit + self._settings.step_hard_grace).total_seconds(),
             ),
             open_store=lambda: self.store,
             celery_url=lambda: self.address.celery_url,

@@ -21,6 +21,7 @@ from agentq.core.models import Usage
 from agentq.engine import capture, exits, joins, outcome, realloop, recall, spread
 from agentq.engine.binding import Binding, TurnEnd
 from agentq.engine.capture import Capture
+from agentq.engine.keeper.claims import Claim, claim
 from agentq.engine.messages import HEADER, HOLDER_HEADER
 from agentq.engine.outcome import COMMITTED
 from agentq.engine.this_step import current_attempt
@@ -92,6 +93,7 @@ class Attempt:
         self._hear_again: Callable[[], Any] | None = None
         self._onward_of_request: tuple[Any, Any] = (None, None)
         self._arguments: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
+        self.claim: Claim
 
     def run(self, args: list[Any], kwargs: dict[str, Any]) -> Any:
         """Run and commit; return the encoded value. Raises what Celery's tracer shall see, after the commit."""
@@ -100,7 +102,8 @@ class Attempt:
         self.request.chain = self.request.callbacks = None
         token = current_attempt.set(self)
         try:
-            return self._unless_called_off(args, kwargs, chain, callbacks)
+            with claim(self.holder.take, self.hard_limit.total_seconds()) as self.claim:
+                return self._unless_called_off(args, kwargs, chain, callbacks)
         except StaleHolder as stale:
             # Another attempt owns the step: nothing of this one may show.
             logger.warning("attempt_dropped: %s", stale)
@@ -188,6 +191,7 @@ class Attempt:
             raise exits.failure_by(error, step=self.task.name, step_id=self.step_id) from error
         finally:
             self._hear_again = exits.ignore_soft_limit()
+            self.claim.finish()
 
     def _value(self, args: list[Any], kwargs: dict[str, Any]) -> TurnEnd:
         resolved = joins.resolve(self.task.app, self.store, args)

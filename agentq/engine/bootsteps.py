@@ -1,7 +1,7 @@
-"""What a Celery worker does for agentq besides running tasks: enroll, keep its lease, announce, leave.
+"""What a Celery worker does for agentq besides running tasks: enroll, show that it lives, announce, leave.
 
-``attach`` adds one step to the worker's blueprint. Everything about leases is in ``lease.py``, everything
-about slots in ``slots.py``; this module looks at Celery's worker for them.
+``attach`` adds one step to the worker's blueprint and one to its consumer's. Everything about ids and leases is in
+``presence.py`` and ``keeper/``, everything about slots in ``slots.py``; this module looks at Celery's worker for them.
 """
 
 from __future__ import annotations
@@ -10,25 +10,29 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from time import sleep
 from typing import Any, ClassVar
 
-from celery import bootsteps
+from billiard import current_process
+from celery import bootsteps, signals
 from celery.app.task import Context
 from celery.utils.log import get_logger
 from celery.worker import state
 from celery.worker.components import Pool
+from celery.worker.consumer.connection import Connection
 
 from agentq.core.errors import Unavailable
 from agentq.engine import afterwords
 from agentq.engine.archivist import Archivist
-from agentq.engine.lease import Lease
+from agentq.engine.keeper import claims
 from agentq.engine.messages import HOLDER_HEADER
+from agentq.engine.presence import Card, LeaseTerms, Presence
 from agentq.engine.recall import Recaller
-from agentq.engine.request import recaller_of
-from agentq.engine.slots import Taker, publish, withdraw
+from agentq.engine.request import has_children, recaller_of
+from agentq.engine.slots import Taker
 from agentq.engine.task import Step
 from agentq.store import Store
 
@@ -40,6 +44,12 @@ another."""
 
 AFTERWORDS_S = 5.0
 """For what is still to be written when a worker ends; without a server none of it can be."""
+
+BEAT_S = 0.5
+"""How often the main loop shows that it comes round; it is judged by the minute."""
+
+RECONCILE_S = 3.0
+"""How often the store's account of what is held here is compared with ours: one short command."""
 
 GIVEN_UP_GRACE_S = 5.0
 """For Celery's own cold shutdown of a worker that was given up; what runs then cannot commit, but does
@@ -53,28 +63,38 @@ class Terms:
     Attributes:
         open_store: the app's store.
         open_archive_store: a store of the archivist's own; None where ended runs are not kept.
-        open_lease_store: a store of the lease's own, with a time-out below the lease.
-        lease_s, renew_s, tick_s: seconds; see ``Lease``.
+        open_brief_store: one with a short time-out, for questions that are asked again soon.
+        lease_s, renew_s, tick_s: of the lease, in seconds.
         cancel_grace_s: how long a step may take to stop when it is told to.
+        hard_s: hard limit of an attempt that has none of its own.
+        kill_grace_s: from a hard limit to the end of its process.
         announcements: by agent name, what workers publish of it.
     """
 
     open_store: Callable[[], Store]
-    open_lease_store: Callable[[], Store]
+    open_brief_store: Callable[[], Store]
     open_archive_store: Callable[[], Store | None] = lambda: None
     lease_s: float = 3.0
     renew_s: float = 0.5
     tick_s: float = 0.25
     cancel_grace_s: float = 10.0
+    hard_s: float = 630.0
+    kill_grace_s: float = 1.0
     announcements: Callable[[], Mapping[str, dict[str, Any]]] = dict
 
 
 def attach(app: Any, terms: Terms) -> None:
     """Have every worker of ``app`` serve on ``terms``; a second call replaces the first."""
-    steps = app.steps["worker"]
-    for step in [step for step in steps if isinstance(step, type) and issubclass(step, Service)]:
-        steps.discard(step)
-    steps.add(type("AgentqService", (Service,), {"terms": terms, "__module__": __name__}))
+    for blueprint, base in (("worker", Service), ("consumer", Upkeep)):
+        steps = app.steps[blueprint]
+        for step in [step for step in steps if isinstance(step, type) and issubclass(step, base)]:
+            steps.discard(step)
+        steps.add(type(f"Agentq{base.__name__}", (base,), {"terms": terms, "__module__": __name__}))
+    signals.worker_process_init.connect(_take_seat, weak=False, dispatch_uid="agentq-seat")
+
+
+def _take_seat(**_kwargs: Any) -> None:
+    claims.sit(int(getattr(current_process(), "index", -1)))
 
 
 class Service(bootsteps.StartStopStep):
@@ -86,80 +106,61 @@ class Service(bootsteps.StartStopStep):
 
     def __init__(self, parent: Any, **kwargs: Any) -> None:
         super().__init__(parent, **kwargs)
-        self.taker: Taker | None = None
-        self.lease: Lease | None = None
+        self.presence: Presence | None = None
         self.recaller: Recaller | None = None
         self.archivist: Archivist | None = None
+        parent.agentq_service = self
 
     def include(self, parent: Any) -> bool:
-        """Join the worker's steps, and stand in front of them with what must be stopped last."""
+        """Join the worker's steps, and stand in front of them with what begins first and ends last."""
         included: bool = super().include(parent)
         if included:
-            # Steps stop in reverse. The lease must outlive the pool: a warm shutdown runs what was taken to
-            # its end.
-            parent.steps.insert(0, Farewell(self))
+            parent.steps.insert(0, Frame(self))
         return included
 
+    def prepare(self, parent: Any) -> None:
+        """Have the keeper start, beside the pool."""
+        store, terms = self.terms.open_store(), self.terms
+        lease = LeaseTerms(
+            lease_s=terms.lease_s,
+            renew_s=terms.renew_s,
+            tick_s=terms.tick_s,
+            hard_s=terms.hard_s,
+            grace_s=terms.kill_grace_s,
+        )
+
+        def make_taker() -> Taker:
+            return Taker(
+                store,
+                label=parent.hostname,
+                free=_free_slots(parent),
+                idle=lambda: not state.reserved_requests,
+                running=lambda: running_takes(self.presence),
+                # The consumer's own table, not the app's: a task that was registered since has no strategy there.
+                serves=lambda name: name in parent.consumer.strategies,
+                adopts=lambda payload: _header_of(parent.app, payload),
+            )
+
+        self.presence = Presence(store, lease, card=lambda: _card(parent), make_taker=make_taker)
+        self.presence.begin()
+
     def start(self, parent: Any) -> None:
-        """Enroll and take up the lease."""
-        store = self.terms.open_store()
-        taker = Taker(
-            store,
-            label=parent.hostname,
-            free=_free_slots(parent),
-            idle=lambda: not state.reserved_requests,
-            running=running_takes,
-            # The consumer's own table, not the app's: a task that was registered since has no strategy there.
-            serves=lambda name: name in parent.consumer.strategies,
-            adopts=lambda payload: _header_of(parent.app, payload),
-            on_refused=lambda: give_up(parent),
-        )
-        self.taker = taker
-        self._enroll(parent, taker)
-        publish(taker)
-        self.lease = Lease(
-            self.terms.open_lease_store(),
-            taker.id,
-            lease_s=self.terms.lease_s,
-            renew_s=self.terms.renew_s,
-            tick_s=self.terms.tick_s,
-            queues=lambda: _queues(parent),
-            on_lost=taker.refuse,
-        )
-        self.lease.start()
-        self.recaller = recaller_of(parent, self.terms.open_lease_store(), grace_s=self.terms.cancel_grace_s)
+        """Return once the worker is enrolled."""
+        presence = self._presence
+        if not parent.app.conf.broker_connection_retry_on_startup:
+            presence.store.now_ms()
+        while not presence.wait_enrolled(0.5):
+            state.maybe_shutdown()
+        self.recaller = recaller_of(parent, self.terms.open_brief_store(), grace_s=self.terms.cancel_grace_s)
         self.recaller.start()
         keep_durable(parent.consumer)
         wake_when_free(parent)
         self._open_archive()
-        logger.info("worker_enrolled worker=%s label=%s", taker.id, taker.label)
 
-    def _enroll(self, parent: Any, taker: Taker) -> None:
-        pause = 0.1
-        while True:
-            try:
-                taker.store.enroll(
-                    taker.id,
-                    label=parent.hostname,
-                    queues=_queues(parent),
-                    concurrency=parent.concurrency,
-                    lease_ms=int(self.terms.lease_s * 1000),
-                    details={
-                        "pid": os.getpid(),
-                        "host": socket.gethostname(),
-                        "pool": type(parent.pool).__module__.rsplit(".", 1)[-1],
-                    },
-                )
-                taker.store.announce(taker.id, dict(self.terms.announcements()))
-                warn_of_eviction(taker.store)
-                return
-            except Unavailable as error:
-                if not parent.app.conf.broker_connection_retry_on_startup:
-                    raise
-                logger.warning("worker_not_enrolled: %s", error)
-            state.maybe_shutdown()
-            sleep(pause)
-            pause = min(pause * 2, 2.0)
+    @property
+    def _presence(self) -> Presence:
+        assert self.presence is not None, "the frame starts first"
+        return self.presence
 
     def stop(self, parent: Any) -> None:
         """Do nothing: the farewell comes after the pool."""
@@ -169,7 +170,7 @@ class Service(bootsteps.StartStopStep):
 
     def info(self, parent: Any) -> dict[str, Any]:
         """Return what ``inspect stats`` shows."""
-        return {"agentq": {"worker": self.taker.id if self.taker is not None else None}}
+        return {"agentq": {"worker": self.presence.taker.id if self.presence is not None else None}}
 
     def _open_archive(self) -> None:
         store = self.terms.open_archive_store()
@@ -177,42 +178,67 @@ class Service(bootsteps.StartStopStep):
             self.archivist = Archivist(store)
             self.archivist.start()
 
-    def farewell(self) -> None:
-        """Hand back what is held and has not started; the worker's id is never used again."""
-        if not afterwords.finish(AFTERWORDS_S):
-            logger.warning("worker_left_with_words_unsaid: what it had to say of lost steps, the others find out")
-        if self.recaller is not None:
-            self.recaller.close()
-        if self.archivist is not None:
-            self.archivist.stop()
-        if self.lease is not None:
-            self.lease.stop()
-        if self.taker is None:
-            return
-        withdraw(self.taker)
-        if self.taker.refused:
+    def beat(self, parent: Any) -> None:
+        """Show that the loop comes round; go on under a fresh id when the worker was given up."""
+        presence = self._presence
+        try:
+            presence.beat()
+            if not presence.is_lost:
+                presence.wait_enrolled(0.0)
+            elif stop_attempts(parent):
+                presence.begin_anew()
+        except Unavailable as error:
+            logger.warning("beat_waits: %s", error)
+
+    def reconcile(self, consumer: Any) -> None:
+        """Hand back what is held in this worker's name and known to nobody."""
+        # Of another broker's messages the desk counts what was claimed.
+        hands = getattr(consumer, "agentq_hands", None) or getattr(consumer.task_consumer, "channel", None)
+        takes = getattr(getattr(hands, "qos", None), "takes", None)
+        if takes is None:
             return
         try:
-            returned = self.taker.leave()
-            logger.info("worker_left worker=%s returned=%d", self.taker.id, returned)
+            self._presence.reconcile({*takes(), *running_takes(self.presence)})
         except Unavailable as error:
-            logger.warning("worker_left_without_word worker=%s: %s", self.taker.id, error)
+            logger.warning("reconcile_waits: %s", error)
+
+    def announce(self) -> None:
+        """Publish the agents; again after each new connection, since the server may have lost its data."""
+        presence = self._presence
+        try:
+            presence.store.announce(presence.taker.id, dict(self.terms.announcements()))
+            warn_of_eviction(presence.store)
+        except Unavailable as error:
+            logger.warning("announcement_waits: %s", error)
 
 
-class Farewell(bootsteps.StartStopStep):
-    """The end of ``Service``, at the other end of the worker's steps."""
+class Frame(bootsteps.StartStopStep):
+    """The beginning and the end of ``Service``, around all the worker's other steps.
 
-    label = "agentq farewell"
+    The page must be there when the pool makes its children, and a lease must outlive the pool: a warm shutdown runs
+    what was taken to its end.
+    """
+
+    label = "agentq frame"
 
     def __init__(self, service: Service) -> None:
         self.service = service
 
     def start(self, parent: Any) -> None:
-        """Do nothing: the service starts after the pool."""
+        """Make the page and start the keeper."""
+        self.service.prepare(parent)
 
     def stop(self, parent: Any) -> None:
         """Leave: all that was taken has come to its end."""
-        self.service.farewell()
+        if not afterwords.finish(AFTERWORDS_S):
+            logger.warning("worker_left_with_words_unsaid: what it had to say of lost steps, the others find out")
+        service = self.service
+        if service.recaller is not None:
+            service.recaller.close()
+        if service.archivist is not None:
+            service.archivist.stop()
+        if service.presence is not None:
+            service.presence.leave()
 
     def terminate(self, parent: Any) -> None:
         """Leave, if nothing runs any more.
@@ -221,7 +247,41 @@ class Farewell(bootsteps.StartStopStep):
         stands, until then.
         """
         if getattr(parent.pool, "executor", None) is None:
-            self.service.farewell()
+            self.stop(parent)
+        elif self.service.presence is not None:
+            self.service.presence.release()
+
+
+class Upkeep(bootsteps.StartStopStep):
+    """What is done again and again while a connection to the broker stands, in the consumer's own loop."""
+
+    requires = (Connection,)
+    label = "agentq upkeep"
+    terms: ClassVar[Terms]
+
+    def __init__(self, parent: Any, **kwargs: Any) -> None:
+        super().__init__(parent, **kwargs)
+        self._entries: list[Any] = []
+
+    def start(self, parent: Any) -> None:
+        """Begin with a look: much may have happened since the last connection."""
+        worker = parent.controller
+        service: Service | None = getattr(worker, "agentq_service", None)
+        if service is None or service.presence is None:
+            return
+        service.beat(worker)
+        service.announce()
+        repeat = parent.timer.call_repeatedly
+        self._entries = [
+            repeat(BEAT_S, service.beat, (worker,)),
+            repeat(RECONCILE_S, service.reconcile, (parent,)),
+        ]
+
+    def stop(self, parent: Any) -> None:
+        """End it."""
+        entries, self._entries = self._entries, []
+        for entry in entries:
+            parent.timer.cancel(entry)
 
 
 def warn_of_eviction(store: Store) -> None:
@@ -235,18 +295,38 @@ def warn_of_eviction(store: Store) -> None:
         )
 
 
-def running_takes() -> Iterable[int]:
-    """Return the take numbers of the attempts that run now."""
+def running_takes(presence: Presence | None) -> set[int]:
+    """Return the take numbers of the attempts that run now, whether this process knows it already or not."""
     tags = (request.message.delivery_tag for request in tuple(state.active_requests))
-    return {int(tag) for tag in tags if str(tag).isdigit()}
+    known = {int(tag) for tag in tags if str(tag).isdigit()}
+    return known | ({running.take for running in presence.board.running()} if presence is not None else set())
+
+
+def stop_attempts(worker: Any) -> bool:
+    """End what runs here and is another's by now; tell whether nothing of it is left.
+
+    A thread cannot be ended: the worker ends with it.
+    """
+    attempts = [request.worker_pid for request in tuple(state.active_requests) if not request.acknowledged]
+    if attempts and not has_children(worker.pool):
+        give_up(worker)
+        return False
+    running = set(attempts).intersection(_children(worker))
+    for pid in running:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    # What was sent to a child and has not begun shows in a moment.
+    return not running and state.reserved_requests <= state.active_requests
 
 
 def give_up(worker: Any) -> None:
-    """End this worker: another owns what it held, and nothing that it does counts any more.
+    """End this worker: another owns what it runs, and nothing that it does counts any more.
 
     Celery's cold shutdown first; if that does not come to an end (a thread cannot be killed, a main loop may
     stand still), the process ends hard.
     """
+    if worker.exitcode == EXIT_GIVEN_UP:
+        return
     logger.critical("worker_given_up: marked dead by the others; ending, so that another can be started")
     worker.exitcode = EXIT_GIVEN_UP
     state.should_terminate = EXIT_GIVEN_UP
@@ -276,6 +356,19 @@ def _free_slots(worker: Any) -> Callable[[], int]:
         return int(worker.pool.num_processes) - len(reserved)
 
     return free
+
+
+def _card(worker: Any) -> Card:
+    return Card(
+        label=worker.hostname,
+        queues=_queues(worker),
+        concurrency=worker.concurrency,
+        details={
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "pool": type(worker.pool).__module__.rsplit(".", 1)[-1],
+        },
+    )
 
 
 def _queues(worker: Any) -> tuple[str, ...]:

@@ -50,6 +50,8 @@ class QoS(kombu_redis.QoS):
     def append(self, message: Any, delivery_tag: str) -> None:
         """Note a delivered message; the store has it in custody already."""
         virtual.QoS.append(self, message, delivery_tag)
+        if delivery_tag.isdigit() and HOLDER_HEADER not in (message.headers or {}):
+            self.channel.taker.open_ended.add(int(delivery_tag))
 
     def ack(self, delivery_tag: str) -> None:
         """End the custody of a plain message; a step's custody ends with its commit."""
@@ -71,6 +73,7 @@ class QoS(kombu_redis.QoS):
     def _settle(self, delivery_tag: str, *, requeue: bool) -> None:
         message = self._delivered.get(delivery_tag)
         taker, take = self.channel.taker, int(delivery_tag)
+        taker.open_ended.discard(take)
         if requeue:
             try_settle(taker, take, "requeue")
         elif message is not None and HOLDER_HEADER in (message.headers or {}):

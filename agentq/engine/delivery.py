@@ -121,8 +121,10 @@ def _failed(channel: Any, taken: Taken, error: Exception) -> Exception | None:
         _put_off(channel, taken, holder, payload, why=f"not accepted: {error!r}"[:500])
     elif not accepted:
         try_settle(taker, taken.take, "drop")
-    # A plain message that makes Celery's consumer fail stays in this worker's custody until the worker ends: at
-    # once back in its lane, it would come again and again.
+    else:
+        # A plain message that makes Celery's consumer fail stays in this worker's custody until the worker ends: at
+        # once back in its lane, it would come again and again.
+        taker.kept.add(taken.take)
     return None
 
 

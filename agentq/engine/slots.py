@@ -36,6 +36,11 @@ class Taker:
 
     Only the consuming thread takes and settles, except ``refuse``, which any thread may call.
 
+    Attributes:
+        floor: the highest take number that was seen, also under earlier ids of this process.
+        open_ended: takes of plain Celery messages, which run without a limit of ours.
+        kept: takes that nobody here knows of and that stay in custody all the same.
+
     Args:
         store: where takes are recorded.
         label: name for people, such as the Celery node's.
@@ -76,6 +81,8 @@ class Taker:
         self._running = running
         self._on_refused = on_refused
         self.floor = 0
+        self.open_ended: set[int] = set()
+        self.kept: set[int] = set()
         self._token: str | None = None
         self._orphans: set[int] = set()
         self._unsettled: dict[int, Settlement] = {}
@@ -150,6 +157,7 @@ class Taker:
         Raises Unavailable without the server; the wish is kept then and repeated before the next take.
         """
         self._orphans.discard(take)
+        self.kept.discard(take)
         self._unsettled[take] = how
         if how == "drop":
             self.store.drop(self.id, take)

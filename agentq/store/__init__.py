@@ -1,17 +1,21 @@
 """The protocol's state in one Redis: keys, scripts, readers, and the embedded server.
 
-Names nothing of Celery. Every write may be repeated; what must be one instant is one script.
+Names nothing of Celery. Every write may be repeated; what must be one instant is one script. ``Store`` is loaded when
+it is first used: a keeper needs of this package its lease alone.
 """
 
-from agentq.store.logs import LogCalls
-from agentq.store.meters import MeterCalls
-from agentq.store.past import Past
-from agentq.store.unsent import UnsentCalls
-from agentq.store.workers import WorkerCalls
+from typing import TYPE_CHECKING, Any
 
-
-class Store(LogCalls, WorkerCalls, MeterCalls, UnsentCalls, Past):
-    """One server and prefix, with a method for every script and the readers beside them."""
-
+if TYPE_CHECKING:
+    from agentq.store.store import Store as Store
 
 __all__ = ["Store"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Store":
+        from agentq.store.store import Store
+
+        globals()["Store"] = Store
+        return Store
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

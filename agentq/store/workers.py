@@ -9,6 +9,7 @@ from typing import Any, Literal
 import redis
 
 from agentq.core.lanes import PRIORITIES
+from agentq.store import lease
 from agentq.store.connection import StoreConnection
 from agentq.store.letters import report_condemned
 from agentq.store.wire import dump, text
@@ -65,14 +66,18 @@ class WorkerCalls(StoreConnection):
 
         ``floor``: the highest take number that the process has seen.
         """
-        card = {
-            "label": label,
-            "queues": dump(list(queues)),
-            "slots": concurrency,
-            "details": dump(details or {}),
-        }
-        flat = [part for pair in card.items() for part in pair]
-        return int(self.run_script("enroll", worker, lease_ms, floor, *flat)) == 1
+        card = card_of(label, queues=queues, concurrency=concurrency, details=details or {})
+        return int(self.run_script("enroll", worker, lease_ms, floor, *card)) == 1
+
+    def lease_access(self, worker: str) -> dict[str, Any]:
+        """Return what ``Lease`` needs to reach this store: ``url``, ``scripts`` and ``dead``, as JSON holds it."""
+        texts = {name: self.scripts.texts[name] for name in lease.SCRIPTS}
+        return {"url": self.url, "scripts": texts, "dead": self.keys.of("dead", worker)}
+
+    def held_takes(self, worker: str) -> set[int]:
+        """Return the take numbers of what a worker holds."""
+        found = self.guarded(lambda: self.client.hkeys(self.keys.held(worker)))
+        return {int(take) for take in found}
 
     def renew(self, worker: str, lease_ms: int, *, queues: tuple[str, ...] | None = None) -> Standing:
         """Extend the lease, and say how the worker stands.
@@ -177,6 +182,11 @@ class WorkerCalls(StoreConnection):
             return deleted
 
         return self.guarded(delete)
+
+
+def card_of(label: str, *, queues: tuple[str, ...], concurrency: int, details: dict[str, Any]) -> tuple[str, ...]:
+    """Return a worker's card, field by field, as ``enroll`` writes it."""
+    return ("label", label, "queues", dump(list(queues)), "slots", str(concurrency), "details", dump(details))
 
 
 def _card(worker: str, card: dict[bytes, bytes], held: int, lease_ms: int) -> WorkerCard:

@@ -28,7 +28,7 @@ class StepApp(Declarations):
             Binding(open_store=lambda: store),
             Terms(
                 open_store=lambda: store,
-                open_lease_store=lambda: Store(url),
+                open_brief_store=lambda: Store(url),
                 lease_s=1.5,
                 renew_s=0.3,
                 tick_s=0.2,

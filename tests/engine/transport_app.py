@@ -30,7 +30,7 @@ def make_app(url: str, **conf: Any) -> Celery:
         app,
         Terms(
             open_store=lambda: store,
-            open_lease_store=lambda: Store(url),
+            open_brief_store=lambda: Store(url),
             lease_s=1.5,
             renew_s=0.3,
             tick_s=0.2,

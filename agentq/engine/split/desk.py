@@ -43,14 +43,19 @@ class Hands:
     Message = virtual.Message
     no_ack_consumers = None
 
-    def __init__(self, store: Store, taker: Taker, errors: tuple[type[BaseException], ...]) -> None:
+    def __init__(self, store: Store, taker: Callable[[], Taker], errors: tuple[type[BaseException], ...]) -> None:
         self.store = store
-        self.taker = taker
+        self._give_taker = taker
         self.connection_errors = errors
         self.qos = QoS(self)
         self.handler: Callable[[Any], Any] | None = None
         self.connection = self
         self._queue_cycle = self
+
+    @property
+    def taker(self) -> Taker:
+        """Who claims now: a worker that was given up goes on under another id."""
+        return self._give_taker()
 
     @property
     def _callbacks(self) -> Hands:
@@ -88,7 +93,7 @@ class Desk:
     Args:
         connection: the worker's connection to the broker.
         hub: the worker's event loop; None where Celery runs without one.
-        taker: the worker's.
+        taker: gives the worker's taker.
         store: with a short time-out, since claims are made on the event loop.
         slots: of the worker; so many hints of each lane are delivered ahead.
         queues: gives the names of the queues that the worker serves now.
@@ -99,7 +104,7 @@ class Desk:
         self,
         connection: Any,
         hub: Any,
-        taker: Taker,
+        taker: Callable[[], Taker],
         store: Store,
         *,
         prefix: str,
@@ -111,7 +116,7 @@ class Desk:
         self.hands = Hands(store, taker, connection.connection_errors)
         self._connection = connection
         self._hub = hub
-        self._taker = taker
+        self._give_taker = taker
         self._store = store
         self._prefix = prefix
         self._kind = kind
@@ -127,6 +132,10 @@ class Desk:
         self._flushing = False
         self._away_until = 0.0
         self._timers: list[Any] = []
+
+    @property
+    def _taker(self) -> Taker:
+        return self._give_taker()
 
     # -- the broker's side
 

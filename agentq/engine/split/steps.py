@@ -128,7 +128,7 @@ class Claiming(bootsteps.StartStopStep):
         desk = Desk(
             parent.connection,
             parent.hub,
-            taker,
+            lambda: current() or taker,
             terms.open_brisk_store(),
             prefix=terms.prefix,
             kind=terms.kind,
@@ -139,10 +139,12 @@ class Claiming(bootsteps.StartStopStep):
         desk.hands.handler = lambda message: _receive(parent, message)
         desk.open()
         self.desk = desk
+        parent.agentq_hands = desk.hands
 
     def stop(self, parent: Any) -> None:
         """Close the desk; what runs goes on."""
         desk, self.desk = self.desk, None
+        parent.agentq_hands = None
         if desk is not None:
             desk.close()
 

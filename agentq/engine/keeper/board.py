@@ -1,0 +1,197 @@
+"""A page of memory that a worker's processes and its keeper share: who runs what, until when, and how the worker is.
+
+Each field is one word that one side writes; a reader may see an old value, never half of one. It says nothing of the
+store: it is as good while the server is away, and costs no round trip.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+SLOTS = 4096
+"""Attempts at once in one worker; those beyond have no hard limit. 128 KB of memory, used as far as needed."""
+
+_WORD = 8
+_HEADER = 16
+_SLOT = 4
+_SIZE = (_HEADER + SLOTS * _SLOT) * _WORD
+
+_MAIN, _BEAT, _FLOOR, _OPEN_ENDED, _FAREWELL, _ENROLLED, _USED = range(7)
+_PID, _TAKE, _LIMIT, _DEADLINE = range(4)
+
+SERVES, ENDS = 0, 1
+"""Of the main process's end: nothing is said yet; it ends on purpose, so that what it held did not die by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """An attempt that runs: in which process, under which take, how long it may, and until when (monotonic seconds)."""
+
+    slot: int
+    pid: int
+    take: int
+    limit_s: float
+    deadline: float
+
+
+class Board:
+    """The page, seen by one process."""
+
+    def __init__(self, descriptor: int, *, path: str) -> None:
+        self.descriptor = descriptor
+        self.path = path
+        self._page = mmap.mmap(descriptor, _SIZE)
+        self._whole = memoryview(self._page).cast("q")
+        self._float = memoryview(self._page).cast("d")
+        self._free: list[int] = []
+        self._lock = threading.Lock()
+
+    @classmethod
+    def make(cls) -> Board:
+        """Return a new page of this process, which is the worker's main process."""
+        if sys.platform == "linux":
+            descriptor = os.memfd_create("agentq-board")
+            path = f"/proc/{os.getpid()}/fd/{descriptor}"
+        else:
+            descriptor, path = tempfile.mkstemp(prefix="agentq-board-")
+        os.ftruncate(descriptor, _SIZE)
+        board = cls(descriptor, path=path)
+        board._whole[_MAIN] = os.getpid()
+        return board
+
+    @classmethod
+    def open(cls, path: str) -> Board:
+        """Return another process's page; raises OSError when it is gone."""
+        return cls(os.open(path, os.O_RDWR | os.O_CLOEXEC), path=path)
+
+    def close(self) -> None:
+        """Let go of the page; its file, where it has one, is deleted."""
+        self._whole.release()
+        self._float.release()
+        self._page.close()
+        os.close(self.descriptor)
+        if not self.path.startswith("/proc/"):
+            with suppress(OSError):
+                Path(self.path).unlink()
+
+    # -- of the main process
+
+    @property
+    def main(self) -> int:
+        """The main process's id."""
+        return self._whole[_MAIN]
+
+    @property
+    def beat(self) -> float:
+        """When the main process's loop last came round, in monotonic seconds; 0 while it has not begun."""
+        return self._float[_BEAT]
+
+    @beat.setter
+    def beat(self, moment: float) -> None:
+        self._float[_BEAT] = moment
+
+    @property
+    def floor(self) -> int:
+        """The highest take number that the worker has seen."""
+        return self._whole[_FLOOR]
+
+    @floor.setter
+    def floor(self, take: int) -> None:
+        self._whole[_FLOOR] = take
+
+    @property
+    def open_ended(self) -> int:
+        """How many messages the worker holds that have no limit: plain Celery tasks."""
+        return self._whole[_OPEN_ENDED]
+
+    @open_ended.setter
+    def open_ended(self, number: int) -> None:
+        self._whole[_OPEN_ENDED] = number
+
+    @property
+    def farewell(self) -> int:
+        """``SERVES`` or ``ENDS``."""
+        return self._whole[_FAREWELL]
+
+    @farewell.setter
+    def farewell(self, word: int) -> None:
+        self._whole[_FAREWELL] = word
+
+    @property
+    def enrolled(self) -> int:
+        """How often the keeper has enrolled the worker: more than once when the server lost its data."""
+        return self._whole[_ENROLLED]
+
+    @enrolled.setter
+    def enrolled(self, times: int) -> None:
+        self._whole[_ENROLLED] = times
+
+    # -- of the attempts
+
+    def seat(self, slot: int) -> bool:
+        """Give a slot to this process, which is a child of the pool; False when the page has no such slot."""
+        if not 0 <= slot < SLOTS:
+            return False
+        at = _HEADER + slot * _SLOT
+        self._float[at + _DEADLINE] = 0.0
+        self._whole[at + _PID] = os.getpid()
+        self._whole[_USED] = max(self._whole[_USED], slot + 1)
+        return True
+
+    def take_slot(self) -> int | None:
+        """Return a free slot for a thread of this process; None when all are taken."""
+        with self._lock:
+            if self._free:
+                slot = self._free.pop()
+            else:
+                slot = self._whole[_USED]
+                if not self.seat(slot):
+                    return None
+        return slot
+
+    def give_slot(self, slot: int) -> None:
+        """Let another thread of this process have the slot."""
+        with self._lock:
+            self._free.append(slot)
+
+    def write(self, slot: int, *, take: int, limit_s: float, deadline: float) -> None:
+        """Note an attempt; the deadline last, since it is what makes a reader look at the rest."""
+        at = _HEADER + slot * _SLOT
+        self._whole[at + _TAKE] = take
+        self._float[at + _LIMIT] = limit_s
+        self._float[at + _DEADLINE] = deadline
+
+    def clear(self, slot: int) -> None:
+        """Note that nothing runs there, or nothing that may be killed."""
+        self._float[_HEADER + slot * _SLOT + _DEADLINE] = 0.0
+
+    def pids(self) -> set[int]:
+        """Return the processes that have a slot, alive or not; the main process too when its threads run steps."""
+        used = min(self._whole[_USED], SLOTS)
+        return {self._whole[_HEADER + slot * _SLOT + _PID] for slot in range(used)}
+
+    def running(self) -> Iterator[Running]:
+        """Yield the attempts that run."""
+        for slot in range(min(self._whole[_USED], SLOTS)):
+            found = self.read(slot)
+            if found is not None:
+                yield found
+
+    def read(self, slot: int) -> Running | None:
+        """Return the attempt in a slot; None when nothing runs there, or it is being written just now."""
+        at = _HEADER + slot * _SLOT
+        deadline = self._float[at + _DEADLINE]
+        if not deadline:
+            return None
+        pid, take, limit = self._whole[at + _PID], self._whole[at + _TAKE], self._float[at + _LIMIT]
+        if self._float[at + _DEADLINE] != deadline:
+            return None
+        return Running(slot=slot, pid=pid, take=take, limit_s=limit, deadline=deadline)

@@ -1,0 +1,90 @@
+"""Notes on the shared page what this process runs, and until when it may.
+
+Without a page (no worker, or one whose children could not open it) nothing is noted, and nothing ends by a hard limit.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from time import monotonic
+
+from agentq.engine.keeper.board import Board
+
+PLACE = "_AGENTQ_BOARD"
+"""Variable by which a child that was not forked finds the page."""
+
+_board: Board | None = None
+_slot: int | None = None
+
+
+def publish(board: Board) -> None:
+    """Make ``board`` the page of this process and of the children that it will have."""
+    global _board
+    _board = board
+    os.environ[PLACE] = board.path
+
+
+def withdraw(board: Board) -> None:
+    """Undo ``publish``; nothing happens when another page stands there."""
+    global _board
+    if _board is board:
+        _board = None
+        os.environ.pop(PLACE, None)
+
+
+def sit(index: int) -> None:
+    """Take the place of a pool's child that has just started; ends it if its worker is gone already.
+
+    A child asks the kernel to end it with its parent; one that ended before that leaves it for good.
+    """
+    global _board, _slot
+    if _board is None and (path := os.environ.get(PLACE)):
+        with suppress(OSError):
+            _board = Board.open(path)
+    if _board is None:
+        return
+    if _board.main != os.getppid():
+        os._exit(1)
+    _slot = index if _board.seat(index) else None
+
+
+class Claim:
+    """An attempt on the page."""
+
+    def __init__(self, board: Board | None, slot: int | None, *, take: int, limit_s: float) -> None:
+        self._board = board
+        self._slot = slot
+        self._take = take
+        self._limit_s = limit_s
+
+    def extend(self, seconds: float | None = None) -> None:
+        """Let it run for another ``seconds`` from now; None: for its whole limit."""
+        limit = self._limit_s if seconds is None else seconds
+        if self._board is not None and self._slot is not None:
+            self._board.write(self._slot, take=self._take, limit_s=limit, deadline=monotonic() + limit)
+
+    def finish(self) -> None:
+        """Note that only its commit is missing: that may wait for the server, for however long, and is not killed."""
+        if self._board is not None and self._slot is not None:
+            self._board.clear(self._slot)
+
+
+@contextmanager
+def claim(take: int, limit_s: float) -> Iterator[Claim]:
+    """Note the attempt under ``take`` for the time within; past its limit and a grace the keeper ends its process."""
+    board = _board
+    if board is None:
+        yield Claim(None, None, take=take, limit_s=limit_s)
+        return
+    own = board.main == os.getpid()
+    slot = board.take_slot() if own else _slot
+    noted = Claim(board, slot, take=take, limit_s=limit_s)
+    noted.extend()
+    try:
+        yield noted
+    finally:
+        noted.finish()
+        if own and slot is not None:
+            board.give_slot(slot)
