@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from agentq.store.refs import Arrival, Join
 from tests.kit.server import PrivateServer
+from tests.properties.rules import JOIN_RULES
 from tests.store.bench import Bench, agent_join, break_rule
 
 ARRIVALS = st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=20)
@@ -95,18 +96,6 @@ def test_a_canvas_body_is_queued_once_by_the_set_of_its_branches(bench: Bench) -
     canvas_property(bench)
 
 
-BROKEN = {
-    "count every word": (
-        "if place < 0 or place >= size or redis.call('SETBIT', bits, place, 1) == 1 then return end",
-        "",
-    ),
-    "count strangers": ("place < 0 or place >= size or ", ""),
-    "release again": ("if f[3] ~= '0' then return end", ""),
-    "never release an empty one": ("if j.size == 0 then release_join(j.root, j.id, now) end", ""),
-    "count every branch": ("redis.call('SADD', bits, index) == 0", "redis.call('SADD', bits, index) == 2"),
-    "let the join go with its release": ("redis.call('HSET', rec, 'tr', root)", "leave_tree(root)"),
-    "ignore need": (" and not (f[2] and ok >= tonumber(f[2]))", ""),
-}
 OF_CANVAS = {"count every branch", "let the join go with its release"}
 QUICK: dict[str, Any] = {
     "max_examples": 300,
@@ -118,9 +107,9 @@ QUICK: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(BROKEN))
+@pytest.mark.parametrize("name", sorted(JOIN_RULES))
 def test_the_properties_notice_a_missing_rule(bench: Bench, name: str) -> None:
-    break_rule(bench, *BROKEN[name])
+    break_rule(bench, *JOIN_RULES[name])
     check = canvas_property if name in OF_CANVAS else fan_out_property
     with pytest.raises(AssertionError):
         check(bench, **QUICK)

@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from agentq.core.errors import CalledOff, StaleHolder
 from agentq.store.refs import Join
 from tests.kit.server import PrivateServer
+from tests.properties.rules import RUN_RULES
 from tests.store.bench import Bench, Got, break_rule
 
 RUNS = ["run", "sub"]
@@ -351,30 +352,9 @@ def test_no_signal_and_no_wake_is_lost(bench: Bench) -> None:
     run_state_machine_as_test(machine(bench), settings=settings(stateful_step_count=50))
 
 
-BROKEN = {
-    "park over what has come": ("if redis.call('LLEN', K.log(root, run)) > seen then return 0 end", ""),
-    "park anew for an old word": ("if f[5] == worker .. '|' .. take then return 1 end", ""),
-    "wake by no signal": ("if waited == name then wake(root, run, now) break end", ""),
-    "tell without a wake": ("stamped(entry, now))\n  wake(root, run, now)", "stamped(entry, now))"),
-    "append a signal twice": ("if seen then return", "if false then return"),
-    "send twice for one token": ("if f[4] == h.token then return reply() end", ""),
-    "send by anybody": (
-        "if f[1] ~= 'h' or f[2] ~= h.worker or f[3] ~= tostring(h.take) then\n  return { 0",
-        "if false then\n  return { 0",
-    ),
-    "forget what came late": ("for _, entry in ipairs(late) do redis.call('RPUSH', log, entry) end", ""),
-    "wake whatever its state": (
-        "if f[1] == 'p' then\n    redis.call('ZREM'",
-        "if f[1] == 'p' or f[1] == 'q' then\n    redis.call('SETNX', K.message(root, run), '{\"a\":1}')\n"
-        "    redis.call('ZREM'",
-    ),
-    "keep what was parked": ("redis.call('HDEL', K.held(worker), take)\nredis.call('DEL'", "redis.call('DEL'"),
-}
-
-
-@pytest.mark.parametrize("name", sorted(BROKEN))
+@pytest.mark.parametrize("name", sorted(RUN_RULES))
 def test_the_machine_notices_a_missing_rule(bench: Bench, name: str) -> None:
-    wanted, instead = BROKEN[name]
+    wanted, instead = RUN_RULES[name]
     break_rule(bench, wanted, instead)
     quick = settings(
         max_examples=300,

@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from agentq.core.errors import StaleHolder
 from tests.kit.server import PrivateServer
+from tests.properties.rules import RARE_RULES, STEP_RULES
 from tests.store.bench import Bench, Got, break_rule, meta
 
 ROOT = "run"
@@ -272,37 +273,18 @@ def test_steps_are_committed_once_and_never_lost(bench: Bench) -> None:
     run_state_machine_as_test(machine(bench), settings=settings(stateful_step_count=60))
 
 
-HOLDER_OF_COMMIT = "if f[1] ~= 'h' or f[2] ~= h.worker or f[3] ~= tostring(h.take) then\n  return { 0"
-
-AGREES = "if f[1] ~= 'q' or f[2] ~= generation then return false end"
-
-BROKEN = {
-    "commit by anybody": (HOLDER_OF_COMMIT, "if false then\n  return { 0"),
-    "take whatever is there": (AGREES, ""),
-    "take by the dead": ("if redis.call('EXISTS', K.dead(worker)) == 1 then return { 0 } end", ""),
-    "take anew for an old token": ("if c[1] == token then", "if false then"),
-    "commit twice for one token": ("if f[4] == h.token then return { 1 } end", ""),
-    "record what is known": ("if f[1] then return 0 end", ""),
-    "release the same generation": (
-        "local generation = tonumber(f[4]) + 1\n  redis.call('HSET', rec, 'g', generation)",
-        "local generation = tonumber(f[4])",
-    ),
-    "forget what the dead held": (
-        "local gone = give_back(worker, takes[i], company_of(worker), now)",
-        "local gone = redis.call('HDEL', K.held(worker), takes[i])",
-    ),
-    "keep what was committed": ("redis.call('HDEL', K.held(h.worker), h.take)\n", ""),
-    "fire no timers": ("if r[2] == generation and r[1] == 'l' then", "if false then"),
-    "give the living away": (
-        "redis.call('ZRANGEBYSCORE', K.workers(), '-inf', now, ",
-        "redis.call('ZRANGEBYSCORE', K.workers(), '-inf', '+inf', ",
-    ),
+LONG_SEARCHED = {
+    "commit by anybody",
+    "commit twice for one token",
+    "keep what was committed",
+    "take whatever is there",
 }
+"""The machine finds these too, each after many seconds; test_search.py finds them at once."""
 
 
-@pytest.mark.parametrize("name", sorted(BROKEN))
+@pytest.mark.parametrize("name", sorted(STEP_RULES.keys() - LONG_SEARCHED))
 def test_the_machine_notices_a_missing_rule(bench: Bench, name: str) -> None:
-    wanted, instead = BROKEN[name]
+    wanted, instead = STEP_RULES[name]
     break_rule(bench, wanted, instead)
     quick = settings(
         max_examples=300,
@@ -320,7 +302,7 @@ def test_the_machine_notices_a_missing_rule(bench: Bench, name: str) -> None:
 
 def test_a_missing_check_of_the_generation_lets_a_stale_message_start(bench: Bench) -> None:
     """Too rare a coincidence for the machine to find every time: the stale message must come first."""
-    break_rule(bench, AGREES, "if f[1] ~= 'q' then return false end")
+    break_rule(bench, *RARE_RULES["take an old generation"])
     bench.store.offer([bench.step("s1")])
     lane = bench.keys.lane("q", 6)
     stale = bench.client.lindex(lane, 0)

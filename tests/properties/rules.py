@@ -1,0 +1,72 @@
+"""The rules that checks are shown to need: each by its text in a script, and what stands there when it is left out."""
+
+from __future__ import annotations
+
+from typing import Final
+
+Rules = dict[str, tuple[str, str]]
+"""By name: the rule's text, and its replacement."""
+
+_HOLDER: Final = "if f[1] ~= 'h' or f[2] ~= h.worker or f[3] ~= tostring(h.take) then\n  return { 0"
+_TAKEN: Final = "if f[1] ~= 'q' or f[2] ~= generation then return false end"
+
+STEP_RULES: Final[Rules] = {
+    "commit by anybody": (_HOLDER, "if false then\n  return { 0"),
+    "take whatever is there": (_TAKEN, ""),
+    "take by the dead": ("if redis.call('EXISTS', K.dead(worker)) == 1 then return { 0 } end", ""),
+    "take anew for an old token": ("if c[1] == token then", "if false then"),
+    "commit twice for one token": ("if f[4] == h.token then return { 1 } end", ""),
+    "record what is known": ("if f[1] then return 0 end", ""),
+    "release the same generation": (
+        "local generation = tonumber(f[4]) + 1\n  redis.call('HSET', rec, 'g', generation)",
+        "local generation = tonumber(f[4])",
+    ),
+    "forget what the dead held": (
+        "local gone = give_back(worker, takes[i], company_of(worker), now)",
+        "local gone = redis.call('HDEL', K.held(worker), takes[i])",
+    ),
+    "keep what was committed": ("redis.call('HDEL', K.held(h.worker), h.take)\n", ""),
+    "fire no timers": ("if r[2] == generation and r[1] == 'l' then", "if false then"),
+    "give the living away": (
+        "redis.call('ZRANGEBYSCORE', K.workers(), '-inf', now, ",
+        "redis.call('ZRANGEBYSCORE', K.workers(), '-inf', '+inf', ",
+    ),
+}
+
+RUN_RULES: Final[Rules] = {
+    "park over what has come": ("if redis.call('LLEN', K.log(root, run)) > seen then return 0 end", ""),
+    "park anew for an old word": ("if f[5] == worker .. '|' .. take then return 1 end", ""),
+    "wake by no signal": ("if waited == name then wake(root, run, now) break end", ""),
+    "tell without a wake": ("stamped(entry, now))\n  wake(root, run, now)", "stamped(entry, now))"),
+    "append a signal twice": ("if seen then return", "if false then return"),
+    "send twice for one token": ("if f[4] == h.token then return reply() end", ""),
+    "send by anybody": (
+        _HOLDER,
+        "if false then\n  return { 0",
+    ),
+    "forget what came late": ("for _, entry in ipairs(late) do redis.call('RPUSH', log, entry) end", ""),
+    "wake whatever its state": (
+        "if f[1] == 'p' then\n    redis.call('ZREM'",
+        "if f[1] == 'p' or f[1] == 'q' then\n    redis.call('SETNX', K.message(root, run), '{\"a\":1}')\n"
+        "    redis.call('ZREM'",
+    ),
+    "keep what was parked": ("redis.call('HDEL', K.held(worker), take)\nredis.call('DEL'", "redis.call('DEL'"),
+}
+
+JOIN_RULES: Final[Rules] = {
+    "count every word": (
+        "if place < 0 or place >= size or redis.call('SETBIT', bits, place, 1) == 1 then return end",
+        "",
+    ),
+    "count strangers": ("place < 0 or place >= size or ", ""),
+    "release again": ("if f[3] ~= '0' then return end", ""),
+    "never release an empty one": ("if j.size == 0 then release_join(j.root, j.id, now) end", ""),
+    "count every branch": ("redis.call('SADD', bits, index) == 0", "redis.call('SADD', bits, index) == 2"),
+    "let the join go with its release": ("redis.call('HSET', rec, 'tr', root)", "leave_tree(root)"),
+    "ignore need": (" and not (f[2] and ok >= tonumber(f[2]))", ""),
+}
+
+RARE_RULES: Final[Rules] = {
+    "take an old generation": (_TAKEN, "if f[1] ~= 'q' then return false end"),
+}
+"""What only a search of every order finds each time."""
