@@ -18,8 +18,8 @@ STEP_RULES: Final[Rules] = {
     "commit twice for one token": ("if f[4] == h.token then return { 1 } end", ""),
     "record what is known": ("if f[1] then return 0 end", ""),
     "release the same generation": (
-        "local generation = tonumber(f[4]) + 1\n  redis.call('HSET', rec, 'g', generation)",
-        "local generation = tonumber(f[4])",
+        "local generation, rest = tonumber(f[4]) + 1, ",
+        "local generation, rest = tonumber(f[4]), ",
     ),
     "forget what the dead held": (
         "local gone = give_back(worker, takes[i], company_of(worker), now)",
