@@ -7,6 +7,7 @@ directories of agents, runs and asks.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from celery import Celery
@@ -25,6 +26,7 @@ from agentq.engine.assembly import (
 from agentq.engine.binding import Binding, Limits, find_binding
 from agentq.engine.bootsteps import Terms
 from agentq.engine.declare import Declarations
+from agentq.engine.messages import stow
 from agentq.engine.mode import Mode, decide_mode, is_redis
 from agentq.engine.remote import announcement_of
 from agentq.engine.routing import route_of
@@ -166,7 +168,7 @@ class Toolkit(Declarations):
     def open_store(self, *, socket_timeout: float = 30.0) -> Store:
         """Return a new store at the app's server, with connections of its own; the time-out is in seconds."""
         retention_ms = int(self.settings.result_retention.total_seconds() * 1000)
-        return Store(
+        store = Store(
             self.address.url,
             prefix=self.settings.prefix,
             retention_ms=retention_ms,
@@ -175,6 +177,8 @@ class Toolkit(Declarations):
             split=self.mode == "split",
             archive_url=self.settings.archive_url,
         )
+        store.stow = partial(stow, most_bytes=int(self.settings.inline_limit))
+        return store
 
     def announcements(self) -> dict[str, dict[str, Any]]:
         """Return what this app's workers publish of the agents that they serve."""

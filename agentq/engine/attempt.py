@@ -14,15 +14,15 @@ from celery import states
 from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
 from celery.utils.log import get_logger
 
-from agentq.core.codec import dumps, to_jsonable
-from agentq.core.errors import CalledOff, InvalidResult, RunCancelled, StaleHolder, StepTimeout
+from agentq.core.codec import dumps, loads, to_jsonable
+from agentq.core.errors import CalledOff, InvalidResult, RunCancelled, RunError, StaleHolder, StepTimeout
 from agentq.core.lazy import LazyList
 from agentq.core.models import Usage
 from agentq.engine import capture, exits, joins, outcome, realloop, recall, spread
 from agentq.engine.binding import Binding, TurnEnd
 from agentq.engine.capture import Capture
 from agentq.engine.keeper.claims import Claim, claim
-from agentq.engine.messages import HEADER, HOLDER_HEADER
+from agentq.engine.messages import HEADER, HOLDER_HEADER, PAYLOAD
 from agentq.engine.outcome import COMMITTED
 from agentq.engine.this_step import current_attempt
 from agentq.store import Store
@@ -114,18 +114,30 @@ class Attempt:
             if self._hear_again is not None:
                 self._hear_again()
 
+    def _unstow(self) -> None:
+        """Put arguments that were too large for the message back into the request; a second call finds them there."""
+        name = self.ours.pop(PAYLOAD, None)
+        if name is None:
+            return
+        found = outcome.keep_trying(lambda: self.store.payload(self.holder.root, name))
+        if found is None:
+            raise RunError(
+                f"The arguments of step {self.holder.id} are gone from the store: they were deleted by hand."
+            )
+        self.request.args, self.request.kwargs = loads(found)
+
     def _unless_called_off(self, args: list[Any], kwargs: dict[str, Any], chain: Any, callbacks: Any) -> Any:
         try:
             with recall.listed(self):
                 return self._run(args, kwargs, chain, callbacks)
         except CalledOff as unwanted:
-            self._revoke(args, chain, ran=True)
+            self._revoke(chain, ran=True)
             raise Ignore(str(unwanted)) from unwanted
 
     def _run(self, args: list[Any], kwargs: dict[str, Any], chain: Any, callbacks: Any) -> Any:
         wire = getattr(self.request, HOLDER_HEADER, None) or {}
         if wire.get("cancelled"):
-            self._revoke(args, chain, ran=False)
+            self._revoke(chain, ran=False)
             raise Ignore("its run was cancelled")
         try:
             end = self._contained(args, kwargs)
@@ -145,40 +157,46 @@ class Attempt:
                 outcome.keep_trying(lambda: self.store.requeue(self.holder.worker, self.holder.take))
                 setattr(self.request, COMMITTED, True)
             else:
-                self.request.chain = self._behind(args, chain)
+                self.request.chain = self._behind(chain)
                 self.fail(reject)
             raise
         except CalledOff:
             raise
         except Interrupted as interrupted:
-            self.request.chain = self._behind(args, chain)
+            self.request.chain = self._behind(chain)
             self.fail(interrupted.error)
             raise interrupted.error from interrupted
         except Exception as error:
-            self.request.chain = self._behind(args, chain)
+            self.request.chain = self._behind(chain)
             self.fail(error)
             raise
         if end.kind in ("parked", "restarted"):
             setattr(self.request, COMMITTED, True)
             raise Ignore(f"the run has {end.kind}")
         if end.error is not None:
-            self.request.chain = self._behind(args, chain)
+            self.request.chain = self._behind(chain)
             status = states.REVOKED if end.kind == "cancelled" else states.FAILURE
             self.fail(end.error, status=status, end=end)
             raise end.error
         return self._finish(end, chain, callbacks)
 
-    def _revoke(self, args: list[Any], chain: Any, *, ran: bool) -> None:
-        self.request.chain = self._behind(args, chain)
+    def _revoke(self, chain: Any, *, ran: bool) -> None:
+        self.request.chain = self._behind(chain)
         self.fail(RunCancelled(run_id=self.parent or self.holder.root), status=states.REVOKED, ran=ran)
 
-    def _behind(self, args: list[Any], chain: Any) -> Any:
+    def _behind(self, chain: Any) -> Any:
         """Return the signatures that never run when this step fails: its chain, or the body that it was to send."""
-        return list(joins.ends_of(args[0])) if self.task.name == joins.DISPATCH_TASK else chain
+        if self.task.name != joins.DISPATCH_TASK:
+            return chain
+        self._unstow()
+        return list(joins.ends_of(self.request.args[0]))
 
     def _contained(self, args: list[Any], kwargs: dict[str, Any]) -> TurnEnd:
         try:
             with exits.one_process():
+                if PAYLOAD in self.ours:
+                    self._unstow()
+                    args, kwargs = self.request.args, self.request.kwargs
                 return self._value(args, kwargs)
         except MemoryError as error:
             # Celery's main process would take it for its own.

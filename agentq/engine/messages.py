@@ -5,7 +5,10 @@ The header ``agentq`` carries what the store records of a step. A message withou
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -13,6 +16,8 @@ from agentq.core import lanes
 from agentq.store.refs import Offer, StepKind
 
 HEADER: Final = "agentq"
+PAYLOAD: Final = "pl"
+"""Field of our header: the name of the key that holds the arguments, which are too large for the message."""
 HOLDER_HEADER: Final = "agentq_holder"
 """Put on at delivery by the transport: which attempt this is."""
 
@@ -56,7 +61,8 @@ def offer_of(queue: str, message: dict[str, Any]) -> Offer:
             message=json.dumps(message),
             kind="plain",
         )
-    ours = headers.pop(HEADER)
+    # Who sends it again has read what lies beside it: whether the new arguments do is decided anew, by ``stow``.
+    ours = {name: value for name, value in headers.pop(HEADER).items() if name != PAYLOAD}
     headers.pop(HOLDER_HEADER, None)
     # The ETA stands in the store's timers; a worker must not hold the message in memory for it.
     due_ms = due_ms_of(headers)
@@ -84,3 +90,37 @@ def offer_of(queue: str, message: dict[str, Any]) -> Offer:
         undoes=bool(ours.get("ud")),
         card=ours.get("cd") or {},
     )
+
+
+def stow(offer: Offer, *, most_bytes: int) -> tuple[Offer, str | None]:
+    """Return an offer whose large arguments stand beside its message, and these; None for one that stays as it is.
+
+    The name is made of the step's id and the content: the same again has the same, and no other step's does.
+    """
+    if offer.kind == "plain" or len(offer.message) <= most_bytes:
+        return offer, None
+    message = json.loads(offer.message)
+    headers = message["headers"]
+    if not _is_plain_json(message) or PAYLOAD in headers[HEADER]:
+        return offer, None
+    args, kwargs, embedded = json.loads(base64.b64decode(message["body"]))
+    text = json.dumps([args, kwargs], separators=(",", ":"))
+    name = f"{offer.id}.{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    body = base64.b64encode(json.dumps([[], {}, embedded], separators=(",", ":")).encode()).decode()
+    small = {**message, "body": body, "headers": {**headers, HEADER: {**headers[HEADER], PAYLOAD: name}}}
+    return replace(offer, message=json.dumps(small, separators=(",", ":")), payload=name), text
+
+
+def unstowed(message: dict[str, Any], payload: bytes | str) -> dict[str, Any]:
+    """Return a virtual message with its large arguments back in it, as whoever has no store must get it."""
+    args, kwargs = json.loads(payload)
+    embedded = json.loads(base64.b64decode(message["body"]))[2]
+    body = base64.b64encode(json.dumps([args, kwargs, embedded], separators=(",", ":")).encode()).decode()
+    headers = message["headers"]
+    ours = {name: value for name, value in headers[HEADER].items() if name != PAYLOAD}
+    return {**message, "body": body, "headers": {**headers, HEADER: ours}}
+
+
+def _is_plain_json(message: dict[str, Any]) -> bool:
+    encoded = message["properties"].get("body_encoding"), message.get("content-type"), message.get("content-encoding")
+    return encoded == ("base64", "application/json", "utf-8") and "compression" not in message["headers"]

@@ -7,6 +7,7 @@ import inspect
 import time
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
 
@@ -91,6 +92,7 @@ class EnginePort:
                 caught.merge(self._messages(effect))
         closes, cancels = self.ids_of(batch.calls_off)
         usage = self._attempt.take_usage()
+        told = [self._told(result) for result in batch.results]
         send = functools.partial(
             self._store.send,
             self._holder,
@@ -101,7 +103,8 @@ class EnginePort:
             joins=caught.joins,
             offers=caught.offers,
             questions=questions,
-            results=[self._told(result) for result in batch.results],
+            results=[entry for entry, _ in told],
+            payloads=[large for _, large in told if large is not None],
             events=events,
             tick=batch.tick,
             closes=closes,
@@ -110,19 +113,21 @@ class EnginePort:
         )
         return keep_trying(send)
 
-    def _told(self, result: Result) -> str:
-        """The entry of a local call's result, or of the error that it is too large for a journal."""
+    def _told(self, result: Result) -> tuple[str, tuple[str, str] | None]:
+        """The entry of a local call's result, or of the error that it is too large; a large one with name and value."""
         text = encode(result)
-        limit = self._attempt.binding.limits.result_bytes
-        if len(text) <= limit:
-            return text
+        limits = self._attempt.binding.limits
+        if len(text) <= limits.inline_bytes:
+            return text, None
+        if len(text) <= limits.result_bytes:
+            return encode(replace(result, value=None, large=True)), (result.id, dumps(result.value))
         error = InvalidResult(
             step="run.local",
             value=f"{len(text)} bytes",
-            reason=f"it is larger than {limit} bytes (setting result_limit): put it into a file or an object store "
-            "and return where it is",
+            reason=f"it is larger than {limits.result_bytes} bytes (setting result_limit): put it into a file or an "
+            "object store and return where it is",
         )
-        return encode(failed(result.id, error.to_wire()))
+        return encode(failed(result.id, error.to_wire())), None
 
     def _messages(self, effect: Effect) -> Capture:
         ask = effect.ask
@@ -159,9 +164,12 @@ class EnginePort:
         return bool(queue) and any(keep_trying(lambda: self._store.waiting(str(queue))).values())
 
     def load_result(self, ask_id: str) -> Any:
-        """The value of a step, from where its result lies."""
+        """The value of a step from where its result lies, that of a local call from its own key."""
         meta = keep_trying(lambda: self._store.outcomes([ask_id]))[0]
-        return loads(meta)["result"] if meta is not None else None
+        if meta is not None:
+            return loads(meta)["result"]
+        value = keep_trying(lambda: self._store.payload(self._holder.root, ask_id))
+        return loads(value) if value is not None else None
 
     def load_members(self, ask: Ask) -> Sequence[Result]:
         """The outcomes of a map's members, from where their results lie."""
@@ -181,12 +189,14 @@ class EnginePort:
         if closes or usage:
             keep_trying(lambda: self._store.send(self._holder, token=token, seen=seen, closes=closes, usage=usage))
         args, kwargs = arguments
+        (following,) = keep_trying(lambda: self._store.stowed([next_generation(self._attempt, args, kwargs)]))
         restart = functools.partial(
             self._store.restart,
             self._holder,
             token=uuid.uuid4().hex,
             seen=seen,
-            message=next_generation(self._attempt, args, kwargs).message,
+            message=following.message,
+            payload=following.payload,
             version=self._attempt.task.agentq.version,
             carry=[encode(entry) for entry in carry],
             cancels=cancels,

@@ -27,6 +27,7 @@ _RUN_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "join": ("root", "id"),
     "bits": ("root", "id"),
     "ask": ("root", "id"),
+    "payload": ("root", "name"),
     "tree": ("root",),
     "members": ("root",),
     "cancelled": ("root",),
@@ -121,6 +122,10 @@ class Keys:
     def ask(self, root: str, ask_id: str) -> str:
         """A question to a person."""
         return self.of("ask", root, ask_id)
+
+    def payload(self, root: str, name: str) -> str:
+        """A large value: a step's arguments, a local call's result."""
+        return self.of("payload", root, name)
 
     def tree(self, root: str) -> str:
         """What a run shares with its sub-agents: live steps, budget, spending."""

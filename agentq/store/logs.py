@@ -6,7 +6,6 @@ import uuid
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from agentq.store.connection import StoreConnection
 from agentq.store.refs import Holder, Join, Offer
 from agentq.store.steps import StepCalls
 from agentq.store.wire import counted, dump, joins_arguments, offers_arguments
@@ -15,7 +14,7 @@ AppendReply = Literal["new", "known", "unknown", "ended"]
 _APPENDED: dict[int, AppendReply] = {1: "new", 0: "known", -1: "unknown", -2: "ended"}
 
 
-class LogCalls(StepCalls, StoreConnection):
+class LogCalls(StepCalls):
     """The scripts that move an agent's run between its turns."""
 
     def read_log(self, root: str, run: str, start: int = 0) -> list[bytes]:
@@ -35,6 +34,7 @@ class LogCalls(StepCalls, StoreConnection):
         questions: Sequence[str] = (),
         results: Sequence[str] = (),
         events: Sequence[str] = (),
+        payloads: Sequence[tuple[str, str]] = (),
         tick: bool = False,
         closes: Sequence[str] = (),
         cancels: Sequence[str] = (),
@@ -42,17 +42,20 @@ class LogCalls(StepCalls, StoreConnection):
     ) -> list[bytes]:
         """Record and dispatch what a turn asks for, append what it did in place; return the log from ``seen`` on.
 
-        The same token twice writes once. Raises StaleHolder when another holds the run.
+        The same token twice writes once. ``payloads``: name and JSON of large results to which ``results`` refer.
+        Raises StaleHolder when another holds the run.
         """
+        self.put_payloads(holder.root, payloads)
         header: dict[str, Any] = {**holder.to_wire(), "token": token, "seen": seen}
-        optional = {"tick": tick, "closes": closes, "cancels": cancels, "usage": usage}
+        named = [name for name, _ in payloads]
+        optional = {"payloads": named, "tick": tick, "closes": closes, "cancels": cancels, "usage": usage}
         header.update({field: value for field, value in optional.items() if value})
         reply = self.run_script(
             "send",
             dump(header),
             *counted(asks),
-            *joins_arguments(joins),
-            *offers_arguments(offers),
+            *joins_arguments(self.stowed_bodies(joins)),
+            *offers_arguments(self.stowed(offers)),
             *counted(questions),
             *counted(results),
             *counted(events),
@@ -89,14 +92,18 @@ class LogCalls(StepCalls, StoreConnection):
         token: str,
         seen: int,
         message: str,
+        payload: str | None = None,
         version: str | None,
         carry: Sequence[str],
         cancels: Sequence[str] = (),
     ) -> None:
         """Begin the run's next log with the inputs in ``carry`` and those after ``seen``, and queue its next turn.
 
+        ``payload`` names the large arguments of ``message``, which are written already.
+
         Raises StaleHolder when another holds the run.
         """
+        header = {"seen": seen} | ({"pl": payload} if payload is not None else {})
         reply = self.run_script(
             "restart",
             holder.root,
@@ -104,7 +111,7 @@ class LogCalls(StepCalls, StoreConnection):
             holder.worker,
             holder.take,
             token,
-            dump({"seen": seen}),
+            dump(header),
             message,
             version or "",
             *counted(carry),

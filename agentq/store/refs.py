@@ -62,6 +62,7 @@ class Offer:
 
     Attributes:
         message: kombu's virtual message as JSON text, without the leading ``agentq`` key.
+        payload: name of the key that holds its arguments, where they are too large for the message.
         kind: a ``plain`` message is a Celery task's that keeps Celery's semantics: queued, without a record. An
             ``internal`` step is agentq's own: no part of the run's history, budget or cancelling.
         lane: priority number of the lane, 0 highest.
@@ -93,6 +94,7 @@ class Offer:
     budget: dict[str, int] | None = None
     undoes: bool = False
     card: dict[str, Any] = field(default_factory=dict)
+    payload: str | None = None
 
     def header(self) -> dict[str, Any]:
         """Return the fields that the scripts read, short names, without what is None."""
@@ -117,6 +119,7 @@ class Offer:
             "bu": self.budget,
             "ud": 1 if self.undoes else None,
             "cd": self.card or None,
+            "pl": self.payload,
         }
         return {name: value for name, value in fields.items() if value is not None}
 

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import redis
 
 from agentq.core.errors import CalledOff, KeyReused, StaleHolder
-from agentq.store.connection import StoreConnection
 from agentq.store.letters import report_condemned
+from agentq.store.payloads import PayloadCalls
 from agentq.store.refs import Arrival, Holder, Join, Offer, OfferReply, TakeReply, checked_lane
 from agentq.store.wire import (
     arrivals_arguments,
@@ -32,12 +32,12 @@ _CONDEMNED = 2
 """Of what is given back: that it went to the dead letters instead."""
 
 
-class StepCalls(StoreConnection):
+class StepCalls(PayloadCalls):
     """The scripts that move one step."""
 
     def offer(self, offers: Sequence[Offer], joins: Sequence[Join] = ()) -> list[OfferReply]:
         """Record and queue steps that are not recorded yet; a repeat sends nothing."""
-        arguments = [*joins_arguments(joins), *offers_arguments(offers)]
+        arguments = [*joins_arguments(self.stowed_bodies(joins)), *offers_arguments(self.stowed(offers))]
         replies = self.run_script("offer", *arguments)
         return [OfferReply(state=_STATES[int(reply[0])], run_id=reply[1].decode()) for reply in replies]
 
@@ -151,7 +151,13 @@ class StepCalls(StoreConnection):
         }
         header = {**holder.to_wire(), "mode": mode, "status": status}
         header.update({field: value for field, value in optional.items() if value})
-        arguments = commit_arguments(header, results=results, joins=joins, offers=offers, arrivals=arrivals)
+        arguments = commit_arguments(
+            header,
+            results=results,
+            joins=self.stowed_bodies(joins),
+            offers=self.stowed(offers),
+            arrivals=arrivals,
+        )
         self.expect_held(self.run_script("commit", *arguments), holder, name)
 
     def expect_held(self, reply: Sequence[Any], holder: Holder, name: str) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from agentq import AgentQ, Retry, Run
@@ -169,3 +170,49 @@ async def calls(run: Run, name: str, args: list[Any]) -> Any:
         return await run.call(app.celery.tasks[f"tests.projects.leaving.{name}"], *args)
     except Exception as error:
         return [type(error).__name__, getattr(error, "error_type", ""), str(error)[:200]]
+
+
+@app.step
+def measures(text: str) -> int:
+    return len(text)
+
+
+@app.step
+def echoes(text: str) -> str:
+    return text
+
+
+@app.step(retry=Retry(attempts=3, wait=timedelta(milliseconds=20)))
+def measures_at_last(path: str, text: str) -> int:
+    """Fails once; its arguments must come along."""
+    note(path, "attempt")
+    if len(Path(path).read_text().splitlines()) < 2:
+        raise ConnectionError("once more")
+    return len(text)
+
+
+@app.step(bind=True)
+def measures_elsewhere(self: Any, text: str) -> int:
+    """Hands its large argument on to another step that stands in for it."""
+    raise self.replace(measures.s(text + text))
+
+
+def made(size: int) -> str:
+    return "y" * size
+
+
+@app.agent(version="1")
+async def carries(run: Run, text: str, size: int, rounds: int) -> list[int]:
+    """Large values at every place: arguments, results, local results, a fan-out, continue_as_new."""
+    locally = await run.local(made, size)
+    echoed = await run.call(echoes, text)
+    mapped = await run.map(measures, [text, locally, "z"])
+    go_on = await run.wait_for("go", bool)
+    if rounds > 0 and go_on:
+        run.continue_as_new(text, size, rounds - 1)
+    return [len(locally), len(echoed), *mapped]
+
+
+@app.step
+def measures_body(parts: list[str], text: str) -> int:
+    return len("".join(parts)) + len(text)

@@ -57,6 +57,7 @@ for i = 1, offers do
     local generation = tonumber(f[5]) + 1
     redis.call('HSET', rec, 'g', generation, 'q', o.q, 'l', o.l)
     redis.call('HDEL', rec, 'ov')
+    adopt_arguments(h.root, rec, o.pl)
     if h.error then redis.call('HSET', rec, 'e', h.error) end
     place(h.root, h.id, rec, o.q, o.l, generation, rest, o.due, now)
     note_step(h.root, rec, h.id, 'retrying', now, { error = h.error, due = o.due and ms_text(o.due) or nil })

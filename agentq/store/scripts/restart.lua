@@ -13,8 +13,16 @@ local now = now_ms()
 local log = K.log(root, run)
 local carried = tonumber(ARGV[9])
 -- Inputs that came after the turn last read the log stay as well: they were not seen, so not consumed.
-local seen = tonumber(cjson.decode(ARGV[6]).seen)
-local late = redis.call('LRANGE', log, seen, -1)
+local header = cjson.decode(ARGV[6])
+local late = redis.call('LRANGE', log, header.seen, -1)
+-- Large results of local calls go with the log that refers to them.
+for first = 0, redis.call('LLEN', log) - 1, 1000 do
+  for _, entry in ipairs(redis.call('LRANGE', log, first, first + 999)) do
+    local id = string.find(entry, '"ref":1', 1, true) and string.match(entry, '"id":"([^"]+)"')
+    if id then redis.call('UNLINK', K.payload(root, id)) end
+  end
+end
+adopt_arguments(root, rec, header.pl)
 redis.call('DEL', log)
 redis.call('RPUSH', log, stamped(cjson.encode({ k = 'start', version = ARGV[8] ~= '' and ARGV[8] or nil }), now))
 for i = 1, carried do redis.call('RPUSH', log, ARGV[9 + i]) end

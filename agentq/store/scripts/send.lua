@@ -1,6 +1,6 @@
 -- send: what an agent's turn asks for and has done in place, in one batch.
 -- include: common tree offer join refuse finish
--- ARGV: JSON header {root, id, worker, take, token, seen, tick?, closes?, cancels?, usage?}
+-- ARGV: JSON header {root, id, worker, take, token, seen, payloads?, tick?, closes?, cancels?, usage?}
 --       number of asks; per ask: its entry as JSON
 --       number of joins; per join: JSON header, body message or ''
 --       number of offers; per offer: JSON header, message
@@ -53,6 +53,7 @@ for _ = 1, tonumber(following()) do
     note(h.root, cjson.encode({ e = 'asked', r = h.id, s = q.id, n = q.q }), now)
   end
 end
+for _, name in ipairs(h.payloads or {}) do adopt(h.root, name) end
 for _ = 1, tonumber(following()) do redis.call('RPUSH', log, stamped(following(), now)) end
 for _ = 1, tonumber(following()) do note(h.root, following(), now) end
 if h.tick then redis.call('RPUSH', log, stamped('{"k":"tick"}', now)) end

@@ -4,11 +4,14 @@ local ENTRY_STATUS = { FAILURE = 'error', REVOKED = 'revoked' }
 
 local function finish(root, id, status, entry, error, now)
   local rec = K.step(root, id)
-  local f = redis.call('HMGET', rec, 'pr', 'ak', 'jr', 'jn', 'ji', 'tr', 'k')
+  local f = redis.call('HMGET', rec, 'pr', 'ak', 'jr', 'jn', 'ji', 'tr', 'k', 'pl')
   redis.call('HSET', rec, 's', 'd', 'o', status, 'f', ms_text(now))
   redis.call('HDEL', rec, 'sw', 'tr', 'e')
   -- An agent's is kept: a fork of the run begins with it.
-  if f[7] ~= 'a' then forget_kept(root, id) end
+  if f[7] ~= 'a' then
+    forget_kept(root, id)
+    if f[8] then adopt_arguments(root, rec, nil) end
+  end
   if error then redis.call('HSET', rec, 'e', error) end
   note_step(root, rec, id, 'finished', now, { o = status, error = error })
   if f[1] and f[2] and entry then tell(root, f[1], entry, now) end

@@ -46,6 +46,7 @@ local function open_join(j, message, now)
   else
     enter_tree(j.root)
     redis.call('HSET', key, 'bo', cjson.encode(j.body), 'bm', message)
+    if j.body.pl then adopt(j.body.root, j.body.pl) end
   end
   enlist(j.root, 'j', j.id)
   if j.size == 0 then release_join(j.root, j.id, now) end

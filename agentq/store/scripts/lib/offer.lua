@@ -67,6 +67,7 @@ end
 
 -- A replaced record takes its successor's message under the next generation, and keeps its place in its run.
 local function succeed_to(o, rec, generation, rest, now)
+  adopt_arguments(o.root, rec, o.pl)
   redis.call('HSET', rec, 'g', generation, 'q', o.q, 'l', o.l, 'nm', o.nm)
   if o.k == 'a' and redis.call('HGET', rec, 'k') ~= 'a' then
     redis.call('HSET', rec, 'k', 'a')
@@ -103,6 +104,7 @@ local function offer_one(o, rest, now)
   end
   redis.call('HSET', rec, unpack(fields))
   enter_tree(o.root)
+  if o.pl then adopt_arguments(o.root, rec, o.pl) end
   local tree = K.tree(o.root)
   redis.call('HINCRBY', tree, 'n_steps', (o.id == o.root or o.k == 'i') and 0 or 1)
   if o.id == o.root then

@@ -8,6 +8,7 @@ local MEMBER_KEYS = {
       K.wake(root, id) }
   end,
   i = function(root, id) return { K.step(root, id), K.result(id) } end,
+  p = function(root, name) return { K.payload(root, name) } end,
   j = function(root, id) return { K.join(root, id), K.bits(root, id) } end,
   q = function(root, id) return { K.ask(root, id) } end,
   -- A step that was refused before it had a record: its result alone is read.
@@ -22,6 +23,24 @@ end
 local function enlist(root, kind, id)
   if id == root and (kind == 's' or kind == 'a') then return end
   redis.call('RPUSH', K.members(root), kind .. '|' .. id)
+end
+
+-- A large value lives as long as the tree from now on. One that is taken over again is listed already.
+local function adopt(root, name)
+  if redis.call('PERSIST', K.payload(root, name)) == 1 then enlist(root, 'p', name) end
+end
+
+-- The large arguments of a step's next message, nil when it holds them itself, in place of those of the one before.
+local function adopt_arguments(root, rec, name)
+  local before = redis.call('HGET', rec, 'pl')
+  if before == (name or false) then return end
+  if before then redis.call('UNLINK', K.payload(root, before)) end
+  if name then
+    adopt(root, name)
+    redis.call('HSET', rec, 'pl', name)
+  else
+    redis.call('HDEL', rec, 'pl')
+  end
 end
 
 -- The run that stands under a keyed start, and the hash of its arguments.
