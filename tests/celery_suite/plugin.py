@@ -1,4 +1,4 @@
-"""A pytest plugin for Celery's integration tests: gives their apps agentq, leaves out what ``deselected.toml`` names."""
+"""A pytest plugin for Celery's integration tests: gives their apps agentq, and leaves out what is deselected."""
 
 from __future__ import annotations
 
