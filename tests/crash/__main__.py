@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tests.crash.campaign import Campaign
+from tests.kit.broker import PrivateBroker
 from tests.kit.mode import MODES
+from tests.kit.process import OWN, SCRUBBED
 from tests.kit.worker import WorkerProcess
+
+
+@contextmanager
+def broker_of(mode: str) -> Iterator[PrivateBroker | None]:
+    """A broker of the campaign's own, where the mode has one."""
+    if mode != "split":
+        yield None
+        return
+    broker = PrivateBroker()
+    try:
+        broker.start()
+        yield broker
+    finally:
+        broker.stop()
 
 
 def main() -> int:
@@ -23,6 +42,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, metavar="S", help="repeats the choices of that seed")
     parser.add_argument("--round", type=int, default=None, metavar="R", help="one round of the seed alone")
     chosen = parser.parse_args()
+    # As in the tests: workers and this process must be of one mind, and the shell has no say.
+    for name in [name for name in os.environ if name.startswith(SCRUBBED)]:
+        del os.environ[name]
+    os.environ.update(OWN)
     seed = chosen.seed if chosen.seed is not None else random.SystemRandom().randrange(2**32)
     folder = Path(tempfile.mkdtemp(prefix="aqt-crash-"))
 
@@ -33,7 +56,9 @@ def main() -> int:
         sys.stderr.write(line + "\n")
 
     say(f"mode {chosen.mode}, seed {seed}; the workers' logs: {folder}")
-    report = Campaign(make, mode=chosen.mode, seed=seed, say=say).run(chosen.faults, only=chosen.round)
+    with broker_of(chosen.mode) as broker:
+        campaign = Campaign(make, mode=chosen.mode, seed=seed, broker=broker, say=say)
+        report = campaign.run(chosen.faults, only=chosen.round)
     sys.stdout.write(report.table() + "\n")
     if not report.problems:
         shutil.rmtree(folder, ignore_errors=True)

@@ -74,12 +74,27 @@ class Report:
 
 
 class Campaign:
-    """A server, a proxy in front of it, and workers behind that; ``make`` makes workers as the fixtures do."""
+    """A server, a proxy in front of it, and workers behind that.
+
+    Args:
+        make: makes workers as the fixtures do.
+        mode: one of ``tests.kit.mode.MODES``.
+        seed: from which all choices follow.
+        broker: the one of split mode.
+        say: hears of each round.
+    """
 
     def __init__(
-        self, make: Callable[..., WorkerProcess], *, mode: str, seed: int, say: Callable[[str], None] = logger.info
+        self,
+        make: Callable[..., WorkerProcess],
+        *,
+        mode: str,
+        seed: int,
+        broker: PrivateBroker | None = None,
+        say: Callable[[str], None] = logger.info,
     ) -> None:
         self.report = Report(mode=mode, seed=seed)
+        self._env = settings_of(mode, broker)
         self._make = make
         self._say = say
         self._calm: dict[str, tuple[Any, Any]] = {}
@@ -90,6 +105,8 @@ class Campaign:
         planned = plan(faults, random.Random(self.report.seed))
         with self._field() as (fleet, proxy, witness):
             self._measure(fleet)
+            known = {name for _, name in proxy.counts}
+            assert known >= {"take", "commit", "send", "park"}, f"the workers' scripts are others than these: {known}"
             for number, at in enumerate(range(0, len(planned), per_round)):
                 if only is None or number == only:
                     self._round(number, planned[at : at + per_round], fleet, proxy, witness)

@@ -39,8 +39,11 @@ SHORT = [("fused", 8), ("split", 5)]
         *(pytest.param(mode, LONG, marks=[pytest.mark.long, pytest.mark.timeout(LONG * 20)]) for mode in MODES),
     ],
 )
-def test_runs_end_as_undisturbed_ones(make_worker: Callable[..., WorkerProcess], mode: str, faults: int) -> None:
-    report = Campaign(make_worker, mode=mode, seed=SEED, say=logger.info).run(faults, per_round=faults // 2)
+def test_runs_end_as_undisturbed_ones(
+    make_worker: Callable[..., WorkerProcess], request: pytest.FixtureRequest, mode: str, faults: int
+) -> None:
+    broker = request.getfixturevalue("rabbitmq") if mode == "split" else None
+    report = Campaign(make_worker, mode=mode, seed=SEED, broker=broker, say=logger.info).run(faults)
     logger.info("%s", report.table())
     assert not report.problems, report.table()
 
