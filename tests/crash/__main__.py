@@ -6,6 +6,7 @@ import argparse
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -46,6 +47,8 @@ def main() -> int:
     for name in [name for name in os.environ if name.startswith(SCRUBBED)]:
         del os.environ[name]
     os.environ.update(OWN)
+    # Else it would leave servers and workers running, which are ended on the way out.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     seed = chosen.seed if chosen.seed is not None else random.SystemRandom().randrange(2**32)
     folder = Path(tempfile.mkdtemp(prefix="aqt-crash-"))
 
