@@ -1,4 +1,4 @@
-"""`agentq runs`: list, show, follow, cancel and signal runs."""
+"""`agentq runs`: list, show, follow, cancel, signal, retry and fork runs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import click
 
 from agentq.cli.commands import ExampleGroup
 from agentq.cli.errors import CommandRefused
+from agentq.cli.forks import fork, retry
 from agentq.cli.output import print_json, print_json_line, say
 from agentq.cli.session import Session, app_command, json_option
 
@@ -26,7 +27,7 @@ SEARCHED_RUNS = 1000
 
 @click.group(cls=ExampleGroup)
 def runs() -> None:
-    """List, show, follow, cancel and signal runs.
+    """List, show, follow, cancel, signal, retry and fork runs.
 
     A run's id may be shortened to its first characters while they are unique.
 
@@ -236,3 +237,7 @@ def signal(session: Session, run_id: str, name: str, payload: str, as_json: bool
     else:
         click.echo(f'Signal "{name}" is sent to run {handle.id}.')
     return 0
+
+
+runs.add_command(retry)
+runs.add_command(fork)

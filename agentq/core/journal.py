@@ -5,14 +5,14 @@ an agent does with them is the runtime's.
 
 | k      | Entry  | Input | Fields                                                                      |
 |--------|--------|-------|-----------------------------------------------------------------------------|
-| start  | Start  | yes   | version; always the first entry                                             |
+| start  | Start  | yes   | version; of a fork: of, lags; always the first entry                         |
 | result | Result | yes   | id of the ask; s: ok, error, revoked; v: value or error's wire form; ref, ran |
 | joined | Joined | yes   | id of the ask whose members have all arrived                                |
 | signal | Signal | yes   | n: name; v: payload; i: the signal's id                                     |
 | answer | Answer | yes   | id of the ask; v: the answer                                                |
 | tick   | Tick   | yes   | nothing but the time                                                        |
 | cancel | Cancel | yes   | why                                                                         |
-| ask    | Ask    | no    | id, key, kind, name, after; n, q and schema by kind                         |
+| ask    | Ask    | no    | id, key, kind, name, after; n, q and schema by kind; again, of              |
 
 Every input has `t`, the server's time in ms, which the script that appends it puts there.
 """
@@ -40,10 +40,21 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class Start(Input):
-    """The run began, with this version of the agent; None where the agent has none."""
+    """The run began, with this version of the agent; None where the agent has none.
+
+    A fork has the first inputs of another run, `origin`, whose random numbers it draws again. Its timers run behind the
+    server's clock, since the time between the two runs does not count: each of `lags` says after how many inputs by how
+    many ms more; a fork of a fork has several.
+    """
 
     k: ClassVar[str] = "start"
     version: str | None = None
+    origin: str | None = None
+    lags: tuple[tuple[int, int], ...] = ()
+
+    def lag_at(self, place: int) -> int:
+        """By how many ms the timers are behind at the time of this input, counted from 1."""
+        return sum(lag for after, lag in self.lags if place > after)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +120,8 @@ class Ask:
     """Something that the agent asked for, under its key.
 
     `after` is the number of inputs that the agent had seen when it asked. `members` is the size of a map;
-    `question` and `answer_schema` (JSON schema) belong to a question to a person.
+    `question` and `answer_schema` (JSON schema) belong to a question to a person. `again`: a fork has the ask from its
+    origin, and is yet to send it. `undoes` is the id of the ask that this one takes back.
     """
 
     k: ClassVar[str] = "ask"
@@ -121,6 +133,8 @@ class Ask:
     members: int | None = None
     question: str | None = None
     answer_schema: dict[str, Any] | None = None
+    again: bool = False
+    undoes: str | None = None
 
 
 Entry = Start | Result | Joined | Signal | Answer | Tick | Cancel | Ask
@@ -159,13 +173,16 @@ def decode(line: bytes | str) -> Entry:
 def _fields(entry: Entry) -> dict[str, Any]:
     if isinstance(entry, Ask):
         asked = {"id": entry.id, "key": entry.key, "kind": entry.kind, "name": entry.name}
-        named = {"n": entry.members, "q": entry.question, "schema": entry.answer_schema}
+        named = {"n": entry.members, "q": entry.question, "schema": entry.answer_schema, "of": entry.undoes}
+        named["again"] = 1 if entry.again else None
         present = {name: value for name, value in named.items() if value is not None}
         return asked | {"after": entry.after} | present
     time = {} if entry.t is None else {"t": entry.t}
     match entry:
-        case Start(version=version):
+        case Start(version=version, origin=None):
             return time | {"version": version}
+        case Start(version=version, origin=origin, lags=lags):
+            return time | {"version": version, "of": origin, "lags": lags}
         case Result(id=ask_id, status=status, large=True):
             return time | {"id": ask_id, "s": status, "ref": 1}
         case Result(id=ask_id, status=status, value=value, ran=ran):
@@ -186,7 +203,8 @@ def _entry(raw: dict[str, Any]) -> Entry:
     time = raw.get("t")
     match raw["k"]:
         case "start":
-            return Start(t=time, version=raw.get("version"))
+            lags = tuple((after, lag) for after, lag in raw.get("lags", ()))
+            return Start(t=time, version=raw.get("version"), origin=raw.get("of"), lags=lags)
         case "result":
             return _result(raw, time)
         case "joined":
@@ -226,4 +244,6 @@ def _ask(raw: dict[str, Any]) -> Ask:
         members=raw.get("n"),
         question=raw.get("q"),
         answer_schema=raw.get("schema"),
+        again=bool(raw.get("again")),
+        undoes=raw.get("of"),
     )

@@ -20,9 +20,10 @@ from agentq.core.errors import (
     UsageError,
     from_wire,
 )
-from agentq.core.models import RunStatus, RunSummary, StepSummary, Usage
+from agentq.core.models import Budget, RunStatus, RunSummary, StepSummary, Usage
 from agentq.core.schema import CallSchema
 from agentq.engine.events import EventStream
+from agentq.engine.fork import fork_run
 from agentq.engine.history import steps_of, usage_of
 from agentq.store import Store
 
@@ -159,6 +160,27 @@ class Handle(Generic[R]):
     async def asignal(self, name: str, payload: Any = None, *, id: str | None = None) -> bool:  # noqa: A002  # the word of the field
         """Send a signal without blocking the event loop; as ``signal`` otherwise."""
         return await asyncio.to_thread(lambda: self.signal(name, payload, id=id))
+
+    def retry(self, *, budget: Budget | None = None, version: str | None = None) -> Handle[R]:
+        """Start the run again from the step that it failed at, as a run of its own, and return that one's handle.
+
+        What has succeeded before is not done again; what was undone is. A second call returns the same handle, and a
+        start under this run's key returns it too. What was spent counts on; ``budget`` sets other limits, ``version``
+        names the version of the agent that goes on. Raises UsageError when the run has succeeded or has not ended.
+        """
+        return self._forked(fork_run(self.store, self.root, self.id, step=None, budget=budget, version=version))
+
+    def fork(self, step_id: str, *, budget: Budget | None = None, version: str | None = None) -> Handle[R]:
+        """Start another run that has all of this one up to a step, does the step again and goes on; return its handle.
+
+        The step is one of ``steps()``; of a fan-out, one member alone may be done again. This run stays as it is, and
+        may be under way. Signals that were not consumed before the step are there too. Raises UsageError when there is
+        no such step.
+        """
+        return self._forked(fork_run(self.store, self.root, self.id, step=step_id, budget=budget, version=version))
+
+    def _forked(self, run_id: str) -> Handle[R]:
+        return Handle(self.store, run_id, schema=self._schema, agent=self.agent, root=run_id)
 
     def cancel(self, why: str = "cancelled by its owner") -> bool:
         """Ask the run to stop: it sees CancelledError, its sub-agents too. False when it had ended or was asked before.

@@ -24,9 +24,12 @@ def steps_of(store: Store, root: str, run_id: str) -> list[StepSummary]:
     outcomes = {entry["id"]: entry for entry in entries if entry["k"] == "result"}
     found: list[StepSummary] = []
     waiting: list[tuple[str, dict[str, Any] | None]] = []
+    asked = set()
     for entry in entries:
-        if entry["k"] != "ask":
+        # A fork's ask stands there again once it was sent.
+        if entry["k"] != "ask" or entry["id"] in asked:
             continue
+        asked.add(entry["id"])
         kind = entry["kind"]
         if kind == "local":
             found.extend(_recorded(store, root, waiting))

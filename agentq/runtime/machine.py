@@ -71,6 +71,7 @@ class Machine:
         self._undoing = False
         self._cancel: Cancel | None = None
         self._stuck: AgentqError | None = None
+        self._begin = Start()
         self._main: Task[Any] | None = None
         self.run = Run(self)
 
@@ -99,7 +100,7 @@ class Machine:
             self._start(entry)
         else:
             # What was due at the input's time comes first: the order in which a loop that never stops sees them.
-            self.loop.advance(getattr(entry, "t", None) or 0)
+            self.loop.advance((getattr(entry, "t", None) or 0) - self._begin.lag_at(self.seen))
             self._run_to_rest()
             if self.outcome is None:
                 self._apply(entry, members)
@@ -113,7 +114,8 @@ class Machine:
     @property
     def next_due_ms(self) -> int | None:
         """Server time of the next timer; None when none is set."""
-        return self.loop.next_due_ms
+        due = self.loop.next_due_ms
+        return None if due is None else due + self._begin.lag_at(self.seen + 1)
 
     @property
     def waits(self) -> list[str]:
@@ -167,7 +169,7 @@ class Machine:
 
     def now(self) -> datetime:
         """The time of the last input."""
-        return datetime.fromtimestamp(self.loop.now_ms / 1000, UTC)
+        return datetime.fromtimestamp((self.loop.now_ms + self._begin.lag_at(self.seen)) / 1000, UTC)
 
     def mailbox(self, name: str) -> Mailbox:
         """The signals of this name."""
@@ -191,6 +193,7 @@ class Machine:
         members: int | None = None,
         question: str | None = None,
         answer_schema: dict[str, Any] | None = None,
+        undoes: str | None = None,
         **more: Any,
     ) -> Effect:
         """The agent asks for something; `told_by` is what tells it from other asks of that name."""
@@ -210,6 +213,7 @@ class Machine:
             members=members,
             question=question,
             answer_schema=answer_schema,
+            undoes=undoes,
         )
         self.made += 1
         effect = Effect(ask, self.made, **more)
@@ -259,12 +263,14 @@ class Machine:
 
     def _start(self, entry: Entry) -> None:
         assert isinstance(entry, Start)
+        self._begin = entry
         self._book.strict = entry.version == self.identity.version
-        self.random.seed(f"{self.identity.run_id}/{self.segment}")
+        self.random.seed(f"{entry.origin or self.identity.run_id}/{self.segment}")
         self.loop.advance(entry.t or 0)
         self._main = self.loop.create_task(self._root(), name=self.identity.agent)
         if self.identity.wall_end_ms is not None:
-            self.loop.call_at(self.identity.wall_end_ms / 1000, self._overrun)
+            end_ms = self.identity.wall_end_ms - sum(lag for _, lag in entry.lags)
+            self.loop.call_at(end_ms / 1000, self._overrun)
         self._run_to_rest()
 
     def _overrun(self) -> None:

@@ -29,11 +29,14 @@ class Book:
         self._unmade: dict[str, Ask] = {}
         self._unmade_names: Counter[tuple[str, str]] = Counter()
         self._new: list[Effect] = []
+        self._again: list[Effect] = []
 
     def record(self, ask: Ask) -> None:
         """The journal holds this ask; all of them are told before the first input of a replay."""
+        # A fork's ask stands in its journal twice once it was sent: the later entry says so, the first gives the place.
+        if ask.id not in self._unmade:
+            self._unmade_names[ask.kind, ask.name] += 1
         self._unmade[ask.id] = ask
-        self._unmade_names[ask.kind, ask.name] += 1
 
     def is_unmade(self, ask_id: str) -> bool:
         """Whether the journal holds this ask, and the agent has not made it again yet."""
@@ -49,6 +52,8 @@ class Book:
         recorded = self._unmade.pop(ask.id, None)
         if recorded is not None:
             effect.recorded = True
+            if recorded.again:
+                self._again.append(effect)
             self._unmade_names[recorded.kind, recorded.name] -= 1
             if self.strict:
                 self._check_place(recorded, effect)
@@ -77,30 +82,34 @@ class Book:
     @property
     def has_urgent(self) -> bool:
         """Whether something new is to be recorded that should not wait for the end of a local call."""
-        return any(effect.ask.kind != "local" and _stays(effect) for effect in self._new)
+        return bool(self._open_again()) or any(effect.ask.kind != "local" and _stays(effect) for effect in self._new)
 
     @property
     def has_lasting(self) -> bool:
         """Whether something new is to be recorded although the agent has ended."""
-        return any(effect.ask.kind in ("emit", "spawn") for effect in self._new)
+        return any(effect.ask.kind in ("emit", "spawn") for effect in [*self._open_again(), *self._new])
+
+    def _open_again(self) -> list[Effect]:
+        return [effect for effect in self._again if not effect.settled]
 
     def take(self) -> list[Effect]:
-        """The new asks for the journal, in order; they count as recorded from now on.
+        """The new asks for the journal, in order; they count as recorded from now on. A fork's come first.
 
         One that was given up is left out, unless the last one that stays was made before that: a replay that comes
         to the last one cannot know yet that the other will be given up. What has an undo always stays, since the undo
         must find out whether it was ever sent.
         """
+        again, self._again = self._open_again(), []
         new, self._new = self._new, []
         while new and not _stays(new[-1]):
             new.pop()
         if not new:
-            return []
+            return again
         last = new[-1].made
         taken = [each for each in new if _stays(each) or (each.cancelled_at or 0) >= last]
         for each in taken:
             each.recorded = True
-        return taken
+        return [*again, *taken]
 
     def _check_place(self, recorded: Ask, effect: Effect) -> None:
         if recorded.after != effect.ask.after:

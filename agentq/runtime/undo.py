@@ -37,14 +37,16 @@ async def take_back(machine: Machine, done: Sequence[Effect], failure: BaseExcep
 
 async def _take_back(machine: Machine, effect: Effect, call: tuple[list[Any], dict[str, Any]]) -> None:
     args, kwargs = effect.target.schema.decode(*call)
-    undo = effect.undo
+    undo, of = effect.undo, effect.ask.id
     if hasattr(undo, "schema"):
         encoded = undo.schema.encode(args, kwargs)
-        asked = machine.ask("undo", undo.name, told_by=encoded, target=undo, calls=[encoded])
+        asked = machine.ask("undo", undo.name, told_by=encoded, undoes=of, target=undo, calls=[encoded])
     else:
         # A plain function is no step that a worker knows: it runs where the agent runs.
         name = getattr(undo, "__name__", type(undo).__name__)
-        asked = machine.ask("local", name, told_by=["undo", *call], target=undo, calls=[(args, kwargs)], write=_nothing)
+        told = ["undo", *call]
+        calls = [(args, kwargs)]
+        asked = machine.ask("local", name, told_by=told, undoes=of, target=undo, calls=calls, write=_nothing)
     assert asked.future is not None
     await asked.future
 

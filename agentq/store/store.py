@@ -1,5 +1,6 @@
 """The class ``Store``: every script and every reader, put together."""
 
+from agentq.store.forks import ForkCalls
 from agentq.store.logs import LogCalls
 from agentq.store.meters import MeterCalls
 from agentq.store.past import Past
@@ -7,5 +8,5 @@ from agentq.store.unsent import UnsentCalls
 from agentq.store.workers import WorkerCalls
 
 
-class Store(LogCalls, WorkerCalls, MeterCalls, UnsentCalls, Past):
+class Store(ForkCalls, LogCalls, WorkerCalls, MeterCalls, UnsentCalls, Past):
     """One server and prefix, with a method for every script and the readers beside them."""

@@ -235,6 +235,19 @@ def test_signal_events_and_cancel(agentq: Command) -> None:
     assert "has ended already; it is cancelled" in agentq("runs", "cancel", second)[1]
 
 
+def test_retry_and_fork(agentq: Command) -> None:
+    run_id = document(agentq("run", "fails", "--json"), code=1)["run_id"]
+    retried = document(agentq("runs", "retry", run_id[:13], "--budget-steps", "5", "--json"))
+    assert retried["from"] == run_id
+    assert f"goes on as run {retried['run_id']}" in agentq("runs", "retry", run_id)[1]
+    shown = document(agentq("runs", "show", retried["run_id"], "--follow", "--json"), code=1)
+    assert shown["status"] == "failed"
+    step = shown["steps"][0]["step_id"]
+    forked = document(agentq("runs", "fork", retried["run_id"], step[:13], "--json"))
+    assert document(agentq("runs", "show", forked["run_id"], "--follow", "--json"), code=1)["status"] == "failed"
+    assert agentq("runs", "fork", run_id, "nothing")[0] == 2
+
+
 def test_listings(agentq: Command) -> None:
     run_id = document(agentq("run", "hello", "--names", "Ada", "--json"))["run_id"]
     runs = document(agentq("runs", "list", "--agent", "hello", "--status", "succeeded", "--json"))

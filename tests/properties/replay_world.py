@@ -78,6 +78,7 @@ class World:
         self, rng: Random, *, kills: int = 0, signals: Sequence[Signal | Cancel] = (), version: str = "1"
     ) -> None:
         self.rng = rng
+        self.run_id = RUN_ID
         self.kills = kills
         self.clock_ms = START_MS
         self.log: list[bytes] = []
@@ -108,7 +109,9 @@ class World:
     def turn(self, body: Body) -> TurnEnd:
         linger = self.rng.choice((0.0, 0.5))
         clock = lambda: self.clock_ms / 1000  # noqa: E731
-        return Turn(self, machine_of(body), linger=linger, local_calls=ScheduledCalls(self), clock=clock).run()
+        return Turn(
+            self, machine_of(body, run_id=self.run_id), linger=linger, local_calls=ScheduledCalls(self), clock=clock
+        ).run()
 
     def tell(self, entry: Told) -> None:
         """An input is appended."""
@@ -227,9 +230,9 @@ class World:
         return (), tuple(effect.ask.id for effect in effects)
 
 
-def machine_of(body: Body, *, version: str = "1") -> Machine:
+def machine_of(body: Body, *, version: str = "1", run_id: str = RUN_ID) -> Machine:
     """A machine for the body, as version 1 of the agent `subject`."""
-    return Machine(body, Identity(run_id=RUN_ID, agent="subject", version=version))
+    return Machine(body, Identity(run_id=run_id, agent="subject", version=version))
 
 
 def _outcome(effect: Effect, step_id: str, call: Any) -> Result:
@@ -244,7 +247,7 @@ def _outcome(effect: Effect, step_id: str, call: Any) -> Result:
 
 def undisturbed(body: Body, world: World) -> tuple[Machine, list[Effect]]:
     """A machine that saw the log's inputs, one by one, without knowing what was asked before; and all that it asked."""
-    machine = machine_of(body)
+    machine = machine_of(body, run_id=world.run_id)
     asked: dict[str, Effect] = {}
     enter = machine._enter
 

@@ -49,7 +49,7 @@ def check(rng: Random, *, cancels: bool) -> World:
 
 def check_again(world: World, body: Any) -> None:
     """The finished log replays, and asks for nothing that it does not hold."""
-    machine = machine_of(body)
+    machine = machine_of(body, run_id=world.run_id)
     for entry in map(decode, world.log):
         if isinstance(entry, Ask):
             machine.record(entry)

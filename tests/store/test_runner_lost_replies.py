@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from agentq.store import Store
+from agentq.store.forks import CopiedJoin, CopiedStep, Fork
 from agentq.store.refs import Arrival, Holder, Join
 from tests.kit.proxy import Proxy
 from tests.kit.server import PrivateServer
@@ -77,6 +79,7 @@ def test_runs(bench: Bench, cut: Cut) -> None:
     assert [json.loads(entry)["k"] for entry in tail] == ["ask"]
     assert cut(lambda store: store.park(run, seen=2, due_ms=None, waits=["go"])) is True
     assert cut(lambda store: store.signal("run", "run", "go", "1", signal_id="i")) == "new"
+    assert cut(lambda store: store.quote("run", "run")) == ""
     assert cut(lambda store: store.answer("run", "a1", "true", by="ann")) == ("new", "true")
     assert cut(lambda store: store.cancel("run", "run", "x")) == "new"
     assert bench.kinds("run") == ["start", "ask", "signal", "answer", "cancel"]
@@ -120,3 +123,31 @@ def test_breakers(bench: Bench, cut: Cut) -> None:
 
     assert cut(report) is False
     assert cut(lambda store: store.admit_breaker("b", reset_ms=60_000)) == 0
+
+
+def test_forks(bench: Bench, cut: Cut) -> None:
+    steps = [CopiedStep("s1", {"s": "d", "o": "SUCCESS", "q": "q", "g": "1", "k": "s"}, '{"status":"SUCCESS"}')]
+    joins = [CopiedJoin("map", 3, (0, 2))]
+    lines = ['{"k":"start","of":"old"}', '{"k":"ask"}']
+    fork = Fork(bench.agent("new"), "old", None, lines, steps, joins, used={"n_tokens": 3}, signals=["i"])
+    # One call after the other loses its reply: the three copies, then the start.
+    for number in range(4):
+        check_fork(bench, cut, replace(fork, offer=bench.agent(f"new{number}")), lost=number)
+
+
+def check_fork(bench: Bench, cut: Cut, fork: Fork, *, lost: int) -> None:
+    store, run_script, calls, run = bench.store, bench.store.run_script, iter(range(4)), fork.offer.id
+
+    def losing(name: str, *arguments: Any) -> Any:
+        if next(calls) == lost:
+            return cut(lambda other: other.run_script(name, *arguments))
+        return run_script(name, *arguments)
+
+    store.run_script = losing  # type: ignore[method-assign]
+    assert store.start_fork(fork) == run
+    store.run_script = run_script  # type: ignore[method-assign]
+    assert [json.loads(line)["k"] for line in store.read_log(run, run)] == ["start", "ask"]
+    assert store.tree(run)["n_tokens"] == 3
+    assert store.member_ids(run) == [run, "s1"]
+    assert bench.client.bitcount(bench.keys.of("bits", run, "map")) == 2
+    bench.finish(bench.take_one().holder)

@@ -31,8 +31,10 @@ from tests.unit.core.test_codec import jsonables, texts
 times = st.none() | st.integers(0, 2**53)
 some_text = st.none() | texts
 schemas = st.none() | st.dictionaries(texts, texts, min_size=1)
+lags = st.lists(st.tuples(st.integers(1, 99), st.integers(0, 2**53)), max_size=3).map(tuple)
 inputs = st.one_of(
     st.builds(Start, t=times, version=some_text),
+    st.builds(Start, t=times, version=some_text, origin=texts, lags=lags),
     st.builds(Result, t=times, id=texts, status=st.sampled_from(get_args(ResultStatus)), value=jsonables),
     st.builds(Result, t=times, id=texts, status=st.sampled_from(get_args(ResultStatus)), large=st.just(True)),
     st.builds(Joined, t=times, id=texts),
@@ -51,6 +53,8 @@ asks = st.builds(
     members=st.none() | st.integers(0, 10_000),
     question=some_text,
     answer_schema=schemas,
+    again=st.booleans(),
+    undoes=some_text,
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from agentq.core.errors import NotInRun, RunCancelled, UsageError
 from agentq.core.journal import Ask, Signal, Start, ok
 from agentq.runtime.run import Run
-from tests.properties.replay_world import RUN_ID
+from tests.properties.replay_world import RUN_ID, START_MS, machine_of
 from tests.unit.runtime.scripted import Script, add, replayed, shout
 
 
@@ -262,3 +263,26 @@ def test_its_steps_have_the_runs_id_in_theirs() -> None:
     first, other = Script(agent), Script(agent)
     assert first.asked[0].ask.id == other.asked[0].ask.id
     assert first.asked[0].ask.id != RUN_ID
+
+
+def test_a_forks_timers_pass_over_the_time_between_it_and_its_origin() -> None:
+    seen: list[float] = []
+
+    async def agent(run: Run) -> str:
+        async with asyncio.timeout(60):
+            await run.call(add, 1, 2)
+            seen.append(run.now().timestamp() * 1000)
+            return str(await run.call(shout, "bye"))
+
+    day = 24 * 3600 * 1000
+    machine = machine_of(agent)
+    machine.feed(Start(t=START_MS, version="1", origin="another", lags=((2, day),)))
+    (call,) = machine.take_asks()
+    assert machine.next_due_ms == START_MS + 60_000
+    machine.feed(replace(ok(call.ask.id, 3), t=START_MS + 1000))
+    (call,) = machine.take_asks()
+    assert machine.next_due_ms == START_MS + 60_000 + day
+    machine.feed(replace(ok(call.ask.id, "BYE"), t=START_MS + 2000 + day))
+    assert machine.outcome is not None
+    assert machine.outcome.value == "BYE"
+    assert seen == [START_MS + 1000]

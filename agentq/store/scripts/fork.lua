@@ -1,0 +1,99 @@
+-- fork: a new run that begins with a part of another one's journal, and with the checkpoints that this part names.
+-- include: common tree offer
+-- ARGV: 'copy', root, place in the journal, number of lines, lines…, place among the members,
+--         number of steps; per step: id, number of its record's parts, field, value…, Celery's meta or ''
+--         number of joins; per join: JSON {id, size, need?, pr, arrived: places of the members that have succeeded}
+--       'start', JSON header {o: offer, lines, members, from, at?, used: counters, signals: ids, retry?: digest,
+--         key?: digest of the start key that the other run stands under}, message
+-- Reply: copy: 1; 0 what was copied before has ended
+--        start: {1, run}; {0, run} it was retried before, as that run; {-1} what was copied has ended
+-- Keeps: nobody knows of the new run before all of it stands there, and what was copied for one that is never started has
+--   an end (1, 10); a run is retried once, however often it is asked for.
+local HOLD_MS = 3600000
+local now = now_ms()
+
+local at = 1
+local function following() at = at + 1 return ARGV[at] end
+
+-- Appends to a list at a place; a repeat finds it longer, and appends nothing.
+local function append_at(key, place, values)
+  local length = redis.call('LLEN', key)
+  if length == place then
+    for _, value in ipairs(values) do redis.call('RPUSH', key, value) end
+    redis.call('PEXPIRE', key, HOLD_MS)
+  end
+  return length >= place
+end
+
+local function copy_step(root, id)
+  local rec, parts = K.step(root, id), {}
+  for i = 1, tonumber(following()) do parts[i] = following() end
+  local meta = following()
+  if #parts > 0 then
+    redis.call('HSET', rec, unpack(parts))
+    redis.call('PEXPIRE', rec, HOLD_MS)
+  end
+  if meta ~= '' then redis.call('SET', K.result(id), meta, 'PX', HOLD_MS) end
+end
+
+local function copy_join(root, j)
+  local key, bits = K.join(root, j.id), K.bits(root, j.id)
+  local n = 0
+  for _, place in ipairs(j.arrived) do
+    redis.call('SETBIT', bits, place, 1)
+    n = n + 1
+  end
+  redis.call('HSET', key, 'size', j.size, 'n', n, 'ok', n, 'sent', 0, 'pr', j.pr)
+  if j.need then redis.call('HSET', key, 'need', j.need) end
+  redis.call('PEXPIRE', key, HOLD_MS)
+  redis.call('PEXPIRE', bits, HOLD_MS)
+end
+
+if ARGV[1] == 'copy' then
+  local root = following()
+  local place, lines = tonumber(following()), {}
+  for i = 1, tonumber(following()) do lines[i] = following() end
+  local whole = append_at(K.log(root, root), place, lines)
+  place = tonumber(following())
+  local names = {}
+  for _ = 1, tonumber(following()) do
+    local id = following()
+    names[#names + 1] = 's|' .. id
+    copy_step(root, id)
+  end
+  for _ = 1, tonumber(following()) do
+    local j = cjson.decode(following())
+    names[#names + 1] = 'j|' .. j.id
+    copy_join(root, j)
+  end
+  return whole and append_at(K.members(root), place, names) and 1 or 0
+end
+
+local h, message = cjson.decode(following()), following()
+local root = h.o.id
+if redis.call('EXISTS', K.step(root, root)) == 1 then return { 1, root } end
+local standing = h.retry and standing_start(h.retry)
+if standing then return { 0, standing } end
+local log = K.log(root, root)
+if redis.call('LLEN', log) ~= h.lines or redis.call('LLEN', K.members(root)) ~= h.members then return { -1 } end
+
+-- The key of the run that is retried stands for the one that goes on.
+local origin, digest = standing_start(h.key or '')
+if h.key and origin == h.from then
+  redis.call('SET', K.start(h.key), root .. '|' .. digest)
+  h.o.sd = h.key
+end
+offer_one(h.o, message, now)
+-- The start that every run's journal is given: this one has its own.
+redis.call('RPOP', log)
+for name, amount in pairs(h.used) do redis.call('HINCRBY', K.tree(root), name, amount) end
+for _, id in ipairs(h.signals) do redis.call('HSET', K.signals(root, root), id, '0 fork') end
+if h.retry then
+  redis.call('SET', K.start(h.retry), root .. '|')
+  enlist(root, 'k', h.retry)
+end
+local first = 0
+while each_member(root, first, 1000, persist) == 1000 do first = first + 1000 end
+for _, key in ipairs(shared_keys(root)) do persist(key) end
+note(root, cjson.encode({ e = 'forked', from = h.from, at = h.at }), now)
+return { 1, root }
