@@ -48,9 +48,6 @@ AFTERWORDS_S = 5.0
 BEAT_S = 0.5
 """How often the main loop shows that it comes round; it is judged by the minute."""
 
-RECONCILE_S = 3.0
-"""How often the store's account of what is held here is compared with ours: one short command."""
-
 GIVEN_UP_GRACE_S = 5.0
 """For Celery's own cold shutdown of a worker that was given up; what runs then cannot commit, but does
 cost."""
@@ -67,6 +64,7 @@ class Terms:
         lease_s, renew_s, tick_s: of the lease, in seconds.
         cancel_grace_s: how long a step may take to stop when it is told to.
         hard_s: hard limit of an attempt that has none of its own.
+        reconcile_s: how often the store's account of what is held here is compared with ours, by one short command.
         kill_grace_s: from a hard limit to the end of its process.
         announcements: by agent name, what workers publish of it.
     """
@@ -80,6 +78,7 @@ class Terms:
     cancel_grace_s: float = 10.0
     hard_s: float = 630.0
     kill_grace_s: float = 1.0
+    reconcile_s: float = 3.0
     announcements: Callable[[], Mapping[str, dict[str, Any]]] = dict
 
 
@@ -274,7 +273,7 @@ class Upkeep(bootsteps.StartStopStep):
         repeat = parent.timer.call_repeatedly
         self._entries = [
             repeat(BEAT_S, service.beat, (worker,)),
-            repeat(RECONCILE_S, service.reconcile, (parent,)),
+            repeat(self.terms.reconcile_s, service.reconcile, (parent,)),
         ]
 
     def stop(self, parent: Any) -> None:

@@ -34,6 +34,10 @@ EVERY_S = 0.25
 a second for the server."""
 
 
+NEVER_S = 10.0 * 365 * 24 * 3600
+"""The pool's hard limit for steps: none."""
+
+
 def has_children(pool: Any) -> bool:
     """Tell whether a pool runs tasks in processes, which a signal can end; threads cannot be ended."""
     return "terminate_job" in vars(pool)
@@ -42,8 +46,18 @@ def has_children(pool: Any) -> bool:
 class StepRequest(Request):
     """``Task.Request`` of steps and agents. All of it runs in the event loop, and waits for nothing."""
 
+    time_limits: tuple[float | None, float | None]
+    """Hard and soft, in seconds."""
+
     recalled: bool = False
     """Whether it was told to stop: nobody wants the step, or another worker owns it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.holder is not None:
+            # The keeper ends what passes its hard limit, also while this process stands still. Without a number here
+            # the pool would take the task's.
+            self.time_limits = (NEVER_S, self.time_limits[1])
 
     @property
     def holder(self) -> Holder | None:

@@ -34,6 +34,7 @@ def make_app(url: str, **conf: Any) -> Celery:
             lease_s=1.5,
             renew_s=0.3,
             tick_s=0.2,
+            reconcile_s=0.3,
             announcements=lambda: {"echo": {"kind": "step"}},
         ),
     )

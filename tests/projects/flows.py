@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import time
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -99,6 +101,25 @@ def slow(number: int, started: str, seconds: float) -> int:
     note(started, str(number))
     time.sleep(seconds)
     return number + 1
+
+
+@app.step
+def holds_the_lock(started: str, seconds: float) -> int:
+    """Keep every other thread of the process from running, as a long call into a C library may."""
+    note(started, "lock")
+    ctypes.PyDLL(None).usleep(int(seconds * 1_000_000))
+    return 1
+
+
+@app.step
+def stubborn(started: str, seconds: float) -> int:
+    """Go on after the soft limit."""
+    note(started, "stubborn")
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with suppress(Exception):
+            time.sleep(0.05)
+    return 1
 
 
 @app.agent(version="1")

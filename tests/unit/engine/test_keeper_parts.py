@@ -1,0 +1,127 @@
+"""The keeper's parts by themselves: the shared page, the processes that it watches, and how little it loads."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from agentq.engine.keeper import claims
+from agentq.engine.keeper.board import ENDS, SERVES, SLOTS, Board
+from agentq.engine.keeper.watch import Brood, Parent
+from tests.kit.waiting import wait_until
+
+SLEEPER = [sys.executable, "-c", "import time; time.sleep(60)"]
+
+
+@pytest.fixture
+def board() -> Iterator[Board]:
+    made = Board.make()
+    yield made
+    made.close()
+
+
+class TestBoard:
+    def test_another_process_reads_what_one_writes(self, board: Board) -> None:
+        other = Board.open(board.path)
+        board.beat, board.floor, board.open_ended = 1.5, 7, 2
+        assert other.farewell == SERVES
+        other.farewell = ENDS
+        assert (other.main, other.beat, other.floor, other.open_ended) == (os.getpid(), 1.5, 7, 2)
+        assert board.farewell == ENDS
+        other.close()
+
+    def test_an_attempt_stands_there_until_it_has_ended(self, board: Board) -> None:
+        claims.publish(board)
+        try:
+            with claims.claim(3, 10.0) as claim:
+                (running,) = board.running()
+                assert (running.pid, running.take, running.limit_s) == (os.getpid(), 3, 10.0)
+                claim.extend(99.0)
+                (longer,) = board.running()
+                assert longer.deadline > running.deadline
+                claim.finish()
+                assert list(board.running()) == []
+        finally:
+            claims.withdraw(board)
+
+    def test_slots_are_used_again(self, board: Board) -> None:
+        claims.publish(board)
+        try:
+            for take in range(3):
+                with claims.claim(2 * take, 1.0), claims.claim(2 * take + 1, 1.0):
+                    assert {running.slot for running in board.running()} == {0, 1}
+        finally:
+            claims.withdraw(board)
+
+    def test_more_attempts_than_slots_run_without_a_limit(self, board: Board) -> None:
+        assert [board.take_slot() for _ in range(SLOTS)] == list(range(SLOTS))
+        assert board.take_slot() is None
+        assert not board.seat(SLOTS)
+
+    def test_without_a_page_a_claim_is_nothing(self) -> None:
+        with claims.claim(1, 1.0) as claim:
+            claim.extend()
+            claim.finish()
+
+
+class TestWatch:
+    def test_a_parent_that_is_gone_is_seen(self) -> None:
+        code = (
+            "import os\n"
+            "from agentq.engine.keeper.watch import Parent\n"
+            "parent = Parent(os.getppid())\n"
+            "before = parent.is_gone\n"
+            "print('watching', flush=True)\n"
+            "parent.wait(30)\n"
+            "print('gone' if parent.is_gone and not before else 'there')\n"
+        )
+        # The watcher's words come through a pipe that outlives the one whom it watches.
+        reader, writer = os.pipe()
+        with os.fdopen(reader) as words:
+            starter = f"import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', {code!r}])\nsys.stdin.read(1)\n"
+            parent = subprocess.Popen([sys.executable, "-c", starter], stdin=subprocess.PIPE, stdout=writer)
+            os.close(writer)
+            assert words.readline() == "watching\n"
+            parent.kill()
+            parent.communicate()
+            assert words.read() == "gone\n"
+
+    def test_who_is_not_the_parent_counts_as_gone(self) -> None:
+        assert Parent(1).is_gone
+        assert not Parent(os.getppid()).is_gone
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="nothing tells it elsewhere")
+    def test_a_stopped_process_is_seen(self) -> None:
+        child = subprocess.Popen(SLEEPER)
+        try:
+            watched = Parent(child.pid)
+            assert not watched.is_stopped()
+            child.send_signal(signal.SIGSTOP)
+            wait_until(watched.is_stopped, description="it is stopped")
+        finally:
+            child.kill()
+            child.wait()
+
+    def test_children_end_and_nobody_else(self) -> None:
+        child = subprocess.Popen(SLEEPER)
+        brood = Brood(os.getpid())
+        brood.see({child.pid, os.getppid(), 0, 1})
+        brood.kill(os.getppid())
+        assert brood.has_ended(1)
+        assert not brood.has_ended(child.pid)
+        assert brood.end(within_s=10.0) == []
+        assert child.wait() == -signal.SIGKILL
+        brood.see(set())
+        assert brood.end(within_s=0.0) == []
+
+
+def test_the_keepers_program_loads_little() -> None:
+    code = "import sys, agentq.engine.keeper.program; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    loaded = set(found.stdout.split())
+    assert not loaded & {"celery", "kombu", "pydantic", "agentq.store.store", "agentq.core.errors"}
