@@ -261,6 +261,7 @@ def _limits(settings: Settings) -> Limits:
     return Limits(
         step_s=settings.step_soft_limit.total_seconds(),
         grace_s=settings.step_hard_grace.total_seconds(),
+        turn_s=settings.turn_limit.total_seconds(),
         linger_s=settings.linger.total_seconds(),
         low_share=settings.low_share,
         inline_bytes=settings.inline_limit,

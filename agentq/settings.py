@@ -80,6 +80,8 @@ class Settings(Model):
     """After so long an attempt of a step is asked to stop, unless the step says timeout=."""
     step_hard_grace: Duration = Field(default=timedelta(seconds=30), gt=timedelta(0))
     """So long after the soft limit it is killed."""
+    turn_limit: Duration = Field(default=timedelta(seconds=60), gt=timedelta(0))
+    """After so long without an await an agent's code is interrupted, and its run fails."""
     cancel_grace: Duration = Field(default=timedelta(seconds=10), gt=timedelta(0))
     """A running step that was cancelled is told to stop; so long after that its process is killed."""
     inline_limit: Size = Size(64 * _KIB)

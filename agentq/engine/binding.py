@@ -53,6 +53,7 @@ class Limits:
     Attributes:
         step_s: soft limit of a step's attempt.
         grace_s: from the soft limit to the hard one.
+        turn_s: how long an agent may compute between two of its awaits.
         linger_s: how long a turn waits for inputs before it parks.
         low_share: every N-th take begins with the lowest lane.
         inline_bytes: of a result that still stands in the parent's log itself; larger ones are read from the step's
@@ -62,6 +63,7 @@ class Limits:
 
     step_s: float = 600.0
     grace_s: float = 30.0
+    turn_s: float = 60.0
     linger_s: float = 0.5
     low_share: int = 8
     inline_bytes: int = 64 * 1024

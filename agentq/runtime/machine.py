@@ -6,12 +6,13 @@ It owns the coroutine, its loop, its signals and its open asks. It must not know
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from agentq.core.codec import canonical, short_hash
-from agentq.core.errors import AgentqError, BudgetExceeded, RunCancelled, RunError, UsageError
+from agentq.core.errors import AgentqError, BudgetExceeded, RunCancelled, RunError, StepTimeout, UsageError
 from agentq.core.ids import step_id, step_key
 from agentq.core.journal import Answer, Ask, AskKind, Cancel, Entry, Joined, Result, Signal, Start
 from agentq.engine.exits import failure_by, is_ordered
@@ -19,10 +20,16 @@ from agentq.runtime.effects import Effect, EffectFuture
 from agentq.runtime.leaving import leave
 from agentq.runtime.loop import DeterministicLoop, Task
 from agentq.runtime.outcomes import Identity, Outcome, error_of
+from agentq.runtime.overrun import Overran
 from agentq.runtime.replay import Book
 from agentq.runtime.run import ContinueAsNew, Run, RunRandom
 from agentq.runtime.signals import Mailbox, Mailboxes
 from agentq.runtime.undo import take_back
+
+logger = logging.getLogger(__name__)
+
+CANCEL_PATIENCE_S: Final = 60.0
+"""After a cancel the agent has so long to leave. No setting: a replay elsewhere must come to the same moment."""
 
 SEGMENT: Final = "segment"
 """Name of the entry that counts how often a run has continued as new; it stands among the first of such a log."""
@@ -45,6 +52,7 @@ class Machine:
         body: Callable[[Run], Coroutine[Any, Any, Any]],
         identity: Identity,
         *,
+        compute_s: float = 60.0,
         write_result: Callable[[Any], Any] = lambda value: value,
         write_arguments: Callable[[Sequence[Any], dict[str, Any]], Any] = lambda args, kwargs: (args, kwargs),
     ) -> None:
@@ -58,6 +66,7 @@ class Machine:
         self.random = RunRandom()
         self.made = 0
         self._body = body
+        self._compute_s = compute_s
         self._write_result = write_result
         self._write_arguments = write_arguments
         self._book = Book(identity.run_id)
@@ -281,9 +290,39 @@ class Machine:
         self._stuck = BudgetExceeded(limit_name="wall", limit=wall, used=wall)
         self._main.cancel()
 
+    def overran(self, seconds: float) -> StepTimeout:
+        """The error of an agent that computes for longer than it may between two awaits."""
+        return StepTimeout(step=self.identity.agent, step_id=self.identity.run_id, seconds=seconds)
+
+    def _leave(self) -> None:
+        """The agent was cancelled long ago and goes on: it is left where it is, and what it did is taken back."""
+        main = self._main
+        if main is None or main.done() or self._undoing:
+            return
+        logger.warning("agent_left run=%s: it did not end when it was cancelled", self.identity.run_id)
+        self.dropped = True
+        leave(main)
+        self.dropped = False
+        # What it waited for wakes the task all the same, which then has nothing to go on with.
+        main.add_done_callback(lambda task: task.cancelled() or task.exception())
+        self._main = self.loop.create_task(self._left(), name=self.identity.agent)
+
+    async def _left(self) -> None:
+        self._undoing = True
+        failure = asyncio.CancelledError()
+        await take_back(self, self._undoable, failure)
+        raise failure
+
     async def _root(self) -> Any:
         try:
             return self._write_result(await self._body(self.run))
+        except Overran as error:
+            if self.dropped:
+                raise
+            late = self.overran(self._compute_s)
+            self._undoing = True
+            await take_back(self, self._undoable, late)
+            raise late from error
         except SystemExit as error:
             if self.dropped or is_ordered(error):
                 raise
@@ -367,6 +406,7 @@ class Machine:
                 self._cancel = entry
                 if self._main is not None and not self._undoing:
                     self._main.cancel(entry.why)
+                    self.loop.call_later(CANCEL_PATIENCE_S, self._leave)
             case _:
                 pass
 

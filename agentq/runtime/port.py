@@ -9,10 +9,10 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from agentq.core.codec import dumps, loads
-from agentq.core.errors import InvalidResult, StoreUnavailable
+from agentq.core.errors import InvalidResult, StepTimeout, StoreUnavailable
 from agentq.core.ids import step_id
 from agentq.core.journal import Ask, Entry, Result, ResultStatus, encode, failed
 from agentq.engine import exits, realloop
@@ -46,13 +46,15 @@ def run_turn(attempt: Attempt) -> TurnEnd:
         tenant=card.get("tenant"),
         **_wall_of(attempt),
     )
+    limits = attempt.binding.limits
     machine = Machine(
         lambda run: task.function(run, *typed_args, **typed_kwargs),
         identity,
+        compute_s=limits.turn_s,
         write_result=task.schema.encode_result,
         write_arguments=lambda args, kwargs: task.schema.encode(list(args), dict(kwargs)),
     )
-    return Turn(EnginePort(attempt), machine, linger=attempt.binding.limits.linger_s).run()
+    return Turn(EnginePort(attempt), machine, linger=limits.linger_s, compute_s=limits.turn_s).run()
 
 
 def _wall_of(attempt: Attempt) -> dict[str, Any]:
@@ -210,9 +212,20 @@ class EnginePort:
         try:
             with exits.one_process():
                 value = effect.target(*args, **kwargs)
-            return realloop.run(value) if inspect.iscoroutine(value) else value
+            limit = self._attempt.binding.limits.step_s
+            return realloop.run(value, timedelta(seconds=limit)) if inspect.iscoroutine(value) else value
+        except realloop.Overdue as overdue:
+            raise StepTimeout(step=effect.ask.name, step_id=effect.ask.id, seconds=limit) from overdue
         finally:
             current_attempt.reset(token)
+
+    def allow(self, what: Literal["computing", "local calls", "waiting"]) -> None:
+        """The keeper ends the process after the limit of this and a grace; waiting has none."""
+        limits, claim = self._attempt.binding.limits, self._attempt.claim
+        if what == "waiting":
+            claim.finish()
+        else:
+            claim.extend((limits.turn_s if what == "computing" else limits.step_s) + limits.grace_s)
 
     def now_ms(self) -> int:
         """The server's time."""

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from agentq.core.errors import JournalUnreadable, ReplayMismatch
 from agentq.core.journal import Ask, Cancel, Entry, Joined, Result, Signal, decode
@@ -18,6 +18,7 @@ from agentq.runtime.effects import Batch, Effect
 from agentq.runtime.local_calls import LocalCalls
 from agentq.runtime.machine import Machine
 from agentq.runtime.outcomes import Outcome
+from agentq.runtime.overrun import Overran, at_most
 
 _SLOT_LOOK_S: Final = 0.02
 """How long a turn keeps its slot before it asks whether other work wants it: some times the latency of a short step, so
@@ -71,6 +72,10 @@ class TurnPort(Protocol):
         """The server's time."""
         ...
 
+    def allow(self, what: Literal["computing", "local calls", "waiting"]) -> None:
+        """From now on the turn's process may live as long as this takes at most."""
+        ...
+
     def ids_of(self, effects: Sequence[Effect]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The ids of the questions, and those of the steps and runs, that stand behind these asks."""
         ...
@@ -85,13 +90,18 @@ class Turn:
         machine: Machine,
         *,
         linger: float = 0.5,
+        compute_s: float = 60.0,
         local_calls: LocalCalls | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`linger` is how many seconds of `clock` the turn waits for inputs before it parks."""
+        """`linger` is how many seconds of `clock` the turn waits for inputs before it parks.
+
+        `compute_s` is how many seconds the agent may compute between two of its awaits.
+        """
         self._port = port
         self._machine = machine
         self._linger = linger
+        self._compute_s = compute_s
         self._clock = clock
         self._locals = local_calls if local_calls is not None else LocalCalls(port.perform)
         self._inputs: deque[Entry] = deque()
@@ -105,6 +115,9 @@ class Turn:
             return self._run()
         except (ReplayMismatch, JournalUnreadable) as error:
             return TurnEnd("error", error=error)
+        except Overran:
+            # It was in the loop itself, between two of the agent's own frames.
+            return TurnEnd("error", error=self._machine.overran(self._compute_s))
         finally:
             self._locals.close()
             self._machine.drop()
@@ -151,7 +164,11 @@ class Turn:
                     members = self._port.load_members(machine.ask_of(entry.id))
             elif isinstance(entry, Result) and entry.large and machine.wants(entry):
                 entry = replace(entry, value=self._port.load_result(entry.id), large=False)
-            machine.feed(entry, members)
+            self._port.allow("computing")
+            with at_most(self._compute_s):
+                machine.feed(entry, members)
+        if fed:
+            self._port.allow("local calls" if machine.open_locals else "waiting")
         return fed
 
     def _send(self, results: Sequence[Result] = (), *, final: bool = False) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from agentq import RunFailed
 from tests.kit.leaks import check_leaks
 from tests.kit.projects import load_module
 from tests.kit.sample import TIMEOUT, lines, wait_for_lines
@@ -27,7 +28,10 @@ def pool(
     request: pytest.FixtureRequest, module_server: PrivateServer, start_module_worker: Start
 ) -> Iterator[WorkerProcess]:
     worker = start_module_worker(
-        PROJECT, url=module_server.celery_url, pool=request.param, env={"AGENTQ_RESULT_LIMIT": "100KiB"}
+        PROJECT,
+        url=module_server.celery_url,
+        pool=request.param,
+        env={"AGENTQ_RESULT_LIMIT": "100KiB", "AGENTQ_TURN_LIMIT": "1s"},
     )
     yield worker
     worker.kill_tree()
@@ -125,3 +129,11 @@ def test_a_running_step_is_revoked_in_any_pool(app: Any, tmp_path: Path) -> None
     with pytest.raises(Exception, match=r"(?i)terminated|revoked"):
         result.get(timeout=TIMEOUT)
     assert wait_for_lines(seen, 2)[1] == "left"
+
+
+def test_an_agent_that_computes_for_too_long_fails_and_takes_back(app: Any, tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    handle = app.celery.tasks["ponders"].start(str(seen), 60.0)
+    with pytest.raises(RunFailed, match=r"limit of 1 s"):
+        handle.get(timeout=TIMEOUT)
+    assert [line.split()[0] for line in lines(seen)] == ["started", "effect", "retracted"]

@@ -216,3 +216,13 @@ async def carries(run: Run, text: str, size: int, rounds: int) -> list[int]:
 @app.step
 def measures_body(parts: list[str], text: str) -> int:
     return len("".join(parts)) + len(text)
+
+
+@app.agent(version="1")
+async def ponders(run: Run, path: str, seconds: float) -> str:
+    """Compute without an await."""
+    await run.call(undoable, path, 0.0)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+    return "pondered"

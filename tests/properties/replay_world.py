@@ -226,6 +226,9 @@ class World:
     def now_ms(self) -> int:
         return self.clock_ms
 
+    def allow(self, what: str) -> None:
+        pass
+
     def ids_of(self, effects: Sequence[Effect]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         return (), tuple(effect.ask.id for effect in effects)
 

@@ -11,6 +11,7 @@ import pytest
 
 from agentq.core.errors import NotInRun, RunCancelled, UsageError
 from agentq.core.journal import Ask, Signal, Start, ok
+from agentq.runtime.machine import CANCEL_PATIENCE_S
 from agentq.runtime.run import Run
 from tests.properties.replay_world import RUN_ID, START_MS, machine_of
 from tests.unit.runtime.scripted import Script, add, replayed, shout
@@ -54,6 +55,29 @@ def test_an_agent_may_clean_up_after_a_cancel_or_go_on() -> None:
     script = Script(agent).cancel()
     assert script.names == ["shout"]
     assert script.finish("shout", "BYE").value == "BYE"
+
+
+def test_an_agent_that_goes_on_after_a_cancel_is_left() -> None:
+    seen: list[str] = []
+
+    async def agent(run: Run) -> None:
+        try:
+            while True:
+                try:
+                    await run.sleep(10)
+                except asyncio.CancelledError:
+                    seen.append("swallowed")
+        finally:
+            with pytest.raises(NotInRun):
+                run.now()
+            seen.append("left")
+
+    script = Script(agent).cancel("not wanted").pass_to(CANCEL_PATIENCE_S - 1)
+    assert script.machine.outcome is None
+    script.pass_to(1)
+    assert script.outcome.kind == "cancelled"
+    assert seen == ["swallowed", "left"]
+    assert replayed(script).outcome.kind == "cancelled"
 
 
 def test_an_agent_that_cancels_itself_has_failed() -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from typing import Any
 
 import pytest
 
+from agentq.core.errors import StepTimeout
 from agentq.core.journal import Result, ok
+from agentq.runtime.machine import CANCEL_PATIENCE_S
+from agentq.runtime.overrun import at_most
 from agentq.runtime.run import Run
 from tests.properties.replay_world import FakeStep
 from tests.unit.runtime.scripted import Script, add, replayed
@@ -160,3 +164,37 @@ def test_a_step_that_was_given_up_before_it_was_sent_is_recorded_all_the_same() 
     other = replayed(script)
     assert other.names == ["publish"]
     assert other.revoke("publish").outcome.kind == "error"
+
+
+def test_what_an_agent_has_done_is_taken_back_when_it_is_left() -> None:
+    async def agent(run: Run) -> None:
+        await run.call(publish, "a")
+        while True:
+            with contextlib.suppress(asyncio.CancelledError):
+                await run.sleep(10)
+
+    script = Script(agent).finish("publish", "a").cancel().pass_to(CANCEL_PATIENCE_S)
+    assert script.names == ["publish", "unpublish"]
+    assert script.finish("unpublish", None).outcome.kind == "cancelled"
+
+
+def test_an_agent_that_computes_for_too_long_fails_and_its_undo_runs() -> None:
+    async def agent(run: Run) -> None:
+        await run.call(publish, "a")
+        with contextlib.suppress(Exception):
+            while True:
+                pass
+
+    script = Script(agent)
+    with at_most(0.1):
+        script.finish("publish", "a")
+    assert script.names == ["publish", "unpublish"]
+    with at_most(60.0):
+        script.finish("unpublish", None)
+    assert isinstance(script.outcome.error, StepTimeout)
+
+
+def test_a_revoked_step_that_had_started_is_taken_back() -> None:
+    script = Script(_publish_two_and_fail)
+    script.tell(Result(id=script.open("publish").ask.id, status="revoked", ran=True))
+    assert script.names == ["publish", "unpublish"]

@@ -1,0 +1,131 @@
+"""Ends a computation that goes on for too long: from a second thread, in the midst of whatever it does.
+
+Works on Python code alone: a call into C that does not return is the keeper's matter.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+_AGAIN_S: Final = 1.0
+"""Whoever catches the exception gets it again after so long, until he gives up."""
+
+
+class Overran(BaseException):
+    """Raised in the midst of the code that took too long; no ``except Exception`` holds it up."""
+
+
+class _Watch:
+    """One computation, in the thread that opened it.
+
+    Attributes:
+        closing: set by that thread; nothing is sent to it any more.
+        sending: set by the watchdog from before it looks at ``closing`` until it has sent.
+        sent: whether something was sent.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.deadline = time.monotonic() + seconds
+        self.thread = threading.get_ident()
+        self.closing = False
+        self.sending = False
+        self.sent = False
+
+    def interrupt(self) -> None:
+        """Raise Overran in the thread, unless it is through."""
+        self.sending = True
+        if not self.closing:
+            self.sent = True
+            _send(self.thread, Overran)
+        self.sending = False
+
+    def close(self) -> None:
+        """Have nothing arrive in this thread from now on.
+
+        Without a lock: the exception might come between taking it and the block that gives it back. Whatever was sent
+        a moment ago and has not arrived yet would be raised in code that has done nothing wrong, so it is taken back.
+        """
+        self.closing = True
+        while self.sending:
+            time.sleep(0)
+        if self.sent:
+            _send(self.thread, None)
+
+
+class _Watchdog:
+    """A thread that waits for the earliest deadline."""
+
+    def __init__(self) -> None:
+        self._watches: set[_Watch] = set()
+        self._changed = threading.Condition()
+        threading.Thread(target=self._run, name="agentq-watchdog", daemon=True).start()
+
+    def open(self, watch: _Watch) -> None:
+        earliest = min((each.deadline for each in list(self._watches)), default=float("inf"))
+        self._watches.add(watch)
+        if watch.deadline < earliest:
+            with self._changed:
+                self._changed.notify()
+
+    def close(self, watch: _Watch) -> None:
+        self._watches.discard(watch)
+        watch.close()
+
+    def _run(self) -> None:
+        while True:
+            now = time.monotonic()
+            for watch in list(self._watches):
+                if watch.deadline <= now:
+                    watch.interrupt()
+                    watch.deadline = now + _AGAIN_S
+            with self._changed:
+                earliest = min((each.deadline for each in list(self._watches)), default=None)
+                self._changed.wait(None if earliest is None else max(0.0, earliest - time.monotonic()))
+
+
+def _send(thread: int, error: type[BaseException] | None) -> None:
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(error) if error else None)
+
+
+_lock = threading.Lock()
+_watchdog: _Watchdog | None = None
+
+
+@contextmanager
+def at_most(seconds: float) -> Iterator[None]:
+    """Have Overran raised in the code within once it has run for so long."""
+    watch = _Watch(seconds)
+    watchdog = _this_process()
+    watchdog.open(watch)
+    try:
+        yield
+    finally:
+        while not watch.closing or watch.sending:
+            try:
+                watchdog.close(watch)
+            except Overran:
+                # It came as the code ended by itself.
+                continue
+
+
+def _this_process() -> _Watchdog:
+    global _watchdog
+    with _lock:
+        if _watchdog is None:
+            _watchdog = _Watchdog()
+        return _watchdog
+
+
+def _forget() -> None:
+    global _watchdog, _lock
+    _lock = threading.Lock()
+    _watchdog = None
+
+
+os.register_at_fork(after_in_child=_forget)
