@@ -1,4 +1,4 @@
-"""What a worker's keeper does: in good days nothing that shows, and all that is left when its worker is gone or stuck."""
+"""What a worker's keeper does: in good days nothing that shows, and all that is left when its worker is gone."""
 
 from __future__ import annotations
 
