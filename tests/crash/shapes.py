@@ -24,6 +24,7 @@ EXPECTED: dict[str, Any] = {
     "nested joins": 9 * (1 + 2 + 3),
     "spawn tree": 7 + 8,
     "canvas": [20 + 3 + 4, 10, 7],
+    "everything at once": [2 * (1 + 2 + 3 + 4), 3, 10],
     "undo": "run_failed",
     "signals": list(range(24)),
     "parked": ["go", "True"],
@@ -78,6 +79,7 @@ def start_all(flows: Any) -> list[Started]:
         ("nested joins", flows.nested.start(2, 3)),
         ("spawn tree", flows.tree.start(3, 2)),
         ("canvas", flows.canvas.start(4)),
+        ("everything at once", flows.mixed.start(4)),
         ("undo", flows.undone.start(3)),
     ]
     signals, parked = flows.heard.start(24, 9, []), flows.parked.start(0.5)

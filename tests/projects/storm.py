@@ -133,6 +133,21 @@ async def canvas(run: Run, width: int) -> list[int]:
 
 
 @app.agent(version="1")
+async def mixed(run: Run, size: int) -> list[int]:
+    """Branches that sleep, call in place and call steps, beside a fan-out and a child run."""
+
+    async def branch(number: int) -> int:
+        await run.sleep(timedelta(milliseconds=run.random.randrange(1, 50)))
+        return await run.call(double, await run.local(lambda value: value + 1, number))
+
+    async with asyncio.TaskGroup() as tasks:
+        branches = [tasks.create_task(branch(number)) for number in range(size)]
+        child = tasks.create_task(run.call(chained, 1))
+        mapped = tasks.create_task(run.map(work, list(range(size))))
+    return [sum(task.result() for task in branches), child.result(), sum(mapped.result())]
+
+
+@app.agent(version="1")
 async def undone(run: Run, count: int) -> None:
     """Fails, and what it did is undone in reverse."""
     for number in range(count):

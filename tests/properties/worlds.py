@@ -123,6 +123,15 @@ class Workers:
         bench.tick(chunk=10)
         assert bench.take_reply(worker).refused, "a dead worker takes"
 
+    def kept_die(self, bench: Bench, worker: str) -> None:
+        """Die; the keeper gives all back, and says so twice, since the first reply was lost."""
+        self.deaths -= 1
+        self.alive.remove(worker)
+        self.pending.pop(worker, None)
+        for _ in range(2):
+            bench.store.leave(worker, counted=True)
+        assert bench.take_reply(worker).refused, "a dead worker takes"
+
     def duplicate(self, bench: Bench, at: int) -> None:
         """Put a message that was taken once into its lane again, to be taken next."""
         self.duplicates -= 1
@@ -191,6 +200,8 @@ class StepWorld(Workers):
                 moves.append(("again", at))
             if self.hand_backs:
                 moves.append(("hand_back", at))
+        if self.deaths and self.taken:
+            moves += [("kept_die", worker) for worker in self.alive]
         return moves
 
     def known(self) -> Hashable:
