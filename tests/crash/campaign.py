@@ -99,7 +99,7 @@ class Campaign:
         self._say = say
         self._calm: dict[str, tuple[Any, Any]] = {}
 
-    def run(self, faults: int, *, per_round: int = 5, only: int | None = None) -> Report:
+    def run(self, faults: int, *, per_round: int = 8, only: int | None = None) -> Report:
         """Do so many faults, or one round of them alone, and report."""
         begin = time.monotonic()
         planned = plan(faults, random.Random(self.report.seed))
