@@ -62,6 +62,20 @@ class UnsentCalls(StoreConnection):
         if plain:
             self.run_script("confirm", *(part for post in plain for part in (post.name, post.queue, post.lane)))
 
+    def relist(
+        self, queues: Sequence[str], *, plain: bool = False, found: Sequence[tuple[str, str, str]] = (), chunk: int = 50
+    ) -> int:
+        """Bring steps that processes in fused mode have queued to where the broker is told of them; return how many.
+
+        Args:
+            queues: whose lanes are looked at.
+            plain: plain messages there go to the broker too.
+            found: (root, step, message without its name) of steps that came out of a lane by themselves.
+            chunk: of each lane at most.
+        """
+        moved = [part for step in found for part in step]
+        return int(self.run_script("relist", chunk, int(plain), len(queues), *queues, *moved))
+
     def claim(
         self, worker: str, token: str, names: Sequence[str], *, label: str, floor: int = 0, idle: bool = False
     ) -> TakeReply:

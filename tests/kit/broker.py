@@ -24,6 +24,9 @@ def rabbitmq_program() -> str:
     return str(PROGRAM)
 
 
+CONSUMER_TIMEOUT_MS = 2000
+
+
 class PortMapper(ManagedProcess):
     """Erlang's name server, which RabbitMQ would else start as a daemon that stays."""
 
@@ -44,8 +47,11 @@ class PrivateBroker(ManagedProcess):
         self.port = free_port()
         self._mapper = PortMapper(self.folder)
         (self.folder / "plugins").write_text("[].\n")
-        # Erlang waits for its disk before each Raft entry counts; a second of idle schedulers' spinning costs more.
-        (self.folder / "rabbit.conf").write_text("log.console = true\nlog.console.level = info\n")
+        # By default a consumer has half an hour to acknowledge; here two seconds, so that every test would notice.
+        (self.folder / "rabbit.conf").write_text(
+            f"log.console = true\nlog.console.level = info\nconsumer_timeout = {CONSUMER_TIMEOUT_MS}\n"
+        )
+        (self.folder / "advanced.config").write_text("[{rabbit, [{channel_tick_interval, 500}]}].\n")
         environment = {
             "HOME": str(self.folder),
             "ERL_EPMD_PORT": str(self._mapper.port),
@@ -60,6 +66,7 @@ class PrivateBroker(ManagedProcess):
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "plugins"),
             "RABBITMQ_CONF_ENV_FILE": str(self.folder / "none"),
             "RABBITMQ_CONFIG_FILE": str(self.folder / "rabbit"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(self.folder / "advanced.config"),
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+sbwt none -kernel inet_dist_use_interface {127,0,0,1}",
         }
         super().__init__([program], log=self.folder / "server.log", env=clean_environment(environment))

@@ -10,7 +10,7 @@ import base64
 import json
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any
 
@@ -30,6 +30,9 @@ CONNECT_S = 5.0
 
 LONGEST_PAUSE_S = 5.0
 """Between attempts while the broker or the store is away."""
+
+RELIST_S = 5.0
+"""Between looks for what processes in fused mode have queued: there are some only while a fleet goes over."""
 
 ENVELOPE = ("delivery_info", "delivery_tag", "body_encoding", "priority", "redelivered")
 """Properties of kombu's virtual message that are none of AMQP's."""
@@ -165,11 +168,18 @@ class Poster:
         store: of its own, since it waits there.
         outlet: to the broker.
         pause_s: after which a step that nobody has claimed is published again, doubling.
+        queues: that the worker serves: what processes in fused mode have put into them is brought over.
+        plain: whether plain messages are brought over too, since the broker is not the store's Redis.
     """
 
-    def __init__(self, store: Store, outlet: Outlet, *, pause_s: float) -> None:
+    def __init__(
+        self, store: Store, outlet: Outlet, *, pause_s: float, queues: Callable[[], Sequence[str]], plain: bool
+    ) -> None:
         self._store = store
         self._outlet = outlet
+        self._queues = queues
+        self._plain = plain
+        self._relist_at = 0.0
         self._pause_ms = int(pause_s * 1000)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="agentq-poster", daemon=True)
@@ -190,6 +200,7 @@ class Poster:
         posts: list[Post] = []
         while not self._stop.is_set():
             try:
+                self._relist()
                 posts = posts or self._store.publish(chunk=CHUNK, pause_ms=self._pause_ms)
                 if posts:
                     self._outlet.publish(posts)
@@ -206,3 +217,11 @@ class Poster:
                 failures += 1
                 self._stop.wait(min(LONGEST_PAUSE_S, 0.1 * 2.0 ** min(failures, 8)))
         self._outlet.close()
+
+    def _relist(self) -> None:
+        now = monotonic()
+        if now < self._relist_at:
+            return
+        while moved := self._store.relist(self._queues(), plain=self._plain):
+            logger.info("relisted moved=%d: there are processes in fused mode", moved)
+        self._relist_at = now + RELIST_S

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from celery import bootsteps
 from celery.worker.components import Pool
 
+from agentq.engine.mode import is_redis
 from agentq.engine.slots import current
 from agentq.engine.split.adopting import adopt_steps
 from agentq.engine.split.desk import Desk
@@ -74,7 +75,13 @@ class Posting(bootsteps.StartStopStep):
         """Begin to publish, and to take over steps that producers without agentq send."""
         terms = self.terms
         outlet = Outlet(parent.app, prefix=terms.prefix, kind=terms.kind)
-        self.poster = Poster(terms.open_store(), outlet, pause_s=terms.requeue_after_s)
+        self.poster = Poster(
+            terms.open_store(),
+            outlet,
+            pause_s=terms.requeue_after_s,
+            queues=lambda: sorted(parent.app.amqp.queues.consume_from),
+            plain=not is_redis(parent.app.conf.broker_url),
+        )
         self.poster.start()
         adopt_steps(parent.consumer, terms.open_brisk_store())
 

@@ -1,5 +1,5 @@
 -- tick: what time brings: workers whose lease has run out, timers, retention. Any worker may call it, any number.
--- include: common tree offer suspects letters release
+-- include: common tree offer suspects letters release rehouse
 -- ARGV: lease in ms, chunk
 -- Reply: {workers marked dead, entries released, timers fired, trees retired, steps condemned}
 -- Keeps: a dead worker's work moves within the lease (8); after a gap of more than 1 s in the ticks nobody is marked
@@ -48,6 +48,10 @@ for _, name in ipairs(redis.call('ZRANGEBYSCORE', K.due(), '-inf', now, 'LIMIT',
     tell(root, id, '{"k":"tick"}', now)
     fired = fired + 1
   end
+end
+
+if not SPLIT then
+  for _, name in ipairs(redis.call('ZRANGE', K.unsent(), 0, chunk - 1)) do into_lane(name, now) end
 end
 
 -- Any two of the listed runs: what is left of one whose retention has ended is its name.
