@@ -72,6 +72,12 @@ def noted(path: str, line: str) -> str:
     return line
 
 
+@app.celery.task(shared=False)
+def plain_note(value: object, path: str) -> None:
+    """A plain Celery task."""
+    note(path, f"plain {value}")
+
+
 @app.step
 def on_error(path: str, line: str) -> None:
     note(path, line)

@@ -26,6 +26,7 @@ def split(clean_server: PrivateServer) -> Iterator[Bench]:
     yield bench
     bench.store.close()
     drain = Bench(clean_server)
+    forget_the_workers(bench)
     drain.tick()
     drain.client.lrem(drain.keys.lane("q", 6), 0, PLAIN)
     drain.drain()
@@ -42,11 +43,16 @@ def fused(split: Bench, clean_server: PrivateServer) -> Iterator[Bench]:
 
 def publish(bench: Bench, *, now: bool = False) -> list[Post]:
     """Publish as a worker does; ``now``: as if the time of all had come."""
-    unsent = bench.keys.of("unsent")
     if now:
-        for name in bench.client.zrange(unsent, 0, -1):
-            bench.client.zadd(unsent, {name: 1})
+        forget_the_workers(bench)
     return bench.store.publish(chunk=100, pause_ms=PAUSE_MS)
+
+
+def forget_the_workers(bench: Bench) -> None:
+    """Make all that is unsent overdue, as if no worker in split mode had looked for long."""
+    unsent = bench.keys.of("unsent")
+    for name in bench.client.zrange(unsent, 0, -1):
+        bench.client.zadd(unsent, {name: 1})
 
 
 def claim(bench: Bench, *names: str, worker: str = "w1", token: str | None = None) -> TakeReply:
@@ -159,9 +165,14 @@ def test_a_step_that_kombu_took_out_of_its_lane_comes_to_the_broker_once(split: 
     assert split.store.relist([], found=found) == 0, "a late duplicate of what runs"
 
 
-def test_steps_for_a_broker_come_into_lanes_when_the_workers_are_in_fused_mode(split: Bench, fused: Bench) -> None:
+def test_steps_come_into_lanes_when_only_workers_in_fused_mode_are_left(
+    split: Bench, fused: Bench
+) -> None:
     split.store.offer([split.step(), split.step(lane=0), split.step(kind="plain", message=PLAIN)])
     publish(split)
+    fused.store.tick(3000)
+    assert fused.store.waiting("q") == {"critical": 0, "high": 0, "normal": 0, "low": 0}
+    forget_the_workers(split)
     fused.store.tick(3000)
     assert fused.store.waiting("q") == {"critical": 1, "high": 0, "normal": 2, "low": 0}
     assert not snapshot(fused).misplaced()

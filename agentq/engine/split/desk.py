@@ -31,6 +31,9 @@ logger = get_logger(__name__)
 PATIENCE_S = 0.2
 """How long a hint waits here for a slot: short steps follow one another without the broker, long ones hold up none."""
 
+SETTLING_S = 0.02
+"""After consuming has begun again: the lanes deliver one by one, and the first to do so need not be the most urgent."""
+
 AWAY_S = 0.5
 """Between claims while the store is away."""
 
@@ -130,7 +133,7 @@ class Desk:
         self._claims = 0
         self._paused = False
         self._flushing = False
-        self._away_until = 0.0
+        self._not_before = 0.0
         self._timers: list[Any] = []
 
     @property
@@ -214,13 +217,14 @@ class Desk:
         elif self._paused and free > 0:
             self._paused = False
             self._sync()
+            self._wait(SETTLING_S)
         elif not self._paused and free <= 0 and self._overdue():
             self._pause()
 
     def flush(self) -> None:
         """Claim as many of the waiting hints as there are free slots."""
         self._flushing = False
-        if self._channel is None or monotonic() < self._away_until:
+        if self._channel is None or monotonic() < self._not_before:
             return
         while True:
             asked = self._asked = self._asked or self._chosen(self._taker.credit(prefetch=0, unacknowledged=0))
@@ -246,9 +250,7 @@ class Desk:
         except Unavailable as error:
             # Asked again with the same token and the same hints: the claim may have happened.
             logger.warning("claim_waits worker=%s: %s", taker.id, error)
-            self._away_until = monotonic() + AWAY_S
-            if self._hub is not None:
-                self._hub.call_later(AWAY_S, self.flush)
+            self._wait(AWAY_S)
             return False
         taker.answered(reply)
         self._asked = []
@@ -262,6 +264,12 @@ class Desk:
             if failure is not None:
                 raise failure
         return True
+
+    def _wait(self, seconds: float) -> None:
+        """Claim nothing for so long."""
+        self._not_before = monotonic() + seconds
+        if self._hub is not None:
+            self._hub.call_later(seconds + 0.001, self.flush)
 
     def _chosen(self, free: int) -> list[Any]:
         """Return up to ``free`` of the waiting hints, most urgent lane first, in their order."""
@@ -293,7 +301,7 @@ class Desk:
         if self._channel is None:
             return
         self._sync()
-        if monotonic() < self._away_until:
+        if monotonic() < self._not_before:
             return
         try:
             self._taker.reconcile()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from agentq.core.lanes import PRIORITIES
+from agentq.store.unsent import LONGEST_PAUSE_MS
 
 CONTENT_TYPE: Final = "text/plain"
 """Of a hint: no serializer's, so that nothing but ``desk`` takes it for a task."""
@@ -33,7 +34,8 @@ def declare(connection: Any, channel: Any, name: str, kind: str) -> Any:
     """
     options = {"queue": name, "durable": True, "auto_delete": False}
     if connection.transport.driver_type != "amqp":
-        channel.queue_declare(**options)
+        # Lists that nobody reads any more must end; what waits is published again more often than that.
+        channel.queue_declare(**options, arguments={"x-expires": 2 * LONGEST_PAUSE_MS})
         return channel
     try:
         channel.queue_declare(**options, arguments={"x-queue-type": kind})

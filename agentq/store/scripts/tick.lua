@@ -50,8 +50,11 @@ for _, name in ipairs(redis.call('ZRANGEBYSCORE', K.due(), '-inf', now, 'LIMIT',
   end
 end
 
+-- Split mode's workers look every second for what is to be published. What is overdue has none of them any more; what is
+-- not would go to and fro between the two kinds.
 if not SPLIT then
-  for _, name in ipairs(redis.call('ZRANGE', K.unsent(), 0, chunk - 1)) do into_lane(name, now) end
+  local overdue = redis.call('ZRANGEBYSCORE', K.unsent(), '-inf', now - 3000, 'LIMIT', 0, chunk)
+  for _, name in ipairs(overdue) do into_lane(name, now) end
 end
 
 -- Any two of the listed runs: what is left of one whose retention has ended is its name.
