@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from agentq.store import Store
-from agentq.store.refs import Offer, TakeReply
+from agentq.store.refs import Holder, Offer, TakeReply
 from agentq.store.unsent import LONGEST_PAUSE_MS, Post
 from tests.kit.server import PrivateServer
 from tests.store.bench import Bench
@@ -63,6 +63,11 @@ def claim(bench: Bench, *names: str, worker: str = "w1", token: str | None = Non
 def name_of(offer: Offer, generation: int = 1) -> str:
     """Return the name that a step's hint holds."""
     return f"{offer.root}|{offer.id}|{generation}"
+
+
+def holder_of(step: Offer, reply: TakeReply) -> Holder:
+    """Return the attempt that a reply gave of a step."""
+    return Holder(root=step.root, id=step.id, worker="w1", take=reply.taken[0].take)
 
 
 def snapshot(bench: Bench) -> Snapshot:
@@ -165,9 +170,7 @@ def test_a_step_that_kombu_took_out_of_its_lane_comes_to_the_broker_once(split: 
     assert split.store.relist([], found=found) == 0, "a late duplicate of what runs"
 
 
-def test_steps_come_into_lanes_when_only_workers_in_fused_mode_are_left(
-    split: Bench, fused: Bench
-) -> None:
+def test_steps_come_into_lanes_when_only_workers_in_fused_mode_are_left(split: Bench, fused: Bench) -> None:
     split.store.offer([split.step(), split.step(lane=0), split.step(kind="plain", message=PLAIN)])
     publish(split)
     fused.store.tick(3000)
@@ -188,3 +191,23 @@ def test_a_store_of_fused_mode_is_not_touched_by_it(fused: Bench) -> None:
     store: Store = fused.store
     store.offer([fused.step()])
     assert store.publish(chunk=10, pause_ms=PAUSE_MS) == []
+
+
+def test_a_suspect_stays_one_when_the_mode_changes(split: Bench, fused: Bench) -> None:
+    for modes in ((split, fused), (fused, split)):
+        before, after = modes
+        step = before.step()
+        before.store.offer([step])
+        taken = claim(split, name_of(step)) if before is split else before.take_reply("w1")
+        before.store.requeue("w1", taken.taken[0].take, lost=True)
+        if after is fused:
+            forget_the_workers(split)
+            fused.store.tick(3000)
+            assert fused.take_reply("w1", idle=False).taken == ()
+            alone = fused.store.take("w1", uuid.uuid4().hex, slots=1, label="w1", queues=["q"], idle=True)
+        else:
+            assert split.store.relist(["q"]) == 1
+            assert claim(split, name_of(step, 2)).taken == ()
+            alone = split.store.claim("w1", uuid.uuid4().hex, [name_of(step, 2)], label="w1", idle=True)
+        assert len(alone.taken) == 1
+        split.finish(holder_of(step, alone))

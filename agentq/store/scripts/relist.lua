@@ -23,7 +23,17 @@ local function empty(queue, lane)
   end
 end
 
+local function empty_suspects(queue)
+  for _ = 1, chunk do
+    local _, message = suspect_at(redis.call('RPOP', K.suspects(queue)))
+    if not message then return end
+    local root, id = name_of(message)
+    moved = moved + out_of_lane(root, id, rest_of(message), now)
+  end
+end
+
 for i = 4, 3 + count do
+  empty_suspects(ARGV[i])
   for _, lane in ipairs({ 0, 3, 6, 9 }) do empty(ARGV[i], lane) end
 end
 for i = 4 + count, #ARGV, 3 do moved = moved + out_of_lane(ARGV[i], ARGV[i + 1], ARGV[i + 2], now) end

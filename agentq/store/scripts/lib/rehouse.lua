@@ -1,4 +1,5 @@
 -- Steps and plain messages that processes in the other mode have queued, brought to where this mode looks.
+-- include: suspects
 
 -- From unsent into a lane.
 local function into_lane(name, now)
@@ -17,7 +18,7 @@ local function into_lane(name, now)
   if f[1] ~= 'q' or f[2] ~= generation then redis.call('ZREM', K.unsent(), name) return end
   unlist(name, f[3], f[4])
   redis.call('HDEL', rec, 'u')
-  place(root, id, rec, f[3], f[4], generation, take_kept(root, id), nil, now)
+  place_again(root, id, rec, f[3], f[4], generation, take_kept(root, id), now)
 end
 
 -- From a lane into unsent; what its record does not name, or what stands there already, is a duplicate.
@@ -25,6 +26,6 @@ local function out_of_lane(root, id, rest, now)
   local rec = K.step(root, id)
   local f = redis.call('HMGET', rec, 's', 'g', 'q', 'l')
   if f[1] ~= 'q' or redis.call('ZSCORE', K.unsent(), root .. '|' .. id .. '|' .. f[2]) then return 0 end
-  place(root, id, rec, f[3], f[4], f[2], rest, nil, now)
+  place_again(root, id, rec, f[3], f[4], f[2], rest, now)
   return 1
 end
