@@ -18,6 +18,9 @@ from agentq.engine.messages import HEADER
 from agentq.engine.transport import Transport
 from agentq.store import Store
 
+RETRIES = {"interval_start": 0.2, "interval_step": 0.2, "interval_max": 2.0}
+"""Seconds between attempts to connect: the first pause, how much longer the next one is, and the longest."""
+
 
 class Fused:
     """Part of a kombu connection: reaches Redis through ``Transport``; other brokers stay kombu's."""
@@ -36,6 +39,13 @@ class Fused:
         if self.transport_cls in ("redis", "rediss") and type(self).is_fused():
             return Transport
         return super().get_transport_cls()  # type: ignore[misc]  # a kombu Connection comes next
+
+    def ensure_connection(self, errback: Any = None, max_retries: int | None = None, **kwargs: Any) -> Any:
+        """Connect, trying again soon: kombu's pauses grow to half a minute, in which a worker stands idle.
+
+        A refused connection costs next to nothing.
+        """
+        return super().ensure_connection(errback, max_retries, **{**RETRIES, **kwargs})  # type: ignore[misc]
 
     def __eqhash__(self) -> Any:
         """Keep kombu's process-wide pools apart: a stock connection to the same server is another one."""

@@ -22,6 +22,7 @@ from agentq.core.errors import RunCancelled
 from agentq.engine import afterwords, recall
 from agentq.engine.binding import find_binding
 from agentq.engine.outcome import holder_of, keep_trying
+from agentq.engine.slots import current
 
 if TYPE_CHECKING:
     from agentq.store import Store
@@ -63,6 +64,16 @@ class StepRequest(Request):
     def holder(self) -> Holder | None:
         """The attempt that this request is; None for a message without a record."""
         return holder_of(self._context)
+
+    def revoked(self) -> bool:
+        """Whether it is not to start: Celery's reasons, or the worker was given up since, and the step is another's."""
+        holder, taker = self.holder, current()
+        if holder is None or taker is None or (holder.worker == taker.id and not taker.refused):
+            return bool(super().revoked())
+        logger.warning("step_dropped id=%s take=%d: this worker was given up before it began", holder.id, holder.take)
+        state.task_ready(self)
+        self.acknowledge()
+        return True
 
     def recall(self, worker: Any, *, grace_s: float) -> None:
         """Have the attempt stop: a coroutine is cancelled, a child is sent SIGTERM, and SIGKILL after the grace."""

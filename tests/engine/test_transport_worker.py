@@ -18,7 +18,7 @@ from agentq.engine.messages import HEADER
 from agentq.store import Store
 from tests.engine.transport_app import make_app
 from tests.kit.server import PrivateServer
-from tests.kit.waiting import wait_until
+from tests.kit.waiting import holds_for, wait_until
 from tests.kit.worker import WorkerProcess
 
 APP = "tests.engine.transport_app"
@@ -267,6 +267,45 @@ class TestEnds:
         wait_until(lambda: len(lines(notes, "start")) >= 1, description="some run")
         server.client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
         wait_until(lambda: len(set(lines(notes, "end"))) == 6, description="all have run", timeout=30)
+
+
+class TestReconcile:
+    """What stands in a worker's custody and is known to nobody there: a consumer lost it with its connection, say."""
+
+    def test_it_goes_back(
+        self, app: Celery, server: PrivateServer, store: Store, start_worker: Start, notes: Path
+    ) -> None:
+        launch(start_worker, server)
+        (card,) = store.workers()
+        store.ring("other", 0, "{}")
+        reply = store.take(card.id, "a token of nobody", slots=1, label="x", queues=["other"])
+        assert len(reply.taken) == 1
+        # Only what is older than the last take that the worker has seen.
+        assert send(app, "echo", 1).get(timeout=10) == 1
+        wait_until(lambda: store.client.llen("other") == 1, description="it is in its lane again")
+        store.client.delete("other")
+
+    def test_what_runs_and_what_waits_here_stays(
+        self, app: Celery, server: PrivateServer, store: Store, start_worker: Start, notes: Path
+    ) -> None:
+        launch(start_worker, server, concurrency=2)
+        for number in range(2):
+            send(app, "note_late", str(notes), str(number), 2.5, ignore_result=True)
+        delayed = send(app, "echo", "later", countdown=2.0)
+        assert delayed.get(timeout=20) == "later"
+        wait_until(lambda: len(lines(notes, "end")) == 2, description="both have run")
+        assert sorted(lines(notes, "start")) == ["0", "1"]
+
+    def test_a_newer_take_is_not_touched(
+        self, app: Celery, server: PrivateServer, store: Store, start_worker: Start
+    ) -> None:
+        """Its reply may be on its way."""
+        launch(start_worker, server)
+        (card,) = store.workers()
+        store.ring("other", 0, "{}")
+        reply = store.take(card.id, "a token of nobody", slots=1, label="x", queues=["other"])
+        holds_for(lambda: store.client.llen("other") == 0, description="it is held", seconds=1.5)
+        store.drop(card.id, reply.taken[0].take)
 
 
 @pytest.mark.leaves(r".*")
