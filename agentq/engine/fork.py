@@ -17,9 +17,9 @@ from agentq.core.codec import loads
 from agentq.core.errors import RunNotFound, UsageError
 from agentq.core.forking import Prefix, ask_of, find_failed, journal_of, prefix_before, undone_by
 from agentq.core.ids import new_run_id, step_id
-from agentq.core.journal import Ask, Entry, Signal, decode, encode
+from agentq.core.journal import Ask, Entry, Result, Signal, decode, encode
 from agentq.core.models import Budget
-from agentq.engine.messages import HEADER, offer_of
+from agentq.engine.messages import HEADER, PAYLOAD, offer_of, unstowed
 from agentq.engine.options import budget_limits
 from agentq.store import Store
 from agentq.store.forks import CopiedJoin, CopiedStep, Fork
@@ -78,6 +78,7 @@ def fork_run(
         joins=copies.joins,
         used={**used, "n_steps": len(copies.steps)},
         signals=[entry.id for entry in (*prefix.inputs, *prefix.carried) if isinstance(entry, Signal)],
+        payloads=_local_results(store, root, new, prefix),
         retry_digest=retry_digest,
         key_digest=record.get("sd") if retry else None,
     )
@@ -126,7 +127,26 @@ def _await_message(store: Store, root: str, run_id: str) -> dict[str, Any]:
         if time.monotonic() >= deadline:
             raise UsageError(f"Run {run_id} waits in its queue: fork it when a worker has taken it.")
         time.sleep(0.05)
-    return dict(json.loads(text))
+    message = dict(json.loads(text))
+    name = message["headers"][HEADER].get(PAYLOAD)
+    if name is None:
+        return message
+    arguments = store.past_payload(root, name)
+    if arguments is None:
+        raise UsageError(f"The arguments of run {run_id} are gone: it cannot be forked.")
+    return unstowed(message, arguments)
+
+
+def _local_results(store: Store, root: str, new: str, prefix: Prefix) -> list[tuple[str, str]]:
+    """Return the large results of local calls by their new names."""
+    settled, found = prefix.settled(), []
+    for ask in prefix.asks:
+        result = settled.get(ask.id)
+        if ask.kind == "local" and isinstance(result, Result) and result.large:
+            value = store.past_payload(root, ask.id)
+            if value is not None:
+                found.append((step_id(new, ask.key), value.decode()))
+    return found
 
 
 def _counted(counters: Mapping[str, int], prefix: str) -> dict[str, int]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from agentq.core.errors import StoreUnavailable
-from agentq.store.connection import StoreConnection
+from agentq.store.payloads import PayloadCalls
 from agentq.store.refs import Offer
 from agentq.store.wire import dump, redacted
 
@@ -46,6 +46,7 @@ class Fork:
         signals: ids of the signals in the journal.
         retry_digest: a hash under which the other run is retried once; None for any further run.
         key_digest: the start key that passes over to the new run, if it stands for the other one.
+        payloads: name and JSON of the large results of local calls to which the journal refers.
     """
 
     offer: Offer
@@ -58,27 +59,31 @@ class Fork:
     signals: Sequence[str] = ()
     retry_digest: str | None = None
     key_digest: str | None = None
+    payloads: Sequence[tuple[str, str]] = ()
 
 
-class ForkCalls(StoreConnection):
+class ForkCalls(PayloadCalls):
     """The script of forks."""
 
     def start_fork(self, fork: Fork) -> str:
         """Record and queue the run; return its id, or that of the run as which the other one was retried before."""
+        (offer,) = self.stowed([fork.offer])
+        self.put_payloads(offer.root, fork.payloads)
         for piece in _pieces(fork):
             if int(self.run_script("fork", "copy", *piece)) == 0:
                 raise self._ended()
         header: dict[str, Any] = {
-            "o": fork.offer.header(),
+            "o": offer.header(),
             "lines": len(fork.lines),
             "members": len(fork.steps) + len(fork.joins),
             "from": fork.origin,
             "used": fork.used,
             "signals": list(fork.signals),
+            "payloads": [name for name, _ in fork.payloads],
         }
         optional = {"at": fork.at, "retry": fork.retry_digest, "key": fork.key_digest}
         header.update({name: value for name, value in optional.items() if value is not None})
-        reply = self.run_script("fork", "start", dump(header), fork.offer.message)
+        reply = self.run_script("fork", "start", dump(header), offer.message)
         if int(reply[0]) < 0:
             raise self._ended()
         return str(reply[1].decode())

@@ -123,6 +123,14 @@ class Past(Reads):
             for task_id, meta in zip(task_ids, found, strict=True)
         ]
 
+    def past_payload(self, root: str, name: str) -> bytes | None:
+        """Return a large value as JSON, also one that stands in the archive alone; None when it is gone."""
+        found: bytes | None = self.guarded(lambda: self.client.get(self.keys.payload(root, name)))
+        if found is not None or self.archive is None:
+            return found
+        past = self.archive.payload(root, name)
+        return past.encode() if past is not None else None
+
     def past_log(self, root: str, run: str) -> list[bytes]:
         """Return a journal, also one that stands in the archive alone; empty for a run without one."""
         found: list[bytes] = self.guarded(lambda: self.client.lrange(self.keys.log(root, run), 0, -1))

@@ -96,6 +96,19 @@ def test_a_failed_run_fails_from_the_archive_too_and_the_command_shows_it(place:
     assert json.loads(said.stdout)["status"] == "failed"
 
 
+def test_an_archived_run_is_retried(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "broken-z").touch()
+    handle = place.app.agents["large"].start(str(tmp_path / "done"), "t" * 90_000)
+    with pytest.raises(RunFailed):
+        handle.get(timeout=30)
+    wait_until_gone(place, handle.id)
+    (tmp_path / "broken-z").unlink()
+    again = handle.retry()
+    assert again.get(timeout=30) == [90_000, 90_000, 100_000]
+    assert handle.retry().id == again.id
+    assert (tmp_path / "done").read_text().split() == ["repeat", "z", "z"]
+
+
 def test_nobody_waits_for_a_run_that_is_not_known(place: Place) -> None:
     began = time.monotonic()
     with pytest.raises(RunNotFound):

@@ -148,6 +148,15 @@ def test_a_retry_of_an_agents_own_fault_repeats_no_step(desk: Desk) -> None:
     assert desk.done() == Counter(["a"])
 
 
+def test_what_is_large_goes_with_the_fork(desk: Desk) -> None:
+    desk.break_("z")
+    handle = desk.app.agents["large"].start(desk.path, "t" * 90_000)
+    failed(handle)
+    desk.mend()
+    assert handle.retry().get(timeout=TIMEOUT) == [90_000, 90_000, 100_000]
+    assert desk.done() == Counter(["repeat", "z", "z"])
+
+
 def test_a_cancelled_run_goes_on(desk: Desk) -> None:
     handle = desk.start("story")
     wait_until(lambda: handle.status() == "parked", description="it waits for its signal")

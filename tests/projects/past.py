@@ -95,6 +95,25 @@ async def promises(run: Run, path: str) -> list[str]:
     return [first, kept, await run.call(work, path, "z")]
 
 
+LARGE = 100_000
+"""Characters that stand in no journal."""
+
+
+@app.agent
+async def large(run: Run, path: str, text: str) -> list[int]:
+    """Large arguments, a large local result and a large result of a step."""
+    local = await run.local(text.upper)
+    lengths = [len(text), len(local), len(await run.call(repeat, path, LARGE))]
+    await run.call(work, path, "z")
+    return lengths
+
+
+@app.step
+def repeat(path: str, length: int) -> str:
+    count(path, "repeat")
+    return "x" * length
+
+
 @app.agent
 async def own_fault(run: Run, path: str) -> str:
     """The agent itself fails while the file ``broken-agent`` stands beside the path."""

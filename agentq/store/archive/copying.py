@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 
 from agentq.store.archive.database import Archive
-from agentq.store.archive.tables import EVENTS, lines, log_of, records, runs, trees
+from agentq.store.archive.tables import EVENTS, lines, log_of, payloads, records, runs, trees
 from agentq.store.past import MESSAGE
 from agentq.store.reading import Reads, status_of
 
@@ -30,6 +30,7 @@ def archive_tree(store: Store, archive: Archive, root: str) -> None:
     for members in _members(store, root):
         steps = [(kind, member) for kind, member in members if kind in ("s", "a")]
         ids = [member for _, member in steps]
+        _copy_payloads(store, rows, root, [name for kind, name in members if kind == "p"])
         of_chunk = zip(steps, Reads.records(store, root, ids), store.outcomes(ids), strict=True)
         for (kind, member), fields, outcome in of_chunk:
             if not fields:
@@ -68,6 +69,15 @@ class _Rows:
         for table, rows in self._of.items():
             self._archive.write(table, rows)
         self._of, self._size = {}, 0
+
+
+def _copy_payloads(store: Store, rows: _Rows, root: str, names: list[str]) -> None:
+    # One by one: each may be as large as a result may be.
+    for name in names:
+        value = store.payload(root, name)
+        # A step's arguments are gone with the step.
+        if value is not None:
+            rows.add(payloads, {"root": root, "name": name, "text": value.decode(errors="replace")}, size=len(value))
 
 
 def _copy_lines(store: Store, rows: _Rows, root: str, stream: str, key: str, *, first: int) -> None:

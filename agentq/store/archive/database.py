@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from agentq.core.errors import ArchiveUnavailable
-from agentq.store.archive.tables import EVENTS, lines, log_of, metadata, records, runs, trees
+from agentq.store.archive.tables import EVENTS, lines, log_of, metadata, payloads, records, runs, trees
 
 _BUSY_S: Final = 30
 """How long a writer waits for another one of the same SQLite file; each holds it for one chunk."""
@@ -170,6 +170,12 @@ class Archive:
         """Return what a tree's counters held."""
         found = self._rows(sa.select(trees.c.counters).where(trees.c.prefix == self._prefix, trees.c.root == root))
         return dict(json.loads(found[0].counters)) if found else {}
+
+    def payload(self, root: str, name: str) -> str | None:
+        """Return a large value as JSON; None when it is not here."""
+        named = (payloads.c.prefix == self._prefix, payloads.c.root == root, payloads.c.name == name)
+        found = self._rows(sa.select(payloads.c.text).where(*named))
+        return str(found[0].text) if found else None
 
     def log(self, root: str, run_id: str, start: int) -> list[str]:
         """Return a run's journal from an entry on."""

@@ -58,6 +58,16 @@ lines = Table(
 )
 """A row per line of a journal (stream `log:` and the run's id, from 0) or of the history (`events`, from 1)."""
 
+payloads = Table(
+    "agentq_payloads",
+    metadata,
+    Column("prefix", _PREFIX, primary_key=True),
+    Column("root", _ID, primary_key=True),
+    Column("name", String(250), primary_key=True),
+    Column("text", Text, nullable=False),
+)
+"""A row per large value beside a record: arguments of an agent, the result of a local call; JSON."""
+
 EVENTS = "events"
 
 

@@ -3,7 +3,7 @@
 -- ARGV: 'copy', root, place in the journal, number of lines, lines…, place among the members,
 --         number of steps; per step: id, number of its record's parts, field, value…, Celery's meta or ''
 --         number of joins; per join: JSON {id, size, need?, pr, arrived: places of the members that have succeeded}
---       'start', JSON header {o: offer, lines, members, from, at?, used: counters, signals: ids, retry?: digest,
+--       'start', JSON header {o: offer, lines, members, from, at?, used: counters, signals: ids, payloads: names, retry?: digest,
 --         key?: digest of the start key that the other run stands under}, message
 -- Reply: copy: 1; 0 what was copied before has ended
 --        start: {1, run}; {0, run} it was retried before, as that run; {-1} what was copied has ended
@@ -87,6 +87,7 @@ offer_one(h.o, message, now)
 -- The start that every run's journal is given: this one has its own.
 redis.call('RPOP', log)
 for name, amount in pairs(h.used) do redis.call('HINCRBY', K.tree(root), name, amount) end
+for _, name in ipairs(h.payloads) do adopt(root, name) end
 for _, id in ipairs(h.signals) do redis.call('HSET', K.signals(root, root), id, '0 fork') end
 if h.retry then
   redis.call('SET', K.start(h.retry), root .. '|')
