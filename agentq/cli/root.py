@@ -39,6 +39,9 @@ COMMANDS: dict[str, CommandEntry] = {
     "agents": CommandEntry("agentq.cli.listings", "agents", "List the agents and their parameters."),
     "pools": CommandEntry("agentq.cli.listings", "pools", "List the pools and who serves them."),
     "workers": CommandEntry("agentq.cli.listings", "workers", "List the workers that are alive."),
+    "handback": CommandEntry(
+        "agentq.cli.handback", "handback", "Hand what waits back to stock Celery, before agentq goes."
+    ),
     "doctor": CommandEntry("agentq.cli.doctor", "doctor", "Check the set-up and say what to do."),
 }
 

@@ -123,12 +123,12 @@ class _Header:
     def read(self, start: int, stop: int) -> list[Any]:
         """Return the results of some parts."""
         parts = self.tree[start:stop]
-        results = self._results(list(_ids(parts)))
+        results = self._results(list(ids_of(parts)))
         return [_nested(part, results) for part in parts]
 
     def raise_failure(self) -> None:
         """Raise ChordError for the first task, in the header's order, that has not succeeded."""
-        ids = list(_ids(self.tree))
+        ids = list(ids_of(self.tree))
         for at in range(0, len(ids), _CHUNK):
             self._results(ids[at : at + _CHUNK])
 
@@ -154,13 +154,13 @@ def tell_body(app: Any, body: dict[str, Any], error: BaseException) -> None:
     app.backend.chord_error_from_stack(maybe_signature(dict(body), app=app), error)
 
 
-def _ids(tree: Any) -> Iterator[str]:
+def ids_of(tree: Any) -> Iterator[str]:
     """Yield the ids of the leaves."""
     if isinstance(tree, str):
         yield tree
     else:
         for part in tree:
-            yield from _ids(part)
+            yield from ids_of(part)
 
 
 def _nested(tree: Any, results: dict[str, Any]) -> Any:

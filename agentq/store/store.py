@@ -1,6 +1,7 @@
 """The class ``Store``: every script and every reader, put together."""
 
 from agentq.store.forks import ForkCalls
+from agentq.store.handback import HandbackCalls
 from agentq.store.logs import LogCalls
 from agentq.store.meters import MeterCalls
 from agentq.store.past import Past
@@ -8,5 +9,5 @@ from agentq.store.unsent import UnsentCalls
 from agentq.store.workers import WorkerCalls
 
 
-class Store(ForkCalls, LogCalls, WorkerCalls, MeterCalls, UnsentCalls, Past):
+class Store(ForkCalls, LogCalls, WorkerCalls, MeterCalls, UnsentCalls, HandbackCalls, Past):
     """One server and prefix, with a method for every script and the readers beside them."""

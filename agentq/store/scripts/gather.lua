@@ -1,0 +1,54 @@
+-- gather: moves what waits in lanes or stands in the timers into the custody of one who hands it back to stock Celery.
+-- include: common tree offer suspects
+-- ARGV: worker, its label, chunk, 'lane', queue, lane
+--       … 'suspects', queue
+--       … 'names', names (root|step|generation) of timers, or in split mode of what the broker is to hear of
+-- Reply: how many were looked at; fewer than chunk means that there were no more
+-- Keeps: no instant exists at which a step is in no list (1): if the one who hands back dies, tick releases what it holds;
+--   a message whose record says something else is dropped, as at a take.
+local worker, label, chunk, what = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local now = now_ms()
+local held, card = K.held(worker), K.worker(worker)
+local seen = 0
+
+local function hold(queue, lane, message)
+  local take = redis.call('HINCRBY', card, 'last', 1)
+  local root, id = name_of(message)
+  if root then
+    redis.call('HSET', K.step(root, id), 's', 'h', 'w', worker, 't', take, 'wl', label)
+    redis.call('HINCRBY', K.step(root, id), 'a', 1)
+  end
+  redis.call('HSET', held, take, entry_of(queue, lane, message))
+end
+
+local function is_current(message)
+  local root, id, generation = name_of(message)
+  if not root then return true end
+  local f = redis.call('HMGET', K.step(root, id), 's', 'g')
+  return f[1] == 'q' and f[2] == generation
+end
+
+if what == 'names' then
+  for i = 5, #ARGV do
+    seen = seen + 1
+    local root, id, generation = string.match(ARGV[i], '^([^|]*)|([^|]*)|(%d+)$')
+    local f = redis.call('HMGET', K.step(root, id), 's', 'g', 'q', 'l')
+    if f[2] == generation and (f[1] == 'l' or SPLIT and f[1] == 'q') then
+      redis.call('ZREM', K.due(), ARGV[i])
+      unlist(ARGV[i], f[3], f[4])
+      hold(f[3], f[4], message_of(root, id, generation, take_kept(root, id)))
+    end
+  end
+  return seen
+end
+
+local queue, lane = ARGV[5], ARGV[6]
+local key = what == 'lane' and K.lane(queue, lane) or K.suspects(queue)
+while seen < chunk do
+  local message = redis.call('RPOP', key)
+  if not message then break end
+  seen = seen + 1
+  if what == 'suspects' then lane, message = suspect_at(message) end
+  if is_current(message) then hold(queue, lane, message) end
+end
+return seen

@@ -1,0 +1,21 @@
+"""The app without agentq."""
+
+from __future__ import annotations
+
+import os
+
+from celery import Celery
+
+from tests.projects.leaving import functions
+
+app = Celery("leaving", broker=os.environ["AGENTQ_REDIS_URL"], backend=os.environ["AGENTQ_REDIS_URL"])
+app.conf.task_default_queue = "leaving"
+app.conf.broker_connection_retry_on_startup = True
+
+for name, function in {
+    "leaving.double": functions.double,
+    "leaving.total": functions.total,
+    "leaving.plain_double": functions.double,
+    "leaving.plain_total": functions.total,
+}.items():
+    app.task(function, name=name, shared=False)
