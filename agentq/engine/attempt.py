@@ -402,6 +402,7 @@ class Attempt:
                 usage=usage,
                 closes=end.closes if end is not None else (),
                 cancels=end.cancels if end is not None else (),
+                inside=end is not None,
                 ran=ran,
             )
         self.request.chain = None

@@ -29,12 +29,23 @@ Call = tuple[list[Any], dict[str, Any]]
 """Encoded arguments."""
 
 
-def call_offers(attempt: Attempt, step: Step[..., Any], call: Call, *, ask_id: str, undoes: bool = False) -> Capture:
+def call_offers(
+    attempt: Attempt,
+    step: Step[..., Any],
+    call: Call,
+    *,
+    ask_id: str,
+    undoes: bool = False,
+    spawned: bool = False,
+) -> Capture:
     """Return the message of one step or sub-agent, whose outcome is told to the agent's log under ``ask_id``.
 
-    ``undoes``: it takes back another step, and runs although the agent was cancelled.
+    ``undoes``: it takes back another step, and runs although the agent was cancelled. ``spawned``: it goes on when
+    the agent ends.
     """
     ours: dict[str, Any] = {"pr": attempt.holder.id, "ak": ask_id}
+    if spawned:
+        ours["sp"] = 1
     if undoes:
         ours["ud"] = 1
     return _applied(attempt, step, call, task_id=ask_id, ours=ours)

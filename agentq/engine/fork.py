@@ -28,7 +28,7 @@ _CHUNK: Final = 500
 _QUEUED_S: Final = 5.0
 """How long to wait for the message of a run that stands in a lane: its worker takes it in a moment, if it has one."""
 
-_OF_THE_MESSAGE: Final[tuple[str, ...]] = ("pr", "ak", "jr", "jn", "ji", "ud", "n", "sd", "ad")
+_OF_THE_MESSAGE: Final[tuple[str, ...]] = ("pr", "ak", "jr", "jn", "ji", "ud", "sp", "n", "sd", "ad")
 """Fields of our header that tie a message to its parent, its place in a join or its start key."""
 _OF_THE_RECORD: Final[tuple[str, ...]] = ("s", "o", "nm", "c", "b", "f", "a", "q", "l", "wl", "e", "cd")
 """What a copied record keeps: what people see of the step."""

@@ -88,6 +88,7 @@ def offer_of(queue: str, message: dict[str, Any]) -> Offer:
         args_digest=ours.get("ad"),
         budget=ours.get("bu"),
         undoes=bool(ours.get("ud")),
+        spawned=bool(ours.get("sp")),
         card=ours.get("cd") or {},
     )
 

@@ -113,9 +113,13 @@ def commit_failure(
     usage: dict[str, int] | None = None,
     closes: tuple[str, ...] = (),
     cancels: tuple[str, ...] = (),
+    inside: bool = False,
     ran: bool = False,
 ) -> None:
-    """Commit a failure, or with ``status`` REVOKED a cancelled step; ``ran``: one that had started."""
+    """Commit a failure, or with ``status`` REVOKED a cancelled step.
+
+    ``ran``: the cancelled step had started. ``inside``: an agent ends by itself.
+    """
     name = getattr(request, "task", None) or ""
     wire = error_to_wire(error, step=name, step_id=holder.id)
     line = line_of(error)
@@ -136,6 +140,7 @@ def commit_failure(
             usage=usage,
             closes=closes,
             cancels=cancels,
+            inside=inside,
             name=name,
         )
     )

@@ -137,7 +137,8 @@ class EnginePort:
             return map_offers(self._attempt, effect.target, effect.calls, ask_id=ask.id)
         if ask.kind == "canvas":
             return canvas_offers(self._attempt, effect.target, ask_id=ask.id)
-        return call_offers(self._attempt, effect.target, effect.calls[0], ask_id=ask.id, undoes=ask.kind == "undo")
+        undoes, spawned = ask.kind == "undo", ask.kind == "spawn"
+        return call_offers(self._attempt, effect.target, effect.calls[0], ask_id=ask.id, undoes=undoes, spawned=spawned)
 
     def park(self, *, seen: int, due_ms: int | None, waits: Sequence[str]) -> bool:
         """The worker is given back, unless the log has grown."""

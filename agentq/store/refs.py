@@ -71,6 +71,7 @@ class Offer:
         join: (root, join id) at which the outcome arrives, at place ``index``.
         start_digest, args_digest: keyed start; the same key with other arguments is refused.
         budget: limits of the tree, only for a root agent: ``steps``, ``tokens``, ``usd_micro``, ``wall_ms``.
+        spawned: a sub-agent that goes on when its parent ends.
         undoes: the step takes back another one; it runs although its agent was cancelled.
         card: what listings show beside the name (tenant, key, why).
     """
@@ -93,6 +94,7 @@ class Offer:
     args_digest: str | None = None
     budget: dict[str, int] | None = None
     undoes: bool = False
+    spawned: bool = False
     card: dict[str, Any] = field(default_factory=dict)
     payload: str | None = None
 
@@ -118,6 +120,7 @@ class Offer:
             "ad": self.args_digest,
             "bu": self.budget,
             "ud": 1 if self.undoes else None,
+            "sp": 1 if self.spawned else None,
             "cd": self.card or None,
             "pl": self.payload,
         }

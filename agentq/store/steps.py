@@ -115,6 +115,7 @@ class StepCalls(PayloadCalls):
         usage: dict[str, int] | None = None,
         closes: Sequence[str] = (),
         cancels: Sequence[str] = (),
+        inside: bool = False,
         name: str = "",
     ) -> None:
         """Make an attempt's outcome the step's, with all that follows from it.
@@ -131,6 +132,7 @@ class StepCalls(PayloadCalls):
                 asked for its last task only.
             error: one line for listings.
             usage: what was spent: ``tokens``, ``usd_micro``.
+            inside: an agent has ended by itself; else what it has asked for is called off with it.
             closes: ids of open asks of an agent that ends.
             cancels: ids of child runs that are cancelled with it.
             name: the step's name, for the error.
@@ -146,6 +148,7 @@ class StepCalls(PayloadCalls):
             "tells": tells,
             "error": error,
             "usage": usage,
+            "inside": inside,
             "closes": closes,
             "cancels": cancels,
         }

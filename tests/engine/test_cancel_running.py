@@ -134,3 +134,23 @@ def test_a_function_in_a_thread_ends_for_nothing(place: Place) -> None:
     place.cancel_when_started(handle)
     assert [line.split()[0] for line in lines(place.notes)] == ["started", "effect", "retracted"]
     assert "cancelled" in place.statuses(handle)
+
+
+def test_sub_agents_end_with_the_one_above(place: Place) -> None:
+    handle = place.start("waits_for_agents", 5)
+    wait_until(lambda: place.statuses(handle) == ["parked"] * 6, description="all six wait")
+    handle.cancel("enough")
+    with pytest.raises(RunCancelled):
+        handle.get(timeout=TIMEOUT)
+    wait_until(lambda: place.statuses(handle) == ["cancelled"] * 6, description="all six are cancelled")
+
+
+def test_a_revoked_agent_takes_along_what_it_called(place: Place) -> None:
+    handle = place.start("waits_for_agents", 2)
+    wait_until(lambda: place.statuses(handle) == ["parked"] * 3, description="all three wait")
+    place.app.celery.control.revoke(handle.id)
+    handle.signal("anything")
+    handle.cancel("wake up")
+    with pytest.raises(RunCancelled):
+        handle.get(timeout=TIMEOUT)
+    wait_until(lambda: place.statuses(handle) == ["cancelled"] * 3, description="all three are cancelled")

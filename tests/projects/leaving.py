@@ -226,3 +226,18 @@ async def ponders(run: Run, path: str, seconds: float) -> str:
     while time.monotonic() < end:
         pass
     return "pondered"
+
+
+@app.agent(version="1")
+async def idles(run: Run, number: int) -> str:
+    """Wait for a signal that nobody sends."""
+    return await run.wait_for(f"never {number}", str)
+
+
+@app.agent(version="1")
+async def waits_for_agents(run: Run, size: int) -> int:
+    """A fan-out over sub-agents, and one that is called."""
+    async with asyncio.TaskGroup() as group:
+        group.create_task(run.map(idles, list(range(size))))
+        group.create_task(run.call(idles, size))
+    return size

@@ -1,6 +1,6 @@
 -- commit: an attempt's outcome, with all that follows from it, at once.
 -- include: common tree offer join refuse finish cancel
--- ARGV: JSON header {root, id, worker, take, token, mode, status, error?, usage?, entry?, tells?, closes?, cancels?}
+-- ARGV: JSON header {root, id, worker, take, token, mode, status, error?, usage?, entry?, tells?, inside?, closes?, cancels?}
 --         mode: 'done', 'again' (the first offer is this step's next generation), 'replaced' (another will carry its id)
 --         entry: what the log of the step's own parent is told; tells: [run, entry]… for other runs of the tree
 --       number of results; per result: task id, Celery's meta as JSON
@@ -86,5 +86,5 @@ if h.mode ~= 'done' then return { 1 } end
 
 close_asks(h.root, h.closes)
 for _, child in ipairs(h.cancels or {}) do call_off(h.root, child, 'its parent ended', now) end
-finish(h.root, h.id, h.status, h.entry, h.error, now)
+finish(h.root, h.id, h.status, h.entry, h.error, now, h.inside)
 return { 1 }

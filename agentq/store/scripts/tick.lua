@@ -1,5 +1,5 @@
 -- tick: what time brings: workers whose lease has run out, timers, retention. Any worker may call it, any number.
--- include: common tree offer suspects letters release rehouse
+-- include: common tree offer suspects letters release rehouse unwind
 -- ARGV: lease in ms, chunk
 -- Reply: {workers marked dead, entries released, timers fired, trees retired, steps condemned}
 -- Keeps: a dead worker's work moves within the lease (8); after a gap of more than 1 s in the ticks nobody is marked
@@ -73,4 +73,5 @@ if trees[1] then
     retired = 1
   end
 end
+unwind_chunk(chunk, now)
 return { dead, released, fired, retired, condemned }

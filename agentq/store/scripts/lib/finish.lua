@@ -2,12 +2,17 @@
 
 local ENTRY_STATUS = { FAILURE = 'error', REVOKED = 'revoked' }
 
-local function finish(root, id, status, entry, error, now)
+-- inside: an agent has ended by itself, and has said what it leaves open; else all of that ends with it.
+local function finish(root, id, status, entry, error, now, inside)
   local rec = K.step(root, id)
   local f = redis.call('HMGET', rec, 'pr', 'ak', 'jr', 'jn', 'ji', 'tr', 'k', 'pl')
   redis.call('HSET', rec, 's', 'd', 'o', status, 'f', ms_text(now))
   redis.call('HDEL', rec, 'sw', 'tr', 'e')
   -- An agent's is kept: a fork of the run begins with it.
+  if f[7] == 'a' and not inside and status ~= 'SUCCESS' then
+    redis.call('SADD', K.cancelled(root), id)
+    unwind(root, id)
+  end
   if f[7] ~= 'a' then
     forget_kept(root, id)
     if f[8] then adopt_arguments(root, rec, nil) end

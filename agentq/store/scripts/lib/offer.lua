@@ -27,11 +27,21 @@ local function tell(root, run, entry, now)
   wake(root, run, now)
 end
 
+-- Sub-agents below hear of it, one by one and soon: those of a fan-out, or of a run that could not say so itself.
+local function unwind(root, above)
+  if redis.call('HEXISTS', K.tree(root), 'ag') == 1 or redis.call('EXISTS', K.members(root)) == 1 then
+    redis.call('ZADD', K.unwinding(), 0, root .. '|' .. above)
+  end
+end
+
 -- Nobody wants a child any more: a sub-agent hears of it, a step that is not taken yet never starts.
 local function call_off(root, child, why, now)
   if redis.call('SADD', K.cancelled(root), child) == 0 then return end
-  if redis.call('HGET', K.step(root, child), 'k') == 'a' then
+  local kind = redis.call('HGET', K.step(root, child), 'k')
+  if kind == 'a' then
     tell(root, child, '{"k":"cancel","why":' .. cjson.encode(why) .. '}', now)
+  elseif not kind then
+    unwind(root, child)
   end
 end
 
@@ -92,7 +102,7 @@ local function offer_one(o, rest, now)
   end
   if f[1] then return 0 end
   local fields = { 'g', o.g, 'q', o.q, 'l', o.l, 'nm', o.nm, 'k', o.k, 'c', ms_text(now) }
-  for _, name in ipairs({ 'pr', 'ak', 'jr', 'jn', 'ji', 'v', 'sd', 'ud' }) do
+  for _, name in ipairs({ 'pr', 'ak', 'jr', 'jn', 'ji', 'v', 'sd', 'ud', 'sp' }) do
     if o[name] ~= nil then
       fields[#fields + 1] = name
       fields[#fields + 1] = o[name]

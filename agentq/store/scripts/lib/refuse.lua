@@ -4,6 +4,11 @@
 -- canvas (no ask, no join of ours) are never refused: half a canvas would never end.
 local function refusal_of(o, now)
   if not (o.ak or o.jn) or redis.call('EXISTS', K.step(o.root, o.id)) == 1 then return nil end
+  -- A step of a cancelled agent is taken and revoked. A sub-agent would run: whoever cancels walks only once.
+  if o.k == 'a' and o.pr and not o.ud and (redis.call('SISMEMBER', K.cancelled(o.root), o.pr) == 1
+    or (o.jn and redis.call('SISMEMBER', K.cancelled(o.root), o.jn) == 1)) then
+    return { code = 'run_cancelled', fields = { run_id = o.id, why = 'its parent was cancelled' } }, 'RunCancelled'
+  end
   local limit, allowed, used = exceeded(o.root, now)
   if limit then
     return { code = 'budget_exceeded', fields = { limit_name = limit, limit = allowed, used = used } }, 'BudgetExceeded'

@@ -1,0 +1,37 @@
+-- The end of what stands below: sub-agents of a fan-out that nobody wants, all that an agent leaves open which was ended
+-- from outside. Trees may be large, so tick walks through their members, a chunk at a time.
+
+local function close_ask_of(root, run, id)
+  local f = redis.call('HMGET', K.ask(root, id), 's', 'card')
+  if f[1] ~= 'open' or cjson.decode(f[2]).run ~= run then return end
+  redis.call('HSET', K.ask(root, id), 's', 'closed')
+  redis.call('ZREM', K.asks(), root .. '|' .. id)
+end
+
+-- above: a run that has ended, or a fan-out. What a run has spawned goes on without it.
+local function unwind_member(root, above, kind, id, now)
+  if kind == 'q' then return close_ask_of(root, above, id) end
+  if kind ~= 'a' then return end
+  local f = redis.call('HMGET', K.step(root, id), 's', 'pr', 'jn', 'sp')
+  if f[1] and f[1] ~= 'd' and (f[3] == above or (f[2] == above and not f[4])) then
+    call_off(root, id, 'its parent ended', now)
+  end
+end
+
+-- Goes on with the walk that has come the least far.
+local function unwind_chunk(chunk, now)
+  local walk = redis.call('ZRANGE', K.unwinding(), 0, 0, 'WITHSCORES')
+  if not walk[1] then return end
+  local root, above = string.match(walk[1], '^([^|]*)|(.*)$')
+  local first = tonumber(walk[2])
+  local names = redis.call('LRANGE', K.members(root), first, first + chunk - 1)
+  for _, name in ipairs(names) do
+    local kind, id = string.match(name, '^(%a)|(.*)$')
+    unwind_member(root, above, kind, id, now)
+  end
+  if #names == chunk then
+    redis.call('ZADD', K.unwinding(), first + chunk, walk[1])
+  else
+    redis.call('ZREM', K.unwinding(), walk[1])
+  end
+end
