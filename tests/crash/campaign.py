@@ -33,6 +33,9 @@ logger = logging.getLogger(__name__)
 
 PROJECT = "tests.projects.storm"
 WORKERS = 3
+SHOWN = 12
+"""Problems of one round that are told: a tree that did not end leaves hundreds of keys."""
+
 SERVING = 2
 """Workers that serve at least while a fault strikes, so that there is somebody to go on."""
 
@@ -171,7 +174,8 @@ class Campaign:
         problems = self._conclude(started, fleet, striker, witness)
         for fault in faults:
             self.report.failed[fault] += bool(problems)
-        self.report.problems += [f"in round {number}: {problem}" for problem in problems]
+        shown = problems[:SHOWN] + ([f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else [])
+        self.report.problems += [f"in round {number}: {problem}" for problem in shown]
         verdict = "well" if not problems else f"{len(problems)} PROBLEMS: {problems[:3]}"
         self._say(f"round {number} in {time.monotonic() - begin:.0f} s: {'; '.join(outlook)}: {verdict}")
 

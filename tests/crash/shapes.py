@@ -25,6 +25,8 @@ EXPECTED: dict[str, Any] = {
     "spawn tree": 7 + 8,
     "canvas": [20 + 3 + 4, 10, 7],
     "everything at once": [2 * (1 + 2 + 3 + 4), 3, 10],
+    "payloads": 3 * 100_000,
+    "cancelled tree": "run_cancelled",
     "undo": "run_failed",
     "signals": list(range(24)),
     "parked": ["go", "True"],
@@ -40,11 +42,13 @@ class Started:
     Attributes:
         handle: of the run; Celery's result for a canvas.
         nudge: does what the outside does next, if it is time for it.
+        alike: whether an undisturbed one has the same steps; which of them a cancel finds at work is chance.
     """
 
     shape: str
     handle: Any
     nudge: Callable[[], None]
+    alike: bool = True
 
     @property
     def is_agent(self) -> bool:
@@ -64,7 +68,7 @@ class Started:
         except AgentqError as error:
             # Its words name ids, which differ from run to run.
             outcome = error.code
-        return outcome, shape_of(self.handle) if self.is_agent else None
+        return outcome, shape_of(self.handle) if self.is_agent and self.alike else None
 
 
 def _nothing() -> None:
@@ -80,12 +84,15 @@ def start_all(flows: Any) -> list[Started]:
         ("spawn tree", flows.tree.start(3, 2)),
         ("canvas", flows.canvas.start(4)),
         ("everything at once", flows.mixed.start(4)),
+        ("payloads", flows.heavy.start(100_000)),
         ("undo", flows.undone.start(3)),
     ]
+    doomed = flows.doomed.start(2)
     signals, parked = flows.heard.start(24, 9, []), flows.parked.start(0.5)
     chords = chord([chain(flows.work.s(n), flows.double.s()) for n in range(8)], flows.total.s())
     return [
         *(Started(shape, handle, _nothing) for shape, handle in agents),
+        Started("cancelled tree", doomed, partial(_cancelled, doomed), alike=False),
         Started("signals", signals, _Signals(signals, 24)),
         Started("parked", parked, partial(_person, flows.app, parked)),
         Started("chord", chords.apply_async(), _nothing),
@@ -105,6 +112,12 @@ class _Signals:
             for _ in range(3):
                 self.handle.signal("number", number, id=f"n{number}")
             self.sent = number + 1
+
+
+def _cancelled(handle: Any) -> None:
+    """Cancels a run once it has begun."""
+    if len(handle.steps()) > 4:
+        handle.cancel()
 
 
 def _person(app: Any, handle: Any) -> None:

@@ -34,7 +34,6 @@ def problems_of(app: Any, client: Any) -> list[str]:
     found = Snapshot.of(client, app.store.keys)
     queue = app.conf.task_default_queue
     problems = found.misplaced([queue], duplicates=True)
-    problems += [f"{key} has no end" for key in leaked_keys(client)]
     for (root, step_id), record in found.records().items():
         if record["s"] != "d":
             problems.append(f"step {step_id} ({record.get('nm')}) of {root} is {record['s']} at the end")
@@ -42,7 +41,7 @@ def problems_of(app: Any, client: Any) -> list[str]:
         problems += _join(found, root, join_id)
     for (root,) in found.parts("events"):
         problems += _history(found, root)
-    return problems
+    return problems + [f"{key} has no end" for key in leaked_keys(client)]
 
 
 def _join(found: Snapshot, root: str, join_id: str) -> list[str]:

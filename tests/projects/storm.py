@@ -147,6 +147,30 @@ async def mixed(run: Run, size: int) -> list[int]:
     return [sum(task.result() for task in branches), child.result(), sum(mapped.result())]
 
 
+@app.step
+def echo(text: str) -> str:
+    time.sleep(PAUSE)
+    return text
+
+
+@app.agent(version="1")
+async def heavy(run: Run, size: int) -> int:
+    """Arguments and results that are too large for a message and for the journal."""
+    text = await run.local(lambda: "x" * size)
+    for _ in range(2):
+        text = await run.call(echo, text)
+    return sum(len(each) for each in await run.map(echo, [text] * 3))
+
+
+@app.agent(version="1")
+async def doomed(run: Run, depth: int) -> None:
+    """Never ends by itself, and is cancelled with its children, its steps and what it promised."""
+    below = [asyncio.create_task(run.call(doomed, depth - 1))] if depth else []
+    await run.call(promise, depth)
+    await run.map(work, list(range(8)))
+    await asyncio.gather(run.wait_for("never", bool), *below)
+
+
 @app.agent(version="1")
 async def undone(run: Run, count: int) -> None:
     """Fails, and what it did is undone in reverse."""
