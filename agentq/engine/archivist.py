@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
+from itertools import takewhile
 from typing import Final
 
 from agentq.core.errors import Unavailable
@@ -73,18 +74,8 @@ class Archivist:
         archive = self._store.archive
         if archive is None:
             return False
-        from agentq.store.archive.copying import archive_tree
+        from agentq.store.archive.copying import archive_trees
 
-        archive.prepare()
-        for tree in claimed:
-            if self._stop.is_set():
-                break
-            try:
-                archive_tree(self._store, archive, tree.root)
-                self._store.confirm_archived(tree)
-            except Unavailable:
-                raise
-            except Exception:
-                # One that cannot be copied must not keep the others from the archive; its keys stay.
-                logger.exception("archive_failed run=%s", tree.root)
+        # What is left when the worker ends is another's as soon as the claim ends.
+        archive_trees(self._store, archive, takewhile(lambda _: not self._stop.is_set(), claimed))
         return len(claimed) == AT_ONCE

@@ -11,7 +11,7 @@ import pytest
 
 from agentq.core.errors import ArchiveUnavailable, RunNotFound
 from agentq.store import Store
-from agentq.store.archive.copying import archive_tree
+from agentq.store.archive.copying import archive_trees
 from agentq.store.past import EndedTree
 from tests.kit.postgres import PostgresServer
 from tests.kit.server import PrivateServer
@@ -50,10 +50,7 @@ def archive_all(store: Store) -> list[EndedTree]:
     archive = store.archive
     assert archive is not None
     claimed = store.claim_ended(limit=100, lease_ms=60_000)
-    archive.prepare()
-    for tree in claimed:
-        archive_tree(store, archive, tree.root)
-        store.confirm_archived(tree)
+    assert archive_trees(store, archive, claimed) == len(claimed)
     return claimed
 
 
@@ -152,14 +149,20 @@ def test_the_archive_of_another_application_is_not_read(bench: Bench, clean_serv
     other.close()
 
 
-def test_a_tree_that_lives_again_is_copied_again(bench: Bench) -> None:
+def test_a_tree_that_lives_again_is_copied_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     tell_story(bench)
     (tree,) = bench.store.claim_ended(limit=10, lease_ms=0)
     assert bench.store.archive is not None
-    bench.store.archive.prepare()
-    archive_tree(bench.store, bench.store.archive, "run")
-    bench.store.offer([bench.step("late", root="run")])
-    assert not bench.store.confirm_archived(tree)
+    confirm = bench.store.confirm_archived
+
+    def revive(claimed: EndedTree) -> bool:
+        bench.store.offer([bench.step("late", root="run")])
+        return confirm(claimed)
+
+    monkeypatch.setattr(bench.store, "confirm_archived", revive)
+    archive_trees(bench.store, bench.store.archive, [tree])
+    monkeypatch.undo()
+    assert bench.client.ttl(bench.keys.log("run", "run")) == -1
     bench.finish(bench.take_one().holder)
     # The earlier copy lacks the late step: its mark does not count any more.
     assert not bench.store.confirm_archived(tree)

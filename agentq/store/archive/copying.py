@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
+from agentq.core.errors import Unavailable
 from agentq.store.archive.database import Archive
 from agentq.store.archive.tables import EVENTS, lines, log_of, payloads, records, runs, trees
-from agentq.store.past import MESSAGE
+from agentq.store.past import MESSAGE, EndedTree
 from agentq.store.reading import Reads, status_of
 
 if TYPE_CHECKING:
     from agentq.store import Store
+
+logger = logging.getLogger(__name__)
 
 _CHUNK: Final = 500
 """Members and lines read at once: of usual size, half a megabyte."""
@@ -22,9 +26,32 @@ _ROWS_BYTES: Final = 4_000_000
 """Rows are written when they come to so much, so that a large tree needs little memory."""
 
 
-def archive_tree(store: Store, archive: Archive, root: str) -> None:
-    """The whole of a tree stands in the archive; its keys are as they were. A repeat writes the same again."""
+def archive_trees(store: Store, archive: Archive, trees: Iterable[EndedTree]) -> int:
+    """The trees stand in the archive, and the keys of those that have not come back to life get their end.
+
+    Returns how many were copied. One that cannot be copied is passed over and keeps its keys; raises Unavailable when
+    server or archive is away, and then none of them is lost. A repeat writes the same again.
+    """
+    archive.prepare()
     rows = _Rows(archive)
+    copied: list[EndedTree] = []
+    for tree in trees:
+        try:
+            _copy_tree(store, rows, tree.root)
+        except Unavailable:
+            raise
+        except Exception:
+            logger.exception("archive_failed run=%s", tree.root)
+        else:
+            copied.append(tree)
+    # Many small trees in one transaction: each costs the disk a write that is waited for.
+    rows.write()
+    for tree in copied:
+        store.confirm_archived(tree)
+    return len(copied)
+
+
+def _copy_tree(store: Store, rows: _Rows, root: str) -> None:
     counters = store.tree_fields(root)
     place = 0
     for members in _members(store, root):
@@ -46,9 +73,7 @@ def archive_tree(store: Store, archive: Archive, root: str) -> None:
                 rows.add(runs, _run(root, member, fields), size=200)
                 _copy_lines(store, rows, root, log_of(member), store.keys.log(root, member), first=0)
     _copy_lines(store, rows, root, EVENTS, store.keys.events(root), first=int(counters.get("cut", 0)) + 1)
-    rows.write()
-    # Last: who finds this row finds the whole tree.
-    archive.write(trees, [{"root": root, "counters": _json(counters), "archived_ms": store.now_ms()}])
+    rows.add(trees, {"root": root, "counters": _json(counters), "archived_ms": store.now_ms()}, size=200)
 
 
 class _Rows:
@@ -66,8 +91,7 @@ class _Rows:
             self.write()
 
     def write(self) -> None:
-        for table, rows in self._of.items():
-            self._archive.write(table, rows)
+        self._archive.write(self._of)
         self._of, self._size = {}, 0
 
 

@@ -114,17 +114,18 @@ class Archive:
                 metadata.create_all(self.engine())
         self._has_tables = True
 
-    def write(self, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Put rows in, in place of those that stand there; a repeat changes nothing."""
-        if not rows:
-            return
+    def write(self, rows: Mapping[sa.Table, Sequence[Mapping[str, Any]]]) -> None:
+        """Put rows in, in place of those that stand there, all in one transaction; a repeat changes nothing."""
+        with self._guarded(), self.engine().begin() as connection:
+            for table, of_table in rows.items():
+                connection.execute(self._upsert(table), [{"prefix": self._prefix, **row} for row in of_table])
+
+    def _upsert(self, table: sa.Table) -> Any:
         insert = postgresql_insert if self.engine().dialect.name == "postgresql" else sqlite_insert
         statement = insert(table)
         keys = [column.name for column in table.primary_key]
         others = {column.name: statement.excluded[column.name] for column in table.columns if column.name not in keys}
-        statement = statement.on_conflict_do_update(index_elements=keys, set_=others)
-        with self._guarded(), self.engine().begin() as connection:
-            connection.execute(statement, [{"prefix": self._prefix, **row} for row in rows])
+        return statement.on_conflict_do_update(index_elements=keys, set_=others)
 
     # -- reading
 

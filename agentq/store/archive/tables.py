@@ -17,7 +17,7 @@ trees = Table(
     Column("counters", Text, nullable=False),
     Column("archived_ms", BigInteger, nullable=False),
 )
-"""A row per tree, written last: what was used, as JSON."""
+"""A row per tree: what was used, as JSON."""
 
 runs = Table(
     "agentq_runs",
