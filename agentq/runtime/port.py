@@ -140,10 +140,12 @@ class EnginePort:
         undoes, spawned = ask.kind == "undo", ask.kind == "spawn"
         return call_offers(self._attempt, effect.target, effect.calls[0], ask_id=ask.id, undoes=undoes, spawned=spawned)
 
-    def park(self, *, seen: int, due_ms: int | None, waits: Sequence[str]) -> bool:
+    def park(self, *, seen: int, due_ms: int | None, waits: Sequence[str], rest_ms: int) -> bool:
         """The worker is given back, unless the log has grown."""
         self._settle_usage(seen)
-        return keep_trying(lambda: self._store.park(self._holder, seen=seen, due_ms=due_ms, waits=waits))
+        return keep_trying(
+            lambda: self._store.park(self._holder, seen=seen, due_ms=due_ms, waits=waits, rest_ms=rest_ms)
+        )
 
     def _settle_usage(self, seen: int) -> None:
         # What local calls spent and no send has carried yet; they all have, unless the last one was given up.

@@ -29,6 +29,18 @@ _LONGEST_LOOK_S: Final = 0.5
 second: most local calls end before the first look, and a long one must not cost the server much."""
 
 
+_CHEAP_REPLAY_S: Final = 0.1
+"""A replay that costs so little is worth no input's delay."""
+_REST_FACTOR: Final = 2.0
+"""A run whose inputs come one by one replays for at most a third of the time."""
+_LONGEST_REST_S: Final = 30.0
+
+
+def rest_after(replay_s: float) -> int:
+    """How many ms a run rests after a turn whose replay took so long: what comes meanwhile shares the next replay."""
+    return int(min(replay_s * _REST_FACTOR, _LONGEST_REST_S) * 1000) if replay_s > _CHEAP_REPLAY_S else 0
+
+
 class TurnPort(Protocol):
     """What a turn needs of the engine and the store. Every method may raise StaleHolder, which ends the turn."""
 
@@ -40,8 +52,11 @@ class TurnPort(Protocol):
         """The batch is recorded and dispatched at once; the entries from `batch.seen` on, its own among them."""
         ...
 
-    def park(self, *, seen: int, due_ms: int | None, waits: Sequence[str]) -> bool:
-        """The worker is given back; False if the log has grown past `seen`, then nothing has changed."""
+    def park(self, *, seen: int, due_ms: int | None, waits: Sequence[str], rest_ms: int) -> bool:
+        """The worker is given back; False if the log has grown past `seen`, then nothing has changed.
+
+        For `rest_ms` nothing but a cancel wakes the run; what comes meanwhile wakes it then.
+        """
         ...
 
     def wait(self, seconds: float) -> None:
@@ -108,6 +123,7 @@ class Turn:
         self._seen = 0
         self._clock_offset_ms: int | None = None
         self._looked = False
+        self._replay_s: float | None = None
 
     def run(self) -> TurnEnd:
         """The run has ended, has parked or goes on as new; nothing of it is left in this process."""
@@ -125,12 +141,15 @@ class Turn:
     def _run(self) -> TurnEnd:
         machine = self._machine
         machine.loop.live = False
+        begun = self._clock()
         self._absorb(self._port.read(0), replayed=True)
         deadline = self._clock() + self._linger
         while True:
             if self._feed():
                 deadline = self._clock() + self._linger
             machine.loop.live = True
+            if self._replay_s is None:
+                self._replay_s = self._clock() - begun
             if machine.outcome is not None:
                 return self._end(machine.outcome)
             self._start_locals()
@@ -233,7 +252,8 @@ class Turn:
 
     def _park(self) -> bool:
         machine = self._machine
-        if self._port.park(seen=self._seen, due_ms=machine.next_due_ms, waits=machine.waits):
+        rest_ms = rest_after(self._replay_s or 0.0)
+        if self._port.park(seen=self._seen, due_ms=machine.next_due_ms, waits=machine.waits, rest_ms=rest_ms):
             return True
         self._absorb(self._port.read(self._seen))
         return False

@@ -63,16 +63,18 @@ class LogCalls(StepCalls):
         self.expect_held(reply, holder, "")
         return list(reply[1:])
 
-    def park(self, holder: Holder, *, seen: int, due_ms: int | None, waits: Sequence[str] = ()) -> bool:
+    def park(
+        self, holder: Holder, *, seen: int, due_ms: int | None, waits: Sequence[str] = (), rest_ms: int = 0
+    ) -> bool:
         """Give the worker back until an input comes; False when the log has grown past ``seen``: go on.
 
-        ``due_ms`` is the server time of the run's next timer; ``waits`` names the signals that wake it.
+        ``due_ms`` is the server time of the run's next timer; ``waits`` names the signals that wake it. For
+        ``rest_ms`` only a cancel does; what else comes wakes it then.
         Raises StaleHolder when another holds the run.
         """
         due = "" if due_ms is None else due_ms
-        reply = int(
-            self.run_script("park", holder.root, holder.id, holder.worker, holder.take, seen, due, dump(list(waits)))
-        )
+        wishes = (seen, due, dump(list(waits)), rest_ms)
+        reply = int(self.run_script("park", holder.root, holder.id, holder.worker, holder.take, *wishes))
         if reply < 0:
             self.expect_held([0, b"", b"", b""], holder, "")
         return reply == 1

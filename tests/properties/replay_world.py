@@ -192,7 +192,7 @@ class World:
         else:
             self._answers.append(_outcome(effect, ask.id, effect.calls[0]))
 
-    def park(self, *, seen: int, due_ms: int | None, waits: Sequence[str]) -> bool:
+    def park(self, *, seen: int, due_ms: int | None, waits: Sequence[str], rest_ms: int) -> bool:
         self.maybe_kill()
         if len(self.log) > seen:
             return False

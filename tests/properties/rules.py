@@ -37,7 +37,9 @@ RUN_RULES: Final[Rules] = {
     "park over what has come": ("if redis.call('LLEN', K.log(root, run)) > seen then return 0 end", ""),
     "park anew for an old word": ("if f[5] == worker .. '|' .. take then return 1 end", ""),
     "wake by no signal": ("if waited == name then wake(root, run, now) break end", ""),
-    "tell without a wake": ("stamped(entry, now))\n  wake(root, run, now)", "stamped(entry, now))"),
+    "tell without a wake": ("stamped(entry, now))\n  wake(root, run, now, urgent)", "stamped(entry, now))"),
+    "rest without an end": ("redis.call('ZADD', K.due(), f[5], name)\n      return", "return"),
+    "let a cancel wait": (",\"why\":' .. ARGV[5] .. '}', now, true)", ",\"why\":' .. ARGV[5] .. '}', now)"),
     "append a signal twice": ("if seen then return", "if false then return"),
     "send twice for one token": ("if f[4] == h.token then return reply() end", ""),
     "send by anybody": (
@@ -46,9 +48,9 @@ RUN_RULES: Final[Rules] = {
     ),
     "forget what came late": ("for _, entry in ipairs(late) do redis.call('RPUSH', log, entry) end", ""),
     "wake whatever its state": (
-        "if f[1] == 'p' then\n    redis.call('ZREM'",
+        "if f[1] == 'p' then\n    local name",
         "if f[1] == 'p' or f[1] == 'q' then\n    redis.call('SETNX', K.message(root, run), '{\"a\":1}')\n"
-        "    redis.call('ZREM'",
+        "    local name",
     ),
     "keep what was parked": ("redis.call('HDEL', K.held(worker), take)\nredis.call('DEL'", "redis.call('DEL'"),
 }

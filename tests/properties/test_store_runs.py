@@ -152,10 +152,13 @@ class Runs(RuleBasedStateMachine):
         number=NUMBERS,
         waits=st.sets(NAMES),
         timer=st.booleans(),
+        rests=st.booleans(),
         repeats=REPEATS,
         stale_look=st.booleans(),
     )
-    def park(self, name: str, number: int, waits: set[str], timer: bool, repeats: int, stale_look: bool) -> None:
+    def park(
+        self, name: str, number: int, waits: set[str], timer: bool, rests: bool, repeats: int, stale_look: bool
+    ) -> None:
         """Park, after a look at the log or with what was seen at the last send."""
         chosen = self.turn(name, number)
         if chosen is None:
@@ -164,10 +167,13 @@ class Runs(RuleBasedStateMachine):
         if not stale_look and not turn.stale:
             turn.seen = len(self.bench.log(name, "run"))
         due = self.bench.store.now_ms() + HOUR_MS if timer else None
+        rest = HOUR_MS if rests else 0
         first = None
         for _ in range(repeats):
             try:
-                parked = self.bench.store.park(turn.got.holder, seen=turn.seen, due_ms=due, waits=sorted(waits))
+                parked = self.bench.store.park(
+                    turn.got.holder, seen=turn.seen, due_ms=due, waits=sorted(waits), rest_ms=rest
+                )
             except StaleHolder:
                 assert turn.stale, f"{turn} owns its run and may not park"
                 assert first is None, "a repeated park was answered otherwise"
@@ -256,7 +262,7 @@ class Runs(RuleBasedStateMachine):
         run.current.seen = len(self.bench.log(name, "run"))
         if when == "before":
             self.signal(name, signal, False, 1)
-        self.park(name, 1, waits, False, 1, True)
+        self.park(name, 1, waits, False, False, 1, True)
         if when == "after":
             self.signal(name, signal, False, 1)
 
@@ -308,6 +314,7 @@ class Runs(RuleBasedStateMachine):
     def no_wake_and_no_input_is_lost(self) -> None:
         """A parked run has seen all but signals that it does not wait for; logs grow and hold each input once."""
         found = self.bench.look()
+        due_key = self.bench.keys.of("due")
         assert found.misplaced() == []
         for name, run in self.runs.items():
             log = found.log("run", name)
@@ -323,7 +330,10 @@ class Runs(RuleBasedStateMachine):
             if record.get("s") == "p" and run.parked_seen is not None:
                 unseen = log[run.parked_seen :]
                 missed = [each for each in unseen if each["k"] != "signal" or each["n"] in run.parked_waits]
-                assert missed == [], f"{name} sleeps over {missed}"
+                # What comes while it rests wakes it at the end of its rest; a cancel does at once.
+                resting = "hw" in record and f"run|{name}|{record['g']}".encode() in found.values[due_key]
+                assert missed == [] or resting, f"{name} sleeps over {missed}"
+                assert "cancel" not in [each["k"] for each in missed], f"{name} rests over a cancel"
 
     def teardown(self) -> None:
         """Bring everything to its end; a run that nobody can wake would never get there."""

@@ -99,3 +99,48 @@ def test_a_dead_workers_turn_that_parked_in_time_stays_parked(bench: Bench, run:
     bench.store.park(run, seen=1, due_ms=None)
     bench.kill("w1")
     assert bench.state("run") == "p"
+
+
+class TestRest:
+    """After a costly replay the inputs of a while share the next one."""
+
+    @pytest.fixture(autouse=True)
+    def resting(self, bench: Bench, run: Holder) -> None:
+        assert bench.store.park(run, seen=1, due_ms=None, waits=["go"], rest_ms=3_600_000)
+
+    def test_inputs_wait_for_its_end_and_wake_once(self, bench: Bench) -> None:
+        for number in range(5):
+            bench.store.signal("run", "run", "go", str(number))
+        assert (bench.state("run"), bench.take()) == ("p", [])
+        bench.fire_timers()
+        assert bench.take_one("w2").holder.id == "run"
+        assert bench.kinds("run") == ["start", *["signal"] * 5]
+        assert bench.record("run").keys().isdisjoint({"hb", "hw", "sw"})
+
+    def test_a_cancel_wakes_at_once(self, bench: Bench) -> None:
+        bench.store.signal("run", "run", "go", "1")
+        bench.store.cancel("run", "run", "x")
+        assert bench.take_one("w2").holder.id == "run"
+        assert bench.client.zcard(bench.keys.of("due")) == 0
+
+    def test_it_ends_by_itself(self, bench: Bench) -> None:
+        bench.client.hset(bench.keys.step("run", "run"), "hb", 1)
+        bench.store.signal("run", "run", "go", "1")
+        assert bench.state("run") == "q"
+
+    def test_the_next_park_knows_nothing_of_it(self, bench: Bench) -> None:
+        bench.store.cancel("run", "run", "x")
+        assert bench.store.park(bench.take_one("w2").holder, seen=2, due_ms=None, waits=["go"])
+        bench.store.signal("run", "run", "go", "1")
+        assert bench.state("run") == "q"
+
+    def test_a_timer_waits_too_and_is_no_other_wake(self, bench: Bench) -> None:
+        bench.store.cancel("run", "run", "x")
+        turn = bench.take_one("w2").holder
+        soon = bench.store.now_ms()
+        assert bench.store.park(turn, seen=2, due_ms=soon, rest_ms=3_600_000)
+        assert bench.tick().due == 1
+        assert bench.state("run") == "p"
+        bench.fire_timers()
+        assert bench.kinds("run") == ["start", "cancel", "tick"]
+        assert bench.state("run") == "q"

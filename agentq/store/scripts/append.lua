@@ -38,7 +38,7 @@ if what == 'cancel' then
   if redis.call('SADD', K.cancelled(root), run) == 0 then return 0 end
   redis.call('HSET', rec, 'ct', token)
   note(root, '{"e":"cancelling","r":' .. cjson.encode(run) .. ',"why":' .. ARGV[5] .. '}', now)
-  tell(root, run, '{"k":"cancel","why":' .. ARGV[5] .. '}', now)
+  tell(root, run, '{"k":"cancel","why":' .. ARGV[5] .. '}', now, true)
   return 1
 end
 

@@ -1,7 +1,7 @@
 -- park: the agent gives its worker back until an input comes.
 -- include: common
 -- ARGV: root, run, worker, take, entries of the log that the turn has seen, due in ms or '', JSON list of the signal
---       names that are waited for
+--       names that are waited for, ms for which wakes are held back
 -- Reply: 1 parked; 0 go on, the log has grown; -1 another holds the run
 -- Keeps: what arrived before the park is seen by it (5); a parked run holds no worker and no message (6).
 local root, run, worker, take, seen, due = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6]
@@ -18,6 +18,7 @@ local generation = tonumber(f[4]) + 1
 redis.call('HDEL', K.held(worker), take)
 redis.call('DEL', K.wake(root, run))
 redis.call('HSET', rec, 's', 'p', 'g', generation, 'sw', ARGV[7], 'd', 0, 'pt', worker .. '|' .. take)
+if ARGV[8] == '0' then redis.call('HDEL', rec, 'hb') else redis.call('HSET', rec, 'hb', ms_text(now + ARGV[8])) end
 keep(root, run, rest_of(message))
 if due ~= '' then redis.call('ZADD', K.due(), due, root .. '|' .. run .. '|' .. generation) end
 note_step(root, rec, run, 'parked', now)

@@ -40,9 +40,13 @@ for _, name in ipairs(redis.call('ZRANGEBYSCORE', K.due(), '-inf', now, 'LIMIT',
   redis.call('ZREM', K.due(), name)
   local root, id, generation = string.match(name, '^([^|]*)|([^|]*)|(%d+)$')
   local rec = K.step(root, id)
-  local r = redis.call('HMGET', rec, 's', 'g', 'q', 'l')
+  local r = redis.call('HMGET', rec, 's', 'g', 'q', 'l', 'hw')
   if r[2] == generation and r[1] == 'l' then
     place_again(root, id, rec, r[3], r[4], generation, take_kept(root, id), now)
+    fired = fired + 1
+  elseif r[2] == generation and r[1] == 'p' and r[5] then
+    -- Its rest has ended; what woke it stands in its log already.
+    wake(root, id, now, true)
     fired = fired + 1
   elseif r[2] == generation and r[1] == 'p' then
     tell(root, id, '{"k":"tick"}', now)

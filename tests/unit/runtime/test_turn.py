@@ -56,10 +56,10 @@ class Desk(World):
             self.tell(_tick())
         return self.log[batch.seen :]
 
-    def park(self, *, seen: int, due_ms: int | None, waits: Sequence[str]) -> bool:
+    def park(self, *, seen: int, due_ms: int | None, waits: Sequence[str], rest_ms: int) -> bool:
         if len(self.log) > seen:
             return False
-        self.parked = {"due_ms": due_ms, "waits": list(waits)}
+        self.parked = {"due_ms": due_ms, "waits": list(waits), "rest_ms": rest_ms}
         return True
 
     def wait(self, seconds: float) -> None:
@@ -244,13 +244,26 @@ def test_a_log_that_has_grown_is_read_instead_of_parking() -> None:
     desk = Desk()
     park = desk.park
 
-    def parking(*, seen: int, due_ms: int | None, waits: Sequence[str]) -> bool:
+    def parking(*, seen: int, due_ms: int | None, waits: Sequence[str], rest_ms: int) -> bool:
         if len(desk.log) == 1:
             desk.tell(Signal(name="go", id="1", payload="just in time"))
-        return park(seen=seen, due_ms=due_ms, waits=waits)
+        return park(seen=seen, due_ms=due_ms, waits=waits, rest_ms=rest_ms)
 
     desk.park = parking  # type: ignore[method-assign]
     assert desk.run(agent).value == "just in time"
+
+
+@pytest.mark.parametrize(("cost_ms", "rest_ms"), [(0, 0), (90, 0), (400, 800), (60_000, 30_000)])
+def test_a_run_rests_in_proportion_to_its_replay(cost_ms: int, rest_ms: int) -> None:
+    desk = Desk()
+
+    async def agent(run: Run) -> Any:
+        desk.clock_ms += cost_ms
+        return await run.wait_for("go")
+
+    assert desk.run(agent).kind == "parked"
+    assert desk.parked is not None
+    assert desk.parked["rest_ms"] == rest_ms
 
 
 def test_a_changed_agent_sends_nothing() -> None:

@@ -1,13 +1,20 @@
 -- Recording a step, and the log and wake of the agent that asked for it.
 
 -- Puts a parked agent back on its queue, or rings the bell of its running turn. Woken twice, it is queued once:
--- only a parked record moves.
-local function wake(root, run, now)
+-- only a parked record moves. A run that rests after a costly replay waits among the timers for the end of its rest,
+-- and what comes until then costs no replay of its own; urgent: it does not.
+local function wake(root, run, now, urgent)
   local rec = K.step(root, run)
-  local f = redis.call('HMGET', rec, 's', 'g', 'q', 'l')
+  local f = redis.call('HMGET', rec, 's', 'g', 'q', 'l', 'hb')
   if f[1] == 'p' then
-    redis.call('ZREM', K.due(), root .. '|' .. run .. '|' .. f[2])
-    redis.call('HDEL', rec, 'sw')
+    local name = root .. '|' .. run .. '|' .. f[2]
+    if f[5] and tonumber(f[5]) > now and not urgent then
+      redis.call('HSET', rec, 'hw', 1)
+      redis.call('ZADD', K.due(), f[5], name)
+      return
+    end
+    redis.call('ZREM', K.due(), name)
+    redis.call('HDEL', rec, 'sw', 'hb', 'hw')
     place(root, run, rec, f[3], f[4], f[2], take_kept(root, run), nil, now)
     note_step(root, rec, run, 'woken', now)
   elseif f[1] == 'h' then
@@ -20,11 +27,11 @@ end
 
 -- Appends an input (text of a JSON object without its time) to a run's log and wakes the run. A run that has ended, or
 -- whose record is gone, hears nothing: a log without a record would never get an end.
-local function tell(root, run, entry, now)
+local function tell(root, run, entry, now, urgent)
   local state = redis.call('HGET', K.step(root, run), 's')
   if not state or state == 'd' then return end
   redis.call('RPUSH', K.log(root, run), stamped(entry, now))
-  wake(root, run, now)
+  wake(root, run, now, urgent)
 end
 
 -- Sub-agents below hear of it, one by one and soon: those of a fan-out, or of a run that could not say so itself.
@@ -39,7 +46,7 @@ local function call_off(root, child, why, now)
   if redis.call('SADD', K.cancelled(root), child) == 0 then return end
   local kind = redis.call('HGET', K.step(root, child), 'k')
   if kind == 'a' then
-    tell(root, child, '{"k":"cancel","why":' .. cjson.encode(why) .. '}', now)
+    tell(root, child, '{"k":"cancel","why":' .. cjson.encode(why) .. '}', now, true)
   elseif not kind then
     unwind(root, child)
   end
