@@ -148,6 +148,17 @@ def test_a_retry_of_an_agents_own_fault_repeats_no_step(desk: Desk) -> None:
     assert desk.done() == Counter(["a"])
 
 
+def test_a_wide_fan_out_is_retried_where_it_failed(desk: Desk) -> None:
+    desk.break_("m3", "m501")
+    handle = desk.start("wide")
+    failed(handle)
+    desk.mend()
+    assert handle.retry().get(timeout=TIMEOUT) == 520
+    done = desk.done()
+    assert {name for name, times in done.items() if times > 1} == {"m3", "m501"}
+    assert done.total() == 522
+
+
 def test_what_is_large_goes_with_the_fork(desk: Desk) -> None:
     desk.break_("z")
     handle = desk.app.agents["large"].start(desk.path, "t" * 90_000)

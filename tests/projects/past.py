@@ -128,3 +128,9 @@ async def spender(run: Run, path: str) -> str:
     """Two steps under a budget of one."""
     await run.call(work, path, "a")
     return await run.call(work, path, "b")
+
+
+@app.agent
+async def wide(run: Run, path: str) -> int:
+    """A fan-out that internal steps send."""
+    return len(await run.starmap(work, [(path, f"m{n}") for n in range(520)]))

@@ -18,6 +18,9 @@ from tests.kit.server import PrivateServer
 from tests.store.bench import Bench, agent_join, meta
 from tests.store.test_retire import OF_A_RUN
 
+in_both = pytest.mark.parametrize("archive_url", ["sqlite", "postgresql"], indirect=True)
+"""For what the two databases may do differently."""
+
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[PostgresServer]:
@@ -27,9 +30,9 @@ def postgres() -> Iterator[PostgresServer]:
     server.stop()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture
 def archive_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
+    if getattr(request, "param", "sqlite") == "sqlite":
         return f"sqlite:///{tmp_path}/deep/archive.db"
     return str(request.getfixturevalue("postgres").empty_database())
 
@@ -108,6 +111,7 @@ def test_keys_get_their_end_when_the_archive_holds_the_run_and_not_before(bench:
     assert bench.client.pttl(bench.keys.log("run", "run")) > bench.store.retention_ms - 60_000
 
 
+@in_both
 def test_an_archived_run_reads_as_before(bench: Bench) -> None:
     tell_story(bench)
     before = told(bench.store)
@@ -121,6 +125,7 @@ def test_an_archived_run_reads_as_before(bench: Bench) -> None:
     assert bench.store.past_outcome("run", "run") == json.loads(meta("run"))
 
 
+@in_both
 def test_a_listing_has_both(bench: Bench) -> None:
     tell_story(bench, "old")
     archive_all(bench.store)
@@ -149,6 +154,7 @@ def test_the_archive_of_another_application_is_not_read(bench: Bench, clean_serv
     other.close()
 
 
+@in_both
 def test_a_tree_that_lives_again_is_copied_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     tell_story(bench)
     (tree,) = bench.store.claim_ended(limit=10, lease_ms=0)
@@ -181,6 +187,7 @@ def test_a_claimed_tree_is_given_to_nobody_else_until_the_claim_ends(bench: Benc
     bench.client.zadd(bench.keys.of("ended"), {"run": bench.store.now_ms()})
 
 
+@in_both
 def test_a_large_tree_is_copied_whole(bench: Bench) -> None:
     run = bench.run_agent("run")
     members = [bench.step(f"s{n}", root="run", parent="run", join=("run", "map"), index=n) for n in range(600)]
