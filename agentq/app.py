@@ -14,7 +14,7 @@ from celery import Celery
 
 from agentq.core.errors import StoreUnavailable
 from agentq.core.pools import PoolSpec, load_pools
-from agentq.directory import Agents, Asks, Runs
+from agentq.directory import Agents, Asks, DeadLetters, Runs
 from agentq.engine.assembly import (
     agents_of,
     backend_address,
@@ -37,6 +37,7 @@ from agentq.settings import Settings
 from agentq.store import Store
 from agentq.store.client import normalise
 from agentq.store.embedded import ServerAddress, ensure_server
+from agentq.store.runner import Patience
 from agentq.store.wire import redacted
 
 
@@ -51,6 +52,7 @@ class Toolkit(Declarations):
         self.agents = Agents(self)
         self.runs = Runs(self)
         self.asks = Asks(self)
+        self.dead = DeadLetters(self)
         self._settings = settings if settings is not None else Settings.load()
         self._declared: dict[str, PoolSpec] | None = None
         self._address: ServerAddress | None = None
@@ -176,6 +178,11 @@ class Toolkit(Declarations):
             event_limit=self.settings.history_limit,
             split=self.mode == "split",
             archive_url=self.settings.archive_url,
+            patience=Patience(
+                deaths=self.settings.death_limit,
+                suspect_ms=int(self.settings.suspect_wait.total_seconds() * 1000),
+                unknown_ms=int(self.settings.unknown_task_grace.total_seconds() * 1000),
+            ),
         )
         store.stow = partial(stow, most_bytes=int(self.settings.inline_limit))
         return store

@@ -1,4 +1,4 @@
-"""``app.agents``, ``app.runs`` and ``app.asks``: how applications and consoles find what runs.
+"""``app.agents``, ``app.runs``, ``app.asks`` and ``app.dead``: how applications and consoles find what runs.
 
 An application that holds none of an agent's code finds it by the name that a worker has announced.
 """
@@ -9,14 +9,16 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from agentq.core.codec import dumps, loads
-from agentq.core.errors import RunNotFound, UnknownAgent, UsageError
-from agentq.core.models import AskSummary, RunSummary
+from agentq.core.errors import LetterNotFound, RunNotFound, UnknownAgent, UsageError
+from agentq.core.models import AskSummary, DeadLetter, RunSummary
 from agentq.core.schema import check_value
 from agentq.engine.assembly import agents_of
 from agentq.engine.handle import Handle
+from agentq.engine.letters import end_condemned
 from agentq.engine.remote import remote_agent
 from agentq.engine.routing import route_of
 from agentq.engine.task import Agent
+from agentq.store.letters import Claimed
 
 if TYPE_CHECKING:
     from agentq.app import Toolkit
@@ -109,3 +111,45 @@ class Asks:
         if reply in ("unknown", "ended"):
             raise UsageError(f"Ask {ask_id!r} is closed: its run went on without an answer.")
         return loads(standing) if standing is not None else value
+
+
+class DeadLetters:
+    """Messages that nobody takes until a person decides: steps that kill their workers, what cannot be read."""
+
+    def __init__(self, toolkit: Toolkit) -> None:
+        self._toolkit = toolkit
+
+    def list(self, *, limit: int | None = None) -> list[DeadLetter]:
+        """Return them, newest first; None for all."""
+        return self._toolkit.store.letters(limit=limit)
+
+    def get(self, letter_id: str) -> tuple[DeadLetter, bytes]:
+        """Return a dead letter and its whole message; raises LetterNotFound."""
+        found = self._toolkit.store.letter(letter_id)
+        if found is None:
+            raise LetterNotFound(letter_id=letter_id)
+        return found
+
+    def replay(self, letter_id: str) -> None:
+        """Have it delivered again, with its deaths forgotten; raises LetterNotFound, also for one that was replayed."""
+        _check(self._toolkit.store.replay(letter_id), letter_id)
+
+    def drop(self, letter_id: str) -> None:
+        """Give it up: a step ends as failed, so that its run goes on without it; a plain message is deleted.
+
+        Raises LetterNotFound, also for one that was dropped before.
+        """
+        letter, _ = self.get(letter_id)
+        reply = self._toolkit.store.drop_letter(letter_id, label="agentq dead drop")
+        if isinstance(reply, Claimed):
+            reason = f"{letter.words}; its dead letter was dropped"
+            end_condemned(self._toolkit.celery, self._toolkit.store, reply, reason=reason)
+        else:
+            _check(reply, letter_id)
+
+
+def _check(reply: str, letter_id: str) -> None:
+    if reply == "busy":
+        raise UsageError(f"Dead letter {letter_id} is being dropped by somebody else at this moment.")
+    if reply == "unknown":
+        raise LetterNotFound(letter_id=letter_id)

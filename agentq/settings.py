@@ -88,6 +88,12 @@ class Settings(Model):
     """A result up to this size stands in its run's journal, a larger one beside it."""
     result_limit: Size = Size(16 * _KIB * _KIB)
     """A larger result is refused: put it into a file or an object store, and return where it is."""
+    death_limit: int = Field(default=3, ge=1)
+    """So many deaths of a step's attempts in a row, alone in their worker, make it a dead letter."""
+    suspect_wait: Duration = Field(default=timedelta(seconds=30), ge=timedelta(0))
+    """After so long a worker makes itself free for a step whose last attempt died, which must run alone."""
+    unknown_task_grace: Duration = Field(default=timedelta(minutes=10), ge=timedelta(0))
+    """So long a task that no worker knows is offered again, as in a rolling deploy; then it is a dead letter."""
     low_share: int = Field(default=8, ge=2)
     """Every so-manieth take begins at the lowest priority that waits, so that none starves."""
 

@@ -15,9 +15,12 @@ from agentq.cli.findings import (
     Finding,
     judge_archive,
     judge_eviction,
+    judge_letters,
     judge_memory,
     judge_model,
     judge_persistence,
+    judge_suspects,
+    judge_unserved,
     judge_version,
     judge_workers,
     judge_writing,
@@ -94,6 +97,9 @@ def _server_findings(app: AgentQ) -> list[Finding]:
         judge_memory(server),
         _archive_finding(app),
         *judge_workers(app.pools, served_pools(app)),
+        judge_letters(app.store.count_letters()),
+        *judge_suspects({queue: app.store.count_suspects(queue) for queue in app.pools}),
+        *judge_unserved(app.store.unserved()),
     ]
 
 

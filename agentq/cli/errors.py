@@ -19,9 +19,9 @@ class CommandRefused(Exception):
 
 def exit_code_of(error: BaseException) -> int:
     """1 a run failed, 2 wrong use, 3 the server cannot be reached."""
-    from agentq.core.errors import RunNotFound, Unavailable, UsageError
+    from agentq.core.errors import LetterNotFound, RunNotFound, Unavailable, UsageError
 
-    if isinstance(error, CommandRefused | UsageError | RunNotFound):
+    if isinstance(error, CommandRefused | UsageError | RunNotFound | LetterNotFound):
         return WRONG_USE
     if isinstance(error, Unavailable | ConnectionError | TimeoutError) or _is_lost_connection(error):
         return UNREACHABLE

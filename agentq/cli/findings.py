@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from agentq.core.models import Unserved
+
 LOWEST_SERVER = (6, 2)
 """The oldest server whose commands the scripts use."""
 
@@ -148,6 +150,53 @@ def judge_workers(pools: Iterable[str], served: Mapping[str, list[str]]) -> list
                 )
             )
     return findings
+
+
+def judge_letters(letters: int) -> Finding:
+    """Whether anything waits for a person among the dead letters."""
+    if not letters:
+        return Finding("dead letters", "ok", "none")
+    return Finding(
+        "dead letters",
+        "warn",
+        f"{letters}",
+        "Their runs wait for you: agentq dead list, then agentq dead replay or agentq dead drop.",
+    )
+
+
+def judge_suspects(suspects: Mapping[str, int]) -> list[Finding]:
+    """Which queues have steps that must run alone, since their last attempt died."""
+    return [
+        Finding(
+            f"suspects {queue}",
+            "warn",
+            f"{number} whose last attempt died with its worker",
+            "Each runs alone in an idle worker. If workers die again and again, look into their logs and memory.",
+        )
+        for queue, number in suspects.items()
+        if number
+    ]
+
+
+def judge_unserved(unserved: Iterable[Unserved]) -> list[Finding]:
+    """Which steps and runs no worker can run, by what they lack."""
+    groups: dict[tuple[str, str | None, str], int] = {}
+    for each in unserved:
+        known = (each.name, each.version if each.lacks == "version" else None, each.lacks)
+        groups[known] = groups.get(known, 0) + 1
+    return [_unserved(name, version, lacks, number) for (name, version, lacks), number in groups.items()]
+
+
+def _unserved(name: str, version: str | None, lacks: str, number: int) -> Finding:
+    waiting = "1 waits" if number == 1 else f"{number} wait"
+    if lacks == "version":
+        advice = (
+            f"Start a worker with that version, or declare continues=[{version!r}] on the newer one; "
+            "agentq runs cancel gives a run up."
+        )
+        return Finding(f"agent {name}", "warn", f"{waiting} for version {version}, which no worker serves", advice)
+    advice = "Start a worker that has its code; after a while it becomes a dead letter (AGENTQ_UNKNOWN_TASK_GRACE)."
+    return Finding(f"task {name}", "warn", f"{waiting} for a worker that knows it", advice)
 
 
 def judge_model(url: str | None, name: str | None) -> Finding:

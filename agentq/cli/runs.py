@@ -18,7 +18,17 @@ from agentq.cli.session import Session, app_command, json_option
 if TYPE_CHECKING:
     from agentq.app import AgentQ
 
-STATUSES = ("queued", "running", "parked", "delayed", "succeeded", "failed", "cancelled")
+STATUSES = (
+    "queued",
+    "running",
+    "parked",
+    "delayed",
+    "unschedulable",
+    "condemned",
+    "succeeded",
+    "failed",
+    "cancelled",
+)
 ID_LENGTH = 36
 """Characters of a whole run id (a UUID)."""
 SEARCHED_RUNS = 1000
@@ -149,12 +159,25 @@ def _show_unfinished(session: Session, handle: Any, agent: str, status: str) -> 
     queues = {step.queue for step in steps if step.queue and step.status == "queued"}
     if status == "queued" and agent in session.app.agents:
         queues.add(session.app.agents.pool_of(agent))
+    _show_held_up(session.app, handle.id, steps)
     lacking = unserved(session.app, sorted(queues))
     if lacking:
         say(f"No worker serves {', '.join(lacking)}: " + "; ".join(f"agentq worker --pool {name}" for name in lacking))
     if waiting:
         console.print(asks_table(waiting, now=now, console=console))
         say(f"Answer with: agentq asks answer {waiting[0].ask_id} VALUE")
+
+
+def _show_held_up(app: AgentQ, run_id: str, steps: list[Any]) -> None:
+    """What waits for a person or for a worker with its code stands below the run's steps."""
+    own = {run_id, *(step.step_id for step in steps)}
+    for each in app.store.unserved():
+        if each.step_id in own:
+            say(f"{each.name} ({each.step_id}) is unschedulable: {each.words}.")
+    for letter in app.dead.list():
+        if letter.step_id in own:
+            say(f"{letter.name} ({letter.step_id}) is a dead letter: {letter.words}.")
+            say(f"Once the cause is gone: agentq dead replay {letter.step_id}; or: agentq dead drop {letter.step_id}")
 
 
 @runs.command()

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from agentq.console.words import ago, duration, one_line, plain, short_id, short_name, status_text
 from agentq.core.codec import dumps
-from agentq.core.models import AskSummary, Event, RunSummary, StepSummary
+from agentq.core.models import AskSummary, DeadLetter, Event, RunSummary, StepSummary
 
 WIDE = 100
 """From this width on, ids are shown whole."""
@@ -126,6 +126,32 @@ def asks_table(asks: Sequence[AskSummary], *, now: datetime, console: Console) -
             plain(ask.state),
             plain(ask.question),
             answers_words(ask),
+        )
+    return table
+
+
+def letters_table(letters: Sequence[DeadLetter], *, now: datetime, console: Console) -> Table:
+    """One row per dead letter; what was wrong is never cut."""
+    table = _table(
+        "letter",
+        "name",
+        "why",
+        "since",
+        "queue",
+        "deaths",
+        "what was wrong",
+        right=("deaths",),
+        fold=("what was wrong",),
+    )
+    for letter in letters:
+        table.add_row(
+            _identity(letter.letter_id, console),
+            short_name(letter.name or "-"),
+            plain(letter.why),
+            ago(letter.at, now),
+            plain(letter.queue),
+            str(letter.deaths) if letter.deaths else "-",
+            one_line(letter.words),
         )
     return table
 

@@ -17,6 +17,8 @@ STATUS_STYLE = {
     "running": "cyan",
     "parked": "magenta",
     "delayed": "yellow",
+    "unschedulable": "yellow",
+    "condemned": "bold red",
     "succeeded": "green",
     "failed": "bold red",
     "cancelled": "yellow",

@@ -17,10 +17,12 @@ AgentqError
 │   ├── RunCancelled        somebody cancelled it
 │   ├── StepFailed          a step raised, and its attempts are used up
 │   ├── StepTimeout         an attempt ran longer than its limit
+│   ├── StepCondemned       its dead letter was dropped
 │   ├── JoinFailed          too few members of a fan-out succeeded
 │   ├── BudgetExceeded      a limit of the run is reached
 │   ├── ReplayMismatch      the agent's code asks for something else than its journal holds
-│   └── JournalUnreadable   a journal entry is broken, or of a newer version
+│   ├── JournalUnreadable   a journal entry is broken, or of a newer version
+│   └── LetterNotFound      no such dead letter
 ├── OwnershipLost         this worker must stop
 │   ├── StaleHolder         another attempt holds the step
 │   └── CalledOff           nobody wants the step any more
@@ -74,6 +76,7 @@ __all__ = [
     "JoinFailed",
     "JournalUnreadable",
     "KeyReused",
+    "LetterNotFound",
     "NoPoolFor",
     "NoWorkers",
     "NotInRun",
@@ -84,6 +87,7 @@ __all__ = [
     "RunFailed",
     "RunNotFound",
     "StaleHolder",
+    "StepCondemned",
     "StepFailed",
     "StepTimeout",
     "StoreUnavailable",
@@ -178,6 +182,21 @@ class StepTimeout(RunError):
         )
 
 
+class StepCondemned(RunError):
+    """The step was a dead letter, and a person dropped it. `reason` is why it was one."""
+
+    code = "step_condemned"
+    step: str
+    step_id: str
+    reason: str
+
+    def __init__(self, *, step: str, step_id: str, reason: str) -> None:
+        self._fill(step=step, step_id=step_id, reason=reason)
+
+    def describe(self) -> str:
+        return ended(f'Step "{self.step}" ({self.step_id}) was given up: {self.reason}')
+
+
 class JoinFailed(RunError):
     """Fewer members of the join succeeded than it needs. `first` is the first failure, in its wire form."""
 
@@ -233,6 +252,22 @@ class ReplayMismatch(RunError):
             f"for {self.asked}. The agent's code has changed, or depends on something outside the run: run "
             "the old version, give the new one another version=, or move the call outside into run.local or "
             "a step."
+        )
+
+
+class LetterNotFound(RunError):
+    """There is no dead letter under the id, or no more."""
+
+    code = "letter_not_found"
+    letter_id: str
+
+    def __init__(self, *, letter_id: str) -> None:
+        self._fill(letter_id=letter_id)
+
+    def describe(self) -> str:
+        return (
+            f"There is no dead letter {self.letter_id}: the id is wrong, or it was replayed or dropped. "
+            '"agentq dead list" shows what there is.'
         )
 
 

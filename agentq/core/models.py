@@ -28,6 +28,7 @@ __all__ = [
     "AskSummary",
     "Breaker",
     "Budget",
+    "DeadLetter",
     "Event",
     "Model",
     "Needs",
@@ -36,11 +37,18 @@ __all__ = [
     "RunStatus",
     "RunSummary",
     "StepSummary",
+    "Unserved",
     "Usage",
 ]
 
-RunStatus = Literal["queued", "running", "parked", "delayed", "succeeded", "failed", "cancelled"]
-"""How a run or a step stands. Delayed: it waits for its time (a retry, a later start)."""
+RunStatus = Literal[
+    "queued", "running", "parked", "delayed", "unschedulable", "condemned", "succeeded", "failed", "cancelled"
+]
+"""How a run or a step stands.
+
+Delayed: it waits for its time (a retry, a later start). Unschedulable: no worker has its code, or serves its version.
+Condemned: it is a dead letter, and waits for a person.
+"""
 
 ENDED: Final[frozenset[RunStatus]] = frozenset({"succeeded", "failed", "cancelled"})
 """The statuses that nothing leaves."""
@@ -264,6 +272,44 @@ class StepSummary(Model):
     """None for a local call."""
     why: str | None = None
     """What decided on its queue; of a local call that it ran in place."""
+
+
+class DeadLetter(Model):
+    """A message that nobody takes until a person replays or drops it."""
+
+    letter_id: str
+    """A step's own id; a name of the letter's own for what has no record."""
+    why: str
+    """`poison` (it killed its worker again and again), `unreadable`, or `unknown task`."""
+    words: str
+    """What was wrong."""
+    at: AwareDatetime | None = None
+    queue: str
+    priority: Priority
+    bytes: NonNegativeInt
+    """Size of the message."""
+    root_id: str | None = None
+    """The root run's id; None, like what follows, for what has no record."""
+    step_id: str | None = None
+    name: str | None = None
+    """The step's or agent's name."""
+    deaths: NonNegativeInt = 0
+    """How many of its attempts died in a row."""
+    worker: str | None = None
+    """The worker that held it last."""
+
+
+class Unserved(Model):
+    """A step or a run that no worker could run so far."""
+
+    step_id: str
+    run_id: str
+    name: str
+    version: str | None = None
+    queue: str
+    lacks: Literal["task", "version"]
+    words: str
+    since: AwareDatetime | None = None
 
 
 class AskSummary(Model):

@@ -13,12 +13,12 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from time import sleep
 from typing import Any, ClassVar
 
 from billiard import current_process
 from celery import bootsteps, signals
-from celery.app.task import Context
 from celery.utils.log import get_logger
 from celery.worker import state
 from celery.worker.components import Pool
@@ -27,8 +27,9 @@ from celery.worker.consumer.connection import Connection
 from agentq.core.errors import Unavailable
 from agentq.engine import afterwords
 from agentq.engine.archivist import Archivist
+from agentq.engine.delivery import condemn
 from agentq.engine.keeper import claims
-from agentq.engine.messages import HOLDER_HEADER
+from agentq.engine.misfits import Misfits
 from agentq.engine.presence import Card, LeaseTerms, Presence
 from agentq.engine.recall import Recaller
 from agentq.engine.request import has_children, recaller_of
@@ -135,12 +136,16 @@ class Service(bootsteps.StartStopStep):
                 free=_free_slots(parent),
                 idle=lambda: not state.reserved_requests,
                 running=lambda: running_takes(self.presence),
-                # The consumer's own table, not the app's: a task that was registered since has no strategy there.
-                serves=lambda name: name in parent.consumer.strategies,
+                misfit=Misfits(
+                    # The consumer's own table, not the app's: a task that was registered since has no strategy there.
+                    serves=lambda name: name in parent.consumer.strategies,
+                    agent=parent.app.tasks.get,
+                    store=store,
+                ),
                 adopts=lambda payload: _header_of(parent.app, payload),
             )
 
-        self.presence = Presence(store, lease, card=lambda: _card(parent), make_taker=make_taker)
+        self.presence = Presence(store, lease, card=lambda: _card(parent, self._versions), make_taker=make_taker)
         self.presence.begin()
 
     def start(self, parent: Any) -> None:
@@ -152,9 +157,13 @@ class Service(bootsteps.StartStopStep):
             state.maybe_shutdown()
         self.recaller = recaller_of(parent, self.terms.open_brief_store(), grace_s=self.terms.cancel_grace_s)
         self.recaller.start()
-        keep_durable(parent.consumer)
+        keep_unreadable(parent.consumer)
         wake_when_free(parent)
         self._open_archive()
+
+    @cached_property
+    def _versions(self) -> dict[str, str | None]:
+        return {name: said.get("version") for name, said in self.terms.announcements().items()}
 
     @property
     def _presence(self) -> Presence:
@@ -357,7 +366,7 @@ def _free_slots(worker: Any) -> Callable[[], int]:
     return free
 
 
-def _card(worker: Any) -> Card:
+def _card(worker: Any, versions: Mapping[str, str | None]) -> Card:
     return Card(
         label=worker.hostname,
         queues=_queues(worker),
@@ -366,6 +375,7 @@ def _card(worker: Any) -> Card:
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "pool": type(worker.pool).__module__.rsplit(".", 1)[-1],
+            "agents": dict(versions),
         },
     )
 
@@ -397,27 +407,28 @@ def _nothing() -> None:
     pass
 
 
-def keep_durable(consumer: Any) -> None:
-    """Have steps that cannot be decoded, or are no valid task, end as failed.
+def keep_unreadable(consumer: Any) -> None:
+    """Have messages that cannot be decoded, or are no valid task, go to the dead letters, whole.
 
-    Celery rejects such messages, which for a step means nothing: it would stay in this worker's hands for
-    ever.
+    Celery acknowledges or rejects such messages: a plain one would be gone, a step would stay in this worker's hands
+    for ever.
     """
 
-    def guard(method: Callable[..., Any], *, at: int) -> Callable[..., Any]:
+    def guard(method: Callable[..., Any], *, at: int, words: str) -> Callable[..., Any]:
         def handle(*args: Any) -> Any:
             message, error = args[at], args[-1]
-            headers = message.headers or {}
-            if HOLDER_HEADER in headers:
-                logger.error("step_not_accepted id=%s task=%s: %r", headers.get("id"), headers.get("task"), error)
-                request = Context(headers, args=(), kwargs={})
-                consumer.app.backend.mark_as_failure(headers["id"], error, request=request)
+            channel = message.channel
+            if isinstance(getattr(channel, "taker", None), Taker) and str(message.delivery_tag).isdigit():
+                headers = message.headers or {}
+                logger.error("unreadable id=%s task=%s: %r", headers.get("id"), headers.get("task"), error)
+                condemn(channel, int(message.delivery_tag), words if error is message else f"{words}: {error!r}")
             return method(*args)
 
         return handle
 
-    consumer.on_decode_error = guard(consumer.on_decode_error, at=0)
-    consumer.on_invalid_task = guard(consumer.on_invalid_task, at=1)
+    consumer.on_decode_error = guard(consumer.on_decode_error, at=0, words="its body cannot be decoded")
+    consumer.on_invalid_task = guard(consumer.on_invalid_task, at=1, words="it is no valid task")
+    consumer.on_unknown_message = guard(consumer.on_unknown_message, at=1, words="it names no task")
 
 
 def _header_of(app: Any, payload: dict[str, Any]) -> dict[str, Any] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overload
 
@@ -135,6 +135,7 @@ class Declarations:
         needs: Needs | None = None,
         priority: Priority | None = None,
         version: str | None = None,
+        continues: Sequence[str] = (),
         budget: Budget | None = None,
         timeout: timedelta | None = None,
         **celery_options: Any,
@@ -158,6 +159,8 @@ def _split(options: dict[str, Any]) -> tuple[str | None, StepOptions, dict[str, 
     rest = dict(options)
     name = rest.pop("name", None)
     ours = {field: rest.pop(field) for field in StepOptions.__dataclass_fields__ if field in rest}
+    if "continues" in ours:
+        ours["continues"] = tuple(ours["continues"])
     return cast("str | None", name), StepOptions(**ours), rest
 
 

@@ -9,19 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from celery.utils.log import get_logger
 from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 
-from agentq.core.errors import StaleHolder, Unavailable
-from agentq.engine.messages import HEADER, HOLDER_HEADER, lane_of, offer_of
+from agentq.core.errors import Unavailable
+from agentq.engine.messages import HEADER, HOLDER_HEADER, UNSERVED, offer_of
+from agentq.engine.misfits import Misfit
 from agentq.engine.slots import current, try_settle
-from agentq.store.refs import Holder, Offer, Taken
+from agentq.store.refs import Holder, Taken
 
-PUT_OFF_MS = 5_000
-"""How long a step waits again that this worker cannot run: long enough for a rolling deploy to cost nothing,
-short enough that it starts soon after a worker that can has come."""
+logger = get_logger(__name__)
+
+LOGGED_BYTES = 2_000
+"""Of what cannot be read; the whole lies among the dead letters."""
 
 
 def deliver(channel: Any, taken: Taken) -> Exception | None:
@@ -46,21 +49,22 @@ def deliver(channel: Any, taken: Taken) -> Exception | None:
 def hand_over(channel: Any, taken: Taken, handler: Callable[[Any], Any]) -> None:
     """Call the handler with a taken message, with its attempt in the headers.
 
-    What is no message is dropped, with its text in the log. A step whose task this process lacks is put off:
-    another worker may have it.
+    What is no message goes to the dead letters. What this process lacks the code for is put off: another worker may
+    have it.
     """
     taker = channel.taker
     payload, holder = _read(channel, taken)
     if payload is None:
-        try_settle(taker, taken.take, "drop")
-    elif holder is None and (ours := taker.adopts(payload)) is not None:
+        return
+    if holder is None and (ours := taker.adopts(payload)) is not None:
         _adopt(channel, taken, payload, ours)
-    elif holder is None or taker.serves(payload["headers"].get("task", "")):
+        return
+    misfit = taker.misfit(payload)
+    if misfit is None:
         handler(payload)
     else:
-        name = payload["headers"].get("task", "")
-        kombu_redis.warning("agentq: no task %r here, step %s waits for a worker with it", name, holder.id)
-        _put_off(channel, taken, holder, payload, why=f"no worker here serves {name!r}")
+        logger.warning("put_off id=%s: %s", payload["headers"].get("id"), misfit.words)
+        _put_off(channel, taken, misfit)
 
 
 def _adopt(channel: Any, taken: Taken, payload: dict[str, Any], ours: dict[str, Any]) -> None:
@@ -81,13 +85,15 @@ def _read(channel: Any, taken: Taken) -> tuple[dict[str, Any] | None, Holder | N
     try:
         payload = loads(bytes_to_str(taken.message))
         named = payload.pop(HEADER, None)
+        payload.pop(UNSERVED, None)
         headers = payload.setdefault("headers", {})
         properties = payload["properties"]
         properties["delivery_tag"] = str(taken.take)
         properties.setdefault("delivery_info", {"exchange": "", "routing_key": taken.queue})
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         text = taken.message
-        kombu_redis.crit("agentq: dropped what is no message from queue %r: %r\n%r", taken.queue, error, text)
+        logger.error("unreadable queue=%s: %r\n%r", taken.queue, error, text[:LOGGED_BYTES])
+        condemn(channel, taken.take, f"it is no message of kombu's: {error!r}")
         return None, None
     if named is None:
         return payload, None
@@ -114,39 +120,41 @@ def _failed(channel: Any, taken: Taken, error: Exception) -> Exception | None:
             taker.abandon([taken.take])
         else:
             # kombu itself could not make a message of it, so no consumer ever will.
-            try_settle(taker, taken.take, "drop")
+            condemn(channel, taken.take, f"kombu cannot make a message of it: {error!r}")
         return error
     payload, holder = _read(channel, taken)
     if payload is not None and holder is not None:
-        _put_off(channel, taken, holder, payload, why=f"not accepted: {error!r}"[:500])
-    elif not accepted:
-        try_settle(taker, taken.take, "drop")
-    else:
+        _put_off(channel, taken, Misfit("task", f"not accepted: {error!r}"[:500]))
+    elif payload is not None and not accepted:
+        condemn(channel, taken.take, f"kombu cannot make a message of it: {error!r}")
+    elif payload is not None:
         # A plain message that makes Celery's consumer fail stays in this worker's custody until the worker ends: at
         # once back in its lane, it would come again and again.
         taker.kept.add(taken.take)
     return None
 
 
-def _put_off(channel: Any, taken: Taken, holder: Holder, payload: dict[str, Any], *, why: str) -> None:
-    store = channel.store
-
-    def commit() -> None:
-        again = Offer(
-            root=holder.root,
-            id=holder.id,
-            queue=taken.queue,
-            lane=lane_of(payload["properties"].get("priority")),
-            name=payload["headers"].get("task", ""),
-            message="{" + bytes_to_str(taken.message).split(",", 1)[1],
-            due_ms=store.now_ms() + PUT_OFF_MS,
-        )
-        store.commit(holder, mode="again", status="RETRY", offers=[again], error=why)
-
+def condemn(channel: Any, take: int, words: str) -> None:
+    """Put a message that nobody can read among the dead letters, whole."""
+    taker = channel.taker
     try:
-        commit()
-    except StaleHolder as stale:
-        kombu_redis.warning("agentq: not put off: %s", stale)
+        channel.store.condemn(taker.id, take, why="unreadable", words=words[:500])
     except Unavailable as error:
-        channel.taker.abandon([taken.take])
+        taker.abandon([take])
+        raise ConnectionError(str(error)) from error
+
+
+def _put_off(channel: Any, taken: Taken, misfit: Misfit) -> None:
+    taker = channel.taker
+    try:
+        channel.store.defer(
+            taker.id,
+            taken.take,
+            lacks=misfit.lacks,
+            words=misfit.words,
+            pause_ms=misfit.pause_ms,
+            longest_ms=misfit.longest_ms,
+        )
+    except Unavailable as error:
+        taker.abandon([taken.take])
         raise ConnectionError(str(error)) from error

@@ -88,9 +88,11 @@ def canvas_offers(attempt: Attempt, signature: Signature, *, ask_id: str) -> Cap
 
 
 def next_generation(attempt: Attempt, args: list[Any], kwargs: dict[str, Any]) -> Offer:
-    """Return the message with which the attempt's own run goes on, with other arguments."""
+    """Return the message with which the attempt's own run goes on, with other arguments and this code's version."""
+    version = attempt.task.agentq.version
+    ours = attempt.ours if version is None else {**attempt.ours, "v": version}
     with attempt.whole_request(), capture.capturing() as caught:
-        attempt.task.signature_from_request(attempt.request, args, kwargs, headers={HEADER: attempt.ours}).apply_async()
+        attempt.task.signature_from_request(attempt.request, args, kwargs, headers={HEADER: ours}).apply_async()
     return caught.offers[0]
 
 

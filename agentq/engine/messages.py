@@ -18,6 +18,9 @@ from agentq.store.refs import Offer, StepKind
 HEADER: Final = "agentq"
 PAYLOAD: Final = "pl"
 """Field of our header: the name of the key that holds the arguments, which are too large for the message."""
+UNSERVED: Final = "agentq_unserved"
+"""First key of a plain message that was deferred, since no worker has its task: since when, as defer.lua writes it."""
+
 HOLDER_HEADER: Final = "agentq_holder"
 """Put on at delivery by the transport: which attempt this is."""
 

@@ -26,6 +26,7 @@ class StepOptions:
         undo: called with the step's arguments when the run fails or is cancelled after this step was dispatched.
         timeout: of one attempt; None for the app's default.
         version: of an agent's code.
+        continues: earlier versions whose runs this code goes on with when no worker serves them any more.
         budget: of an agent's run and all below it.
     """
 
@@ -39,6 +40,7 @@ class StepOptions:
     undo: Callable[..., Any] | None = None
     timeout: timedelta | None = None
     version: str | None = None
+    continues: tuple[str, ...] = ()
     budget: Budget | None = None
 
     def __post_init__(self) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 from agentq.core.errors import Unavailable
+from agentq.engine.misfits import Misfit, no_misfit
 from agentq.store import Store
 from agentq.store.refs import TakeReply
 
@@ -21,10 +22,6 @@ Settlement = Literal["drop", "requeue"]
 
 def _nothing() -> Iterable[int]:
     return ()
-
-
-def _anything(_name: str) -> bool:
-    return True
 
 
 def _none(_payload: dict[str, Any]) -> None:
@@ -47,7 +44,7 @@ class Taker:
         free: how many slots are idle now; None leaves the limit to the channel's prefetch count.
         idle: whether nothing runs here, which a suspect needs; None when that cannot be told.
         running: take numbers of the attempts that run now.
-        serves: whether this process has a task of that name.
+        misfit: why this process cannot run a message; None when it can.
         adopts: our header for a plain message that starts one of our steps; None for any other.
         on_refused: called once when the store says that this id was marked dead.
     """
@@ -60,7 +57,7 @@ class Taker:
         free: Callable[[], int] | None = None,
         idle: Callable[[], bool] | None = None,
         running: Callable[[], Iterable[int]] = _nothing,
-        serves: Callable[[str], bool] = _anything,
+        misfit: Callable[[dict[str, Any]], Misfit | None] = no_misfit,
         adopts: Callable[[dict[str, Any]], dict[str, Any] | None] = _none,
         on_refused: Callable[[], None] | None = None,
     ) -> None:
@@ -70,7 +67,7 @@ class Taker:
         self.pid = os.getpid()
         self.store = store
         self.label = label
-        self.serves = serves
+        self.misfit = misfit
         self.adopts = adopts
         self.refused = False
         self.closed = False

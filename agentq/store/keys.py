@@ -57,6 +57,7 @@ _PLAIN_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "suspects": ("queue",),
     "freeing": ("queue",),
     "letters": (),
+    "unserved": (),
     "letter": ("id",),
     "breaker": ("digest",),
     "failures": ("digest",),
@@ -69,7 +70,7 @@ PERMANENT: Final = frozenset(
     {
         *("workers", "reaping", "ticks", "due", "unsent", "outbox", "queued"),
         *("retiring", "unwinding", "ended", "runs", "asks", "agents", "held", "bell"),
-        *("suspects", "letters", "letter"),
+        *("suspects", "letters", "letter", "unserved"),
     }
 )
 """Kinds that may stand without an end: registries, and what holds work in custody."""

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import redis
 
+from agentq.store.alarm import report_condemned
 from agentq.store.client import connect
 
 SCRIPTS: Final = ("renew", "enroll", "tick", "leave", "settle", "overdue")
@@ -20,6 +21,7 @@ ALIVE, DEAD, UNKNOWN = 1, 0, 2
 """What ``renew`` answers."""
 
 _CHUNK = 200
+_CONDEMNED: Final = 2
 
 
 class Away(Exception):
@@ -60,7 +62,9 @@ class Lease:
 
     def tick(self) -> None:
         """Let time pass: others' leases, timers, retention."""
-        self._run("tick", self._lease_ms, _CHUNK)
+        condemned = int(self._run("tick", self._lease_ms, _CHUNK)[4])
+        if condemned:
+            report_condemned(condemned)
 
     def mark_overdue(self, take: int) -> None:
         """Note that the attempt is killed next for its hard limit."""
@@ -68,7 +72,8 @@ class Lease:
 
     def give_back(self, take: int) -> None:
         """Give back what an attempt held that was killed."""
-        self._run("settle", self.worker, take, "lost")
+        if int(self._run("settle", self.worker, take, "lost")) == _CONDEMNED:
+            report_condemned()
 
     def leave(self, *, counted: bool) -> int:
         """Give back all that the worker holds and end its name; return how much it was.

@@ -16,7 +16,8 @@ from agentq.core.models import AskState, AskSummary, Event, RunStatus, RunSummar
 from agentq.store.client import connect_async
 from agentq.store.connection import StoreConnection
 from agentq.store.refs import JoinMembers
-from agentq.store.wire import redacted, text
+from agentq.store.unserved import unserved_of
+from agentq.store.wire import moment, redacted, text
 
 _STATUS: Final[dict[str, RunStatus]] = {
     "q": "queued",
@@ -24,6 +25,7 @@ _STATUS: Final[dict[str, RunStatus]] = {
     "p": "parked",
     "l": "delayed",
     "r": "running",
+    "x": "condemned",
 }
 _ENDED: Final[dict[str, RunStatus]] = {"SUCCESS": "succeeded", "FAILURE": "failed", "REVOKED": "cancelled"}
 
@@ -32,13 +34,6 @@ _TOLD: Final = {"a": "attempt", "o": "outcome", "q": "queue"}
 
 EVENT_CHUNK: Final = 1000
 _PAGE: Final = 200
-
-
-def moment(value: bytes | str | None) -> datetime | None:
-    """Return a server time in ms as an aware datetime; None stays None."""
-    if value is None:
-        return None
-    return datetime.fromtimestamp(int(value) / 1000, tz=UTC)
 
 
 class Reads(StoreConnection):
@@ -361,6 +356,8 @@ def status_of(record: dict[str, str]) -> RunStatus:
     state = record.get("s", "q")
     if state == "d":
         return _ENDED.get(record.get("o", ""), "succeeded")
+    if unserved_of(record.get("un"), record.get("a"), state) is not None:
+        return "unschedulable"
     return _STATUS[state]
 
 

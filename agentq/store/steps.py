@@ -9,7 +9,7 @@ from typing import Any, Literal
 import redis
 
 from agentq.core.errors import CalledOff, KeyReused, StaleHolder
-from agentq.store.letters import report_condemned
+from agentq.store.alarm import report_condemned
 from agentq.store.payloads import PayloadCalls
 from agentq.store.refs import Arrival, Holder, Join, Offer, OfferReply, TakeReply, checked_lane
 from agentq.store.wire import (

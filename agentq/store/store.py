@@ -2,12 +2,14 @@
 
 from agentq.store.forks import ForkCalls
 from agentq.store.handback import HandbackCalls
+from agentq.store.letters import LetterCalls
 from agentq.store.logs import LogCalls
 from agentq.store.meters import MeterCalls
 from agentq.store.past import Past
 from agentq.store.unsent import UnsentCalls
+from agentq.store.unserved import UnservedReads
 from agentq.store.workers import WorkerCalls
 
 
-class Store(ForkCalls, LogCalls, WorkerCalls, MeterCalls, UnsentCalls, HandbackCalls, Past):
+class Store(ForkCalls, LogCalls, WorkerCalls, MeterCalls, UnsentCalls, HandbackCalls, LetterCalls, UnservedReads, Past):
     """One server and prefix, with a method for every script and the readers beside them."""

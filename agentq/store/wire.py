@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -116,6 +117,13 @@ def parse_take(reply: Sequence[Any]) -> TakeReply:
     ]
     rest = int(reply[0]) == _REST or any(each.suspect for each in taken)
     return TakeReply(refused=False, taken=tuple(taken), rest=rest)
+
+
+def moment(value: bytes | str | None) -> datetime | None:
+    """Return a server time in ms as an aware datetime; None stays None."""
+    if value is None:
+        return None
+    return datetime.fromtimestamp(int(value) / 1000, tz=UTC)
 
 
 def text(value: Any) -> str | None:

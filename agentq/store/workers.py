@@ -10,8 +10,8 @@ import redis
 
 from agentq.core.lanes import PRIORITIES
 from agentq.store import lease
+from agentq.store.alarm import report_condemned
 from agentq.store.connection import StoreConnection
-from agentq.store.letters import report_condemned
 from agentq.store.wire import dump, text
 
 _DURABLE = b'{"agentq":"'
@@ -136,6 +136,10 @@ class WorkerCalls(StoreConnection):
         except redis.exceptions.NoPermissionError:
             return None
         return str(found) if found is not None else None
+
+    def served_versions(self) -> set[tuple[str, str | None]]:
+        """Return name and version of each agent that a living worker serves."""
+        return {pair for card in self.workers() for pair in (card.details.get("agents") or {}).items()}
 
     def announce(self, worker: str, agents: dict[str, dict[str, Any]]) -> None:
         """Publish what a worker serves: per agent or step name its schema, version and queue."""

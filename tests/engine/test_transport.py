@@ -212,14 +212,15 @@ class TestPlain:
             messages[0].ack()
         assert messages[0].headers["task"] == "echo"
 
-    def test_what_is_no_message_is_dropped(self, connection: Any, store: Store) -> None:
+    def test_what_is_no_message_is_a_dead_letter(self, connection: Any, store: Store) -> None:
         store.client.lpush("q", b"\xff not json", b"[]", b"{}")
         _, messages = consume(connection, prefetch_count=10)
         drain(connection)
         assert messages == []
         assert held(store) == []
+        assert store.count_letters() == 3
 
-    def test_a_body_that_is_none_is_dropped(self, connection: Any, store: Store) -> None:
+    def test_a_body_that_is_none_makes_a_dead_letter(self, connection: Any, store: Store) -> None:
         broken = {"body": "abc", "properties": {"body_encoding": "base64", "delivery_tag": "x"}}
         store.client.lpush("q", json.dumps(broken))
         _, messages = consume(connection)
@@ -228,6 +229,7 @@ class TestPlain:
         drain(connection)
         assert messages == []
         assert held(store) == []
+        assert store.count_letters() == 1
 
     def test_simple_queues_work(self, connection: Any, store: Store) -> None:
         with connection.SimpleQueue("simple") as queue:

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from celery import chain
 
-from agentq.engine.messages import HEADER
 from tests.engine.step_app import StepApp, make_steps
 from tests.kit.server import PrivateServer
 from tests.kit.waiting import wait_until
@@ -107,14 +106,3 @@ class TestSteps:
         worker.kill_child()
         assert result.get(timeout=30) == "a"
         assert told(notes) == ["a", "a"]
-
-    def test_a_step_that_cannot_be_decoded_fails(
-        self, steps: StepApp, server: PrivateServer, start_worker: Start, notes: Path
-    ) -> None:
-        launch(start_worker, server)
-        result = steps.celery.send_task(
-            "tell", args=(str(notes), "a"), queue="q", serializer="pickle", headers={HEADER: {"k": "s"}}
-        )
-        with pytest.raises(Exception, match=r"(?i)untrusted|content"):
-            result.get(timeout=20)
-        assert one(steps, "tell", str(notes), "b").apply_async().get(timeout=20) == "b"

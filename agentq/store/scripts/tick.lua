@@ -1,5 +1,5 @@
 -- tick: what time brings: workers whose lease has run out, timers, retention. Any worker may call it, any number.
--- include: common tree offer suspects letters release rehouse unwind
+-- include: common tree offer cancel suspects letters release rehouse unwind
 -- ARGV: lease in ms, chunk
 -- Reply: {workers marked dead, entries released, timers fired, trees retired, steps condemned}
 -- Keeps: a dead worker's work moves within the lease (8); after a gap of more than 1 s in the ticks nobody is marked
@@ -41,7 +41,9 @@ for _, name in ipairs(redis.call('ZRANGEBYSCORE', K.due(), '-inf', now, 'LIMIT',
   local root, id, generation = string.match(name, '^([^|]*)|([^|]*)|(%d+)$')
   local rec = K.step(root, id)
   local r = redis.call('HMGET', rec, 's', 'g', 'q', 'l', 'hw')
-  if r[2] == generation and r[1] == 'l' then
+  if root == '' then
+    fired = fired + offer_again(id, now)
+  elseif r[2] == generation and r[1] == 'l' then
     place_again(root, id, rec, r[3], r[4], generation, take_kept(root, id), now)
     fired = fired + 1
   elseif r[2] == generation and r[1] == 'p' and r[5] then
@@ -59,6 +61,15 @@ end
 if not SPLIT then
   local overdue = redis.call('ZRANGEBYSCORE', K.unsent(), '-inf', now - 3000, 'LIMIT', 0, chunk)
   for _, name in ipairs(overdue) do into_lane(name, now) end
+end
+
+-- Any two of the dead letters: a step that nobody wants any more is taken as cancelled, and does not start.
+for _, id in ipairs(redis.call('ZRANDMEMBER', K.letters(), 2)) do
+  local l = redis.call('HMGET', K.letter(id), 'root', 'q', 'l', 'm')
+  local rec = l[1] and K.step(l[1], id)
+  if rec and redis.call('HGET', rec, 's') == 'x' and is_cancelled(l[1], id, rec) then
+    pardon(l[1], id, rec, l[2], l[3], rest_of(l[4]), now)
+  end
 end
 
 -- Any two of the listed runs: what is left of one whose retention has ended is its name.

@@ -39,6 +39,7 @@ SAMPLES: dict[type[AgentqError], dict[str, Any]] = {
         "details": {"traceback": "..."},
     },
     errors.StepTimeout: {"step": "answer", "step_id": "s-1", "seconds": 1.5},
+    errors.StepCondemned: {"step": "answer", "step_id": "s-1", "reason": "its attempts died 3 times in a row"},
     errors.JoinFailed: {
         "join_id": "j-1",
         "succeeded": 1,
@@ -48,6 +49,7 @@ SAMPLES: dict[type[AgentqError], dict[str, Any]] = {
     },
     errors.BudgetExceeded: {"limit_name": "usd", "limit": "2.00", "used": "2.01"},
     errors.ReplayMismatch: {"run_id": "r-1", "recorded": "call plan", "asked": "call answer"},
+    errors.LetterNotFound: {"letter_id": "s-1"},
     errors.JournalUnreadable: {"entry": "{}", "reason": "it lacks 'k'"},
     errors.StaleHolder: {
         "step": "plan",

@@ -5,9 +5,9 @@ local ENTRY_STATUS = { FAILURE = 'error', REVOKED = 'revoked' }
 -- inside: an agent has ended by itself, and has said what it leaves open; else all of that ends with it.
 local function finish(root, id, status, entry, error, now, inside)
   local rec = K.step(root, id)
-  local f = redis.call('HMGET', rec, 'pr', 'ak', 'jr', 'jn', 'ji', 'tr', 'k', 'pl')
+  local f = redis.call('HMGET', rec, 'pr', 'ak', 'jr', 'jn', 'ji', 'tr', 'k', 'pl', 'dl', 'un')
   redis.call('HSET', rec, 's', 'd', 'o', status, 'f', ms_text(now))
-  redis.call('HDEL', rec, 'sw', 'tr', 'e')
+  redis.call('HDEL', rec, 'sw', 'tr', 'e', 'dl', 'un')
   -- An agent's is kept: a fork of the run begins with it.
   if f[7] == 'a' and not inside and status ~= 'SUCCESS' then
     redis.call('SADD', K.cancelled(root), id)
@@ -17,6 +17,11 @@ local function finish(root, id, status, entry, error, now, inside)
     forget_kept(root, id)
     if f[8] then adopt_arguments(root, rec, nil) end
   end
+  if f[9] then
+    redis.call('DEL', K.letter(id))
+    redis.call('ZREM', K.letters(), id)
+  end
+  if f[10] then redis.call('ZREM', K.unserved(), root .. '|' .. id) end
   if error then redis.call('HSET', rec, 'e', error) end
   note_step(root, rec, id, 'finished', now, { o = status, error = error })
   if f[1] and f[2] and entry then tell(root, f[1], entry, now) end

@@ -27,11 +27,11 @@ local function give_back(worker, take, company, now)
     return 1
   end
   local rec = K.step(root, id)
-  local f = redis.call('HMGET', rec, 's', 'w', 't', 'g', 'ov')
+  local f = redis.call('HMGET', rec, 's', 'w', 't', 'g', 'ov', 'dl')
   if f[1] ~= 'h' or f[2] ~= worker or f[3] ~= tostring(take) then return 0 end
   local generation, rest = tonumber(f[4]) + 1, redelivered(rest_of(message))
   redis.call('HSET', rec, 'g', generation)
-  if redis.call('EXISTS', K.letter(id)) == 1 then
+  if f[6] then
     -- Who was dropping the letter has died before the step's end was written: it stands as before.
     redis.call('HSET', rec, 's', 'x')
     return 1

@@ -1,0 +1,56 @@
+"""Gives a condemned step up: its failure is committed as if an attempt of it had failed.
+
+Needs no worker and no code of the step: what its end means stands in its message.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from celery import Celery, states
+from celery.app.task import Context
+from kombu.utils.json import loads
+
+from agentq.core.errors import StepCondemned
+from agentq.engine import capture, joins, outcome
+from agentq.engine.messages import HEADER, HOLDER_HEADER
+from agentq.store import Store
+from agentq.store.letters import Claimed
+
+
+def end_condemned(app: Celery, store: Store, claimed: Claimed, *, reason: str) -> None:
+    """Commit the failure of a step whose dead letter is dropped: its join, its chain and its agent go on with that."""
+    request = _request_of(claimed)
+    error = StepCondemned(step=request.task or "", step_id=claimed.holder.id, reason=reason)
+    if request.task == joins.DISPATCH_TASK and request.args:
+        request.chain = list(joins.ends_of(request.args[0]))
+    try:
+        with capture.capturing() as caught:
+            app.backend.mark_as_failure(request.id, error, None, request, True, True, states.FAILURE)
+        outcome.commit_failure(store, claimed.holder, caught, request, error)
+    finally:
+        # If it could not be committed, the letter stands again as before.
+        store.leave(claimed.holder.worker)
+
+
+def _request_of(claimed: Claimed) -> Any:
+    """Return what Celery knows of a task in a worker, as far as it can be read from the message."""
+    payload: dict[str, Any] = {}
+    try:
+        payload = loads(claimed.message.decode())
+        args, kwargs, embedded = _body_of(payload)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        args, kwargs, embedded = (), {}, {}
+    headers = dict(payload.get("headers") or {}) if isinstance(payload, dict) else {}
+    known = {**headers, **{name: value for name, value in embedded.items() if value is not None}}
+    known.update({"id": claimed.holder.id, "root_id": claimed.holder.root, HEADER: headers.get(HEADER) or {}})
+    return Context({**known, HOLDER_HEADER: claimed.holder.to_wire()}, args=args, kwargs=kwargs)
+
+
+def _body_of(payload: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
+    body: Any = payload["body"]
+    if (payload.get("properties") or {}).get("body_encoding") == "base64":
+        body = base64.b64decode(body)
+    args, kwargs, embedded = loads(body if isinstance(body, str) else body.decode())
+    return args, kwargs, embedded or {}

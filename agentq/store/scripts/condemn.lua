@@ -1,0 +1,22 @@
+-- condemn: what a worker holds and nobody can read goes to the dead letters, whole.
+-- include: common tree offer suspects letters
+-- ARGV: worker, take, why (a word), what was wrong
+-- Reply: 1 when something was held under that number, else 0
+-- Keeps: nothing loops for ever, and nothing is thrown away (1, 9).
+local worker, take, why, words = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local entry = redis.call('HGET', K.held(worker), take)
+if not entry then return 0 end
+redis.call('HDEL', K.held(worker), take)
+local now = now_ms()
+local queue, lane, message = parts_of(entry)
+local root, id = name_of(message)
+if not root then
+  write_letter(letter_name(worker, take), queue, lane, without_stamp(message), why, words, now)
+  return 1
+end
+local rec = K.step(root, id)
+local f = redis.call('HMGET', rec, 's', 'w', 't', 'g')
+if f[1] ~= 'h' or f[2] ~= worker or f[3] ~= take then return 0 end
+redis.call('HSET', rec, 'g', tonumber(f[4]) + 1)
+condemn_step(root, id, rec, queue, lane, message, why, words, now)
+return 1

@@ -1,0 +1,59 @@
+"""Steps and runs that no worker with their code has taken: they wait, and people are told."""
+
+from __future__ import annotations
+
+from agentq.core.models import Unserved
+from agentq.store.connection import StoreConnection
+from agentq.store.wire import moment, text
+
+
+class UnservedReads(StoreConnection):
+    """The list of them."""
+
+    def unserved(self, *, limit: int = 1000) -> list[Unserved]:
+        """Return steps and runs that no worker with their code has taken, the longest first; forgets what goes on."""
+
+        def read() -> list[Unserved]:
+            names = [name.decode() for name in self.client.zrange(self.keys.of("unserved"), 0, limit - 1)]
+            with self.client.pipeline(transaction=False) as pipe:
+                for name in names:
+                    pipe.hmget(self.keys.step(*name.split("|")), "un", "a", "s", "nm", "v", "q", "pr", "k")
+                replies = pipe.execute()
+            found, gone = [], []
+            for name, fields in zip(names, replies, strict=True):
+                said = unserved_of(text(fields[0]), text(fields[1]), text(fields[2]))
+                if said is None:
+                    gone.append(name)
+                else:
+                    root, _, step_id = name.partition("|")
+                    found.append(_unserved(root, step_id, said, fields))
+            if gone:
+                self.client.zrem(self.keys.of("unserved"), *gone)
+            return found
+
+        return self.guarded(read)
+
+
+def unserved_of(field: str | None, attempts: str | None, state: str | None) -> tuple[str, str, str] | None:
+    """Return since when (ms), what and in which words a record is unserved; None when it is not, or not any more."""
+    if field is None or state in (None, "d", "x", "p"):
+        return None
+    at, since, what, words = field.split("|", 3)
+    # While a worker that cannot run it looks at it, its attempt counts.
+    begun = int(attempts or 0) - int(at)
+    return (since, what, words) if begun == 0 or (begun == 1 and state == "h") else None
+
+
+def _unserved(root: str, step_id: str, said: tuple[str, str, str], fields: list[bytes | None]) -> Unserved:
+    since, what, words = said
+    name, version, queue, parent, kind = (text(field) for field in fields[3:8])
+    return Unserved(
+        step_id=step_id,
+        run_id=step_id if kind == "a" else parent or root,
+        name=name or "",
+        version=version,
+        queue=queue or "",
+        lacks="version" if what == "version" else "task",
+        words=words,
+        since=moment(since),
+    )
