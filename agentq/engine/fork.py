@@ -11,6 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from agentq.core.codec import loads
@@ -34,6 +35,33 @@ _OF_THE_RECORD: Final[tuple[str, ...]] = ("s", "o", "nm", "c", "b", "f", "a", "q
 """What a copied record keeps: what people see of the step."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """The run that is forked, as it stood at one moment."""
+
+    store: Store
+    root: str
+    id: str
+    record: dict[str, str]
+    entries: list[Entry]
+    message: dict[str, Any]
+
+    @classmethod
+    def read(cls, store: Store, root: str, run_id: str) -> _Origin:
+        """Read it; raises RunNotFound, or UsageError where there is nothing to begin with."""
+        while True:
+            lines = store.past_log(root, run_id)
+            record = store.record(root, run_id)
+            if not record:
+                raise RunNotFound(run_id=run_id)
+            if not lines:
+                raise UsageError(f"Run {run_id} has no journal to begin with: only an agent's run can be forked.")
+            message = _await_message(store, root, run_id)
+            # A run that goes on as new in between has another message, and another journal.
+            if store.past_log(root, run_id)[:1] == lines[:1]:
+                return cls(store, root, run_id, record, [decode(line) for line in lines], message)
+
+
 def fork_run(
     store: Store,
     root: str,
@@ -55,68 +83,57 @@ def fork_run(
         UsageError: the run does not stand so that this can be done, or has no such step.
         RunNotFound: it is not known.
     """
+    origin = _Origin.read(store, root, run_id)
     retry = step is None
-    record = store.record(root, run_id)
-    if not record:
-        raise RunNotFound(run_id=run_id)
-    retry_digest = hashlib.sha256(f"retry\x00{run_id}".encode()).hexdigest() if retry else None
-    entries = [decode(line) for line in store.past_log(root, run_id)]
-    prefix, redone, at = _prefix(store, root, run_id, record, entries, step=step)
+    prefix, at = _retried(origin) if step is None else _forked(origin, step)
     new = new_run_id()
-    message = _await_message(store, root, run_id)
     counters = store.tree(root)
     limits = budget_limits(budget) if budget is not None else _counted(counters, "b_")
-    text = _forked_message(message, new, limits=limits, version=version, keyed=retry)
-    copies = _Copies(store, root, new, prefix, whole=None if retry else redone)
+    text = _forked_message(origin.message, new, limits=limits, version=version, keyed=retry)
+    copies = _Copies(origin, new, prefix, whole=step)
     used = {f"n_{name}": amount for name, amount in _counted(counters, "n_").items() if name != "steps"}
-    fork = Fork(
-        offer=offer_of(record["q"], text),
-        origin=run_id,
-        at=at,
-        lines=[encode(entry) for entry in journal_of(prefix, origin=run_id, new=new, now_ms=store.now_ms())],
-        steps=copies.steps,
-        joins=copies.joins,
-        used={**used, "n_steps": len(copies.steps)},
-        signals=[entry.id for entry in (*prefix.inputs, *prefix.carried) if isinstance(entry, Signal)],
-        payloads=_local_results(store, root, new, prefix),
-        retry_digest=retry_digest,
-        key_digest=record.get("sd") if retry else None,
+    return store.start_fork(
+        Fork(
+            offer=offer_of(origin.record["q"], text),
+            origin=run_id,
+            at=at,
+            lines=[encode(entry) for entry in journal_of(prefix, origin=run_id, new=new, now_ms=store.now_ms())],
+            steps=copies.steps,
+            joins=copies.joins,
+            used={**used, "n_steps": len(copies.steps)},
+            signals=[entry.id for entry in (*prefix.inputs, *prefix.carried) if isinstance(entry, Signal)],
+            payloads=_local_results(store, root, new, prefix),
+            retry_digest=hashlib.sha256(f"retry\x00{run_id}".encode()).hexdigest() if retry else None,
+            key_digest=origin.record.get("sd") if retry else None,
+        )
     )
-    return store.start_fork(fork)
 
 
-def _prefix(
-    store: Store,
-    root: str,
-    run_id: str,
-    record: dict[str, str],
-    entries: list[Entry],
-    *,
-    step: str | None,
-) -> tuple[Prefix, str | None, str | None]:
-    """Return the fork's beginning, the id of the step that was named, and that of the ask which is done again."""
-    if not entries:
-        raise UsageError(f"Run {run_id} has no journal to begin with: only an agent's run can be forked.")
-    asks = [entry for entry in entries if isinstance(entry, Ask)]
-    if step is not None:
-        ask = ask_of(asks, step)
-        if ask is None or ask.kind == "emit" or ask.undoes is not None:
-            raise UsageError(
-                f"Run {run_id} has no step {step} that it could be forked from. "
-                f'"agentq runs show {run_id}" shows its own steps; a step of a sub-agent is of the sub-agent\'s run.'
-            )
-        return prefix_before(entries, frozenset({ask.id})), step, ask.id
-    if record.get("s") != "d" or record.get("o") == "SUCCESS":
-        state = "has succeeded" if record.get("s") == "d" else "has not ended"
-        raise UsageError(f"Run {run_id} {state}: only a run that has failed or was cancelled is retried; fork it.")
-    cancelled = record.get("o") == "REVOKED"
-    found = None if cancelled else find_failed(entries, run_id, _error_of(store, root, run_id))
-    redo = undone_by(entries) | ({found} if found is not None else frozenset())
-    return prefix_before(entries, redo, uncancel=cancelled), None, found
+def _forked(origin: _Origin, step: str) -> tuple[Prefix, str]:
+    """Return what the fork begins with, and the ask that is done again."""
+    ask = ask_of([entry for entry in origin.entries if isinstance(entry, Ask)], step)
+    if ask is None or ask.kind == "emit" or ask.undoes is not None:
+        raise UsageError(
+            f"Run {origin.id} has no step {step} that it could be forked from. "
+            f'"agentq runs show {origin.id}" shows its own steps; a step of a sub-agent is of the sub-agent\'s run.'
+        )
+    return prefix_before(origin.entries, frozenset({ask.id})), ask.id
 
 
-def _error_of(store: Store, root: str, run_id: str) -> Any:
-    meta = store.past_outcomes(root, [run_id])[0]
+def _retried(origin: _Origin) -> tuple[Prefix, str | None]:
+    """Return what the retry begins with, and the ask that had failed; None where the agent itself had."""
+    outcome = origin.record.get("o") if origin.record.get("s") == "d" else None
+    if outcome in (None, "SUCCESS"):
+        state = "has not ended" if outcome is None else "has succeeded"
+        raise UsageError(f"Run {origin.id} {state}: only a run that has failed or was cancelled is retried; fork it.")
+    cancelled = outcome == "REVOKED"
+    failed = None if cancelled else find_failed(origin.entries, origin.id, _error_of(origin))
+    redo = undone_by(origin.entries) | ({failed} if failed is not None else frozenset())
+    return prefix_before(origin.entries, redo, uncancel=cancelled), failed
+
+
+def _error_of(origin: _Origin) -> Any:
+    meta = origin.store.past_outcomes(origin.root, [origin.id])[0]
     result = loads(meta).get("result") if meta is not None else None
     return result.get("agentq") if isinstance(result, dict) else None
 
@@ -185,11 +202,11 @@ def _alone(message: dict[str, Any]) -> Any:
 class _Copies:
     """The checkpoints of a prefix under the new run's ids."""
 
-    def __init__(self, store: Store, root: str, new: str, prefix: Prefix, *, whole: str | None) -> None:
-        """Read them; of the fan-out or member ``whole`` nothing is kept but its other members."""
+    def __init__(self, origin: _Origin, new: str, prefix: Prefix, *, whole: str | None) -> None:
+        """Read them; the fan-out or member ``whole`` is done again as a whole, of others only what has failed."""
         self.steps: list[CopiedStep] = []
         self.joins: list[CopiedJoin] = []
-        self._store, self._root, self._new = store, root, new
+        self._store, self._root, self._new = origin.store, origin.root, new
         settled = prefix.settled()
         names: list[tuple[str, str]] = []
         for ask in prefix.asks:

@@ -28,7 +28,7 @@ _capp = click.get_current_context().obj.app
 def _agent_of(run_id: str) -> str | None:
     store = binding_of(_capp).store
     # Looked at first, because a run without a record would be searched for among all.
-    if not store.record(run_id, run_id):
+    if not store.is_recorded(run_id, run_id):
         return None
     summary = store.run(run_id)
     return None if summary is None else summary.agent

@@ -81,6 +81,10 @@ class Past(Reads):
 
     # -- out of it
 
+    def is_recorded(self, root: str, step_id: str) -> bool:
+        """Tell whether the server holds a step's record; the archive is not asked."""
+        return bool(self.guarded(lambda: self.client.exists(self.keys.step(root, step_id))))
+
     def root_of(self, run_id: str) -> str | None:
         """Return the root run's id of an agent's run; None when no such run is known."""
         found = super().root_of(run_id)
@@ -104,7 +108,7 @@ class Past(Reads):
 
         Raises RunNotFound for a run that is neither in the server nor in the archive.
         """
-        if self.guarded(lambda: self.client.exists(self.keys.step(root, run_id))):
+        if self.is_recorded(root, run_id):
             return None
         meta = self.archive.outcomes(root, [run_id]).get(run_id) if self.archive is not None else None
         if meta is None:

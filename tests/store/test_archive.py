@@ -218,6 +218,16 @@ def test_steps_of_celery_alone_are_not_archived(bench: Bench) -> None:
     assert bench.without_end(*OF_A_RUN) == []
 
 
+def test_an_agent_in_a_canvas_takes_the_canvas_with_it(bench: Bench) -> None:
+    bench.store.offer([bench.step("first")])
+    bench.finish(bench.take_one().holder, offers=[bench.agent("second", root="first")])
+    bench.finish(bench.take_one().holder)
+    assert [tree.root for tree in archive_all(bench.store)] == ["first"]
+    expire(bench)
+    assert bench.store.member_ids("first") == ["first", "second"]
+    assert bench.store.root_of("second") == "first"
+
+
 def test_an_archive_that_is_away_loses_nothing(clean_server: PrivateServer, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     bench = Bench(clean_server, archive_url=f"sqlite:///{tmp_path}/file/archive.db")
