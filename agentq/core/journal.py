@@ -7,7 +7,7 @@ an agent does with them is the runtime's.
 |--------|--------|-------|-----------------------------------------------------------------------------|
 | start  | Start  | yes   | version; of a fork: of, lags; always the first entry                         |
 | result | Result | yes   | id of the ask; s: ok, error, revoked; v: value or error's wire form; ref, ran |
-| joined | Joined | yes   | id of the ask whose members have all arrived                                |
+| joined | Joined | yes   | id of the ask whose members have arrived; at: the winners' places           |
 | signal | Signal | yes   | n: name; v: payload; i: the signal's id                                     |
 | answer | Answer | yes   | id of the ask; v: the answer                                                |
 | tick   | Tick   | yes   | nothing but the time                                                        |
@@ -75,10 +75,14 @@ class Result(Input):
 
 @dataclass(frozen=True, slots=True)
 class Joined(Input):
-    """The join of the ask `id` was released; its members' outcomes stand in the store."""
+    """The join of the ask `id` was released; its members' outcomes stand in the store.
+
+    `at` are the places of those that succeeded first, where that many were enough; None when all have arrived.
+    """
 
     k: ClassVar[str] = "joined"
     id: str
+    at: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +191,10 @@ def _fields(entry: Entry) -> dict[str, Any]:
             return time | {"id": ask_id, "s": status, "ref": 1}
         case Result(id=ask_id, status=status, value=value, ran=ran):
             return time | {"id": ask_id, "s": status, "v": value} | ({"ran": 1} if ran else {})
-        case Joined(id=ask_id):
+        case Joined(id=ask_id, at=None):
             return time | {"id": ask_id}
+        case Joined(id=ask_id, at=winners):
+            return time | {"id": ask_id, "at": winners}
         case Signal(name=name, id=signal_id, payload=payload):
             return time | {"n": name, "v": payload, "i": signal_id}
         case Answer(id=ask_id, value=value):
@@ -208,7 +214,8 @@ def _entry(raw: dict[str, Any]) -> Entry:
         case "result":
             return _result(raw, time)
         case "joined":
-            return Joined(t=time, id=raw["id"])
+            winners = raw.get("at")
+            return Joined(t=time, id=raw["id"], at=None if winners is None else tuple(winners))
         case "signal":
             return Signal(t=time, name=raw["n"], id=raw["i"], payload=raw["v"])
         case "answer":

@@ -51,13 +51,15 @@ def call_offers(
     return _applied(attempt, step, call, task_id=ask_id, ours=ours)
 
 
-def map_offers(attempt: Attempt, step: Step[..., Any], calls: Sequence[Call], *, ask_id: str) -> Capture:
+def map_offers(
+    attempt: Attempt, step: Step[..., Any], calls: Sequence[Call], *, ask_id: str, need: int | None = None
+) -> Capture:
     """Return the messages of a fan-out and its join, which tells the agent's log once.
 
     Member i has the id ``step_id(ask_id, str(i))``. More than a chunk of them go out from internal steps.
     """
     root, run = attempt.holder.root, attempt.holder.id
-    caught = Capture(joins=[Join(root=root, id=ask_id, size=len(calls), parent=run)])
+    caught = Capture(joins=[Join(root=root, id=ask_id, size=len(calls), need=need, parent=run)])
     if not calls:
         return caught
     ours = {"pr": run, "jr": root, "jn": ask_id, "ji": 0}

@@ -27,6 +27,7 @@ class Effect:
         target: a step, an agent or a canvas signature; for a local call the function.
         calls: arguments of a call, or of each member of a map; for a local call the arguments as they were given.
         fields: what an emitted event holds.
+        need: how many members of a map must succeed; None for all.
         read: makes the typed value of the JSON-able one.
         write: makes the JSON-able result of a local call.
         undo: takes back what this did, with its arguments; None where there is nothing to take back.
@@ -43,6 +44,7 @@ class Effect:
     target: Any = None
     calls: Sequence[Any] = ()
     fields: dict[str, Any] = field(default_factory=dict)
+    need: int | None = None
     read: Callable[[Any], Any] | None = None
     write: Callable[[Any], Any] | None = None
     undo: Any = None

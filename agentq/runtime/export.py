@@ -45,7 +45,7 @@ def write_journal(
     lines: Iterable[bytes | str],
     *,
     load_result: Callable[[str], Any],
-    load_members: Callable[[Ask], Sequence[Result]],
+    load_members: Callable[[Ask, Sequence[int] | None], Sequence[Result]],
 ) -> str:
     """The text of the file for a log; what it only points to is read by the two functions."""
     asks: dict[str, Ask] = {}
@@ -59,7 +59,7 @@ def write_journal(
             entry = replace(entry, large=False, value=load_result(entry.id))
         text = encode(entry)
         if isinstance(entry, Joined):
-            members = load_members(asks[entry.id]) if entry.id in asks else ()
+            members = load_members(asks[entry.id], entry.at) if entry.id in asks else ()
             told = [{"s": member.status, "v": member.value} for member in members]
             text = f'{text[:-1]},"members":{dumps(told)}}}'
         written.append(text)

@@ -93,7 +93,7 @@ class HereRun:
             kwargs=dict(kwargs),
         )
         return write_journal(
-            header, self.log, load_result=lambda _: None, load_members=lambda ask: self._members[ask.id]
+            header, self.log, load_result=lambda _: None, load_members=lambda ask, _: self._members[ask.id]
         )
 
     def _one(self, signals: Mapping[str, deque[Any]]) -> Outcome:
@@ -168,7 +168,11 @@ class HereRun:
             members = [
                 self._called(effect.target, call, step_id(ask.id, str(at))) for at, call in enumerate(effect.calls)
             ]
-            self._results.append((Joined(id=ask.id), members))
+            won = [at for at, member in enumerate(members) if member.status == "ok"][: effect.need]
+            if effect.need is not None and len(won) == effect.need:
+                self._results.append((Joined(id=ask.id, at=tuple(won)), [members[at] for at in won]))
+            else:
+                self._results.append((Joined(id=ask.id), members))
         elif ask.kind == "canvas":
             self._results.append((self._canvas(effect), ()))
         elif ask.kind == "ask":

@@ -134,7 +134,7 @@ class EnginePort:
     def _messages(self, effect: Effect) -> Capture:
         ask = effect.ask
         if ask.kind == "map":
-            return map_offers(self._attempt, effect.target, effect.calls, ask_id=ask.id)
+            return map_offers(self._attempt, effect.target, effect.calls, ask_id=ask.id, need=effect.need)
         if ask.kind == "canvas":
             return canvas_offers(self._attempt, effect.target, ask_id=ask.id)
         undoes, spawned = ask.kind == "undo", ask.kind == "spawn"
@@ -176,11 +176,12 @@ class EnginePort:
         value = keep_trying(lambda: self._store.payload(self._holder.root, ask_id))
         return loads(value) if value is not None else None
 
-    def load_members(self, ask: Ask) -> Sequence[Result]:
+    def load_members(self, ask: Ask, places: Sequence[int] | None) -> Sequence[Result]:
         """The outcomes of a map's members, from where their results lie."""
+        wanted = range(ask.members or 0) if places is None else sorted(places)
         found: list[Result] = []
-        for at in range(0, ask.members or 0, _CHUNK):
-            ids = [step_id(ask.id, str(index)) for index in range(at, min(at + _CHUNK, ask.members or 0))]
+        for at in range(0, len(wanted), _CHUNK):
+            ids = [step_id(ask.id, str(index)) for index in wanted[at : at + _CHUNK]]
             outcomes = keep_trying(functools.partial(self._store.outcomes, ids))
             for member, meta in zip(ids, outcomes, strict=True):
                 found.append(_member(ask, member, meta))

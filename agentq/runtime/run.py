@@ -124,7 +124,7 @@ class Run:
         return ChildRun(self, self._called(machine, "spawn", agent, args, kwargs))
 
     @overload
-    async def map(self, step: Callable[[T], R], items: Iterable[T]) -> list[R]: ...
+    async def map(self, step: Callable[[T], R], items: Iterable[T], *, need: int | None = None) -> list[R]: ...
 
     @overload
     async def map(
@@ -132,17 +132,25 @@ class Run:
     ) -> list[R | BaseException]: ...
 
     async def map(
-        self, step: Callable[[Any], Any], items: Iterable[Any], *, return_exceptions: bool = False
+        self,
+        step: Callable[[Any], Any],
+        items: Iterable[Any],
+        *,
+        return_exceptions: bool = False,
+        need: int | None = None,
     ) -> list[Any]:
         """One result per item, in their order, from a step or agent that is called with each.
 
         Raises JoinFailed, with the first failure, when all have ended and one has failed; with `return_exceptions`
-        failures stand among the results.
+        failures stand among the results. With `need` it gives the results of the first so many that succeed, in the
+        items' order, and calls the others off; JoinFailed when all have ended and fewer have.
         """
-        return await self._mapped("run.map", step, [(item,) for item in items], return_exceptions)
+        return await self._mapped("run.map", step, [(item,) for item in items], return_exceptions, need)
 
     @overload
-    async def starmap(self, step: Callable[..., R], items: Iterable[Sequence[Any]]) -> list[R]: ...
+    async def starmap(
+        self, step: Callable[..., R], items: Iterable[Sequence[Any]], *, need: int | None = None
+    ) -> list[R]: ...
 
     @overload
     async def starmap(
@@ -150,10 +158,15 @@ class Run:
     ) -> list[R | BaseException]: ...
 
     async def starmap(
-        self, step: Callable[..., Any], items: Iterable[Sequence[Any]], *, return_exceptions: bool = False
+        self,
+        step: Callable[..., Any],
+        items: Iterable[Sequence[Any]],
+        *,
+        return_exceptions: bool = False,
+        need: int | None = None,
     ) -> list[Any]:
         """As `map`, for a step of several arguments: each item is a tuple of them."""
-        return await self._mapped("run.starmap", step, list(items), return_exceptions)
+        return await self._mapped("run.starmap", step, list(items), return_exceptions, need)
 
     async def gather(self, *awaitables: Any, return_exceptions: bool = False) -> list[Any]:
         """One result per argument, in their order, all under way at once.
@@ -306,9 +319,12 @@ class Run:
             undo=step.agentq.undo if kind == "call" else None,
         )
 
-    async def _mapped(self, what: str, step: Any, items: list[Any], return_exceptions: bool) -> list[Any]:
+    async def _mapped(
+        self, what: str, step: Any, items: list[Any], return_exceptions: bool, need: int | None
+    ) -> list[Any]:
         machine = self._check(what)
         _check_step(step, what)
+        _check_need(need, what, step, items, return_exceptions)
         calls = [step.schema.encode(item, {}) for item in items]
         if not calls:
             return []
@@ -320,6 +336,7 @@ class Run:
             target=step,
             calls=calls,
             undo=step.agentq.undo,
+            need=need,
         )
         members = await _future(effect)
         failures = [member for member in members if member.status != "ok"]
@@ -328,7 +345,7 @@ class Run:
             raise JoinFailed(
                 join_id=effect.ask.id,
                 succeeded=len(members) - len(failures),
-                need=len(members),
+                need=len(members) if need is None else need,
                 size=len(members),
                 first=first.to_wire(),
             ) from first
@@ -359,6 +376,20 @@ def _check_step(step: Any, what: str) -> None:
         raise UsageError(
             f"{what} takes a step or an agent, and {_name_of(step)!r} is neither: decorate it with @app.step, or call "
             "it by run.local."
+        )
+
+
+def _check_need(need: int | None, what: str, step: Any, items: Sequence[Any], return_exceptions: bool) -> None:
+    if need is None:
+        return
+    if not 1 <= need <= len(items):
+        raise UsageError(f"{what}: need is {need}, but must be from 1 to the number of items, which is {len(items)}.")
+    if return_exceptions:
+        raise UsageError(f"{what} takes return_exceptions or need: who is not needed has no result to stand for it.")
+    if step.agentq.undo is not None:
+        raise UsageError(
+            f"{what} with need calls some of {step.name!r} off, started or not, and cannot know what its undo is to "
+            "take back: leave undo out, or call run.map without need."
         )
 
 

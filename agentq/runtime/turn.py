@@ -71,8 +71,8 @@ class TurnPort(Protocol):
         """The JSON-able value of a step that succeeded, which is too large for the log."""
         ...
 
-    def load_members(self, ask: Ask) -> Sequence[Result]:
-        """The outcomes of a map's members, in their order."""
+    def load_members(self, ask: Ask, places: Sequence[int] | None) -> Sequence[Result]:
+        """The outcomes of a map's members at these places, in their order; None for all."""
         ...
 
     def restart(self, *, seen: int, arguments: Any, carry: Sequence[Entry], calls_off: Sequence[Effect]) -> None:
@@ -180,7 +180,7 @@ class Turn:
             members: Sequence[Result] = ()
             if isinstance(entry, Joined):
                 if machine.wants(entry):
-                    members = self._port.load_members(machine.ask_of(entry.id))
+                    members = self._port.load_members(machine.ask_of(entry.id), entry.at)
             elif isinstance(entry, Result) and entry.large and machine.wants(entry):
                 entry = replace(entry, value=self._port.load_result(entry.id), large=False)
             self._port.allow("computing")

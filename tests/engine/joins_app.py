@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from agentq import AgentQ, Budget, Run
+from agentq.core.errors import JoinFailed
 
 app = AgentQ("joins")
 
@@ -71,6 +73,24 @@ async def summing(run: Run, numbers: list[int]) -> int:
 async def fan(run: Run, size: int) -> int:
     """The sum of the doubled numbers below ``size``."""
     return sum(await run.map(double, range(size)))
+
+
+@app.step
+def answer(number: int) -> int:
+    """Succeeds at once for an odd number, fails for one that 4 divides, and takes its time for the others."""
+    if number % 4 == 0:
+        raise ValueError(f"bad {number}")
+    time.sleep(30 * (number % 2 == 0))
+    return number
+
+
+@app.agent
+async def first_of(run: Run, numbers: list[int], need: int) -> list[int] | str:
+    """The first answers, or why there are too few."""
+    try:
+        return await run.map(answer, numbers, need=need)
+    except JoinFailed as failed:
+        return str(failed)
 
 
 @app.agent(budget=Budget(steps=505))

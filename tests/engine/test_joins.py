@@ -13,6 +13,7 @@ from agentq.engine.spread import CHUNK
 from tests.kit.leaks import check_leaks
 from tests.kit.projects import load_module
 from tests.kit.server import PrivateServer
+from tests.kit.waiting import wait_until
 from tests.kit.worker import WorkerProcess
 
 TIMEOUT = 60
@@ -76,6 +77,23 @@ def test_a_lazy_body_does_not_run_after_a_failure(app: ModuleType) -> None:
     result = chord([app.double.s(1), app.bad.s(2), app.bad.s(3)], app.peek.s()).apply_async()
     with pytest.raises(Exception, match="bad 2"):
         result.get(timeout=TIMEOUT)
+
+
+def test_the_first_that_succeed_are_enough(app: ModuleType) -> None:
+    handle = app.first_of.start([4, 3, 2, 5, 6, 10], 2)
+    assert handle.get(timeout=TIMEOUT) == [3, 5]
+    wait_until(
+        lambda: all(step.status not in ("queued", "running") for step in handle.steps()),
+        description="the others are called off",
+        timeout=TIMEOUT,
+    )
+    assert [step.status for step in handle.steps()][:4] == ["failed", "succeeded", "cancelled", "succeeded"]
+
+
+def test_too_few_that_succeed_are_a_failed_join(app: ModuleType) -> None:
+    told = app.first_of.start([1, 4, 8], 2).get(timeout=TIMEOUT)
+    assert "1 of 3 succeeded, 2 needed" in told
+    assert "bad 4" in told
 
 
 def test_a_body_of_many_messages_goes_out_in_chunks(app: ModuleType) -> None:

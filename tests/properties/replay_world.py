@@ -209,7 +209,7 @@ class World:
     def load_result(self, ask_id: str) -> Any:
         raise AssertionError("no result of these tests is large")
 
-    def load_members(self, ask: Ask) -> Sequence[Result]:
+    def load_members(self, ask: Ask, places: Sequence[int] | None) -> Sequence[Result]:
         return self._members[ask.id]
 
     def restart(self, *, seen: int, arguments: Any, carry: Sequence[Entry], calls_off: Sequence[Effect]) -> None:

@@ -54,8 +54,10 @@ class TestFanOut:
     def test_members_append_nothing_before_and_nothing_after(self, bench: Bench, run: Holder) -> None:
         bench.store.send(run, token="t", seen=1, joins=[agent_join("run", "map", 3, need=1)], offers=members(3))
         assert bench.store.park(run, seen=1, due_ms=None)
-        for got in bench.take("w2", slots=3):
-            bench.finish(got.holder)
+        first, *others = bench.take("w2", slots=3)
+        bench.finish(first.holder)
+        for got in others:
+            bench.finish(got.holder, status="REVOKED")
         assert bench.kinds("run") == ["start", "joined"]
         assert bench.take_one("w2").holder.id == "run"
         assert bench.take("w2") == []
@@ -76,11 +78,31 @@ class TestFanOut:
             seen.append("joined" in bench.kinds("run"))
         assert seen == [False, False, True]
 
+    def test_the_first_to_succeed_are_named_and_the_others_called_off(self, bench: Bench, run: Holder) -> None:
+        bench.store.send(run, token="t", seen=1, joins=[agent_join("run", "map", 4, need=2)], offers=members(4))
+        first, second, third = bench.take("w2", slots=3)
+        bench.finish(third.holder)
+        bench.finish(first.holder, status="FAILURE")
+        bench.finish(second.holder)
+        told = bench.log("run")[-1]
+        assert (told["k"], told["id"], told["at"]) == ("joined", "map", [2, 1])
+        assert bench.take_one("w2").cancelled
+        bench.store.arrive([Arrival(root="run", id="map", index=0, succeeded=True)])
+        assert counters(bench, "map", "run")["won"] == "2,1"
+
+    def test_those_that_are_enough_together_with_the_last_are_named_too(self, bench: Bench, run: Holder) -> None:
+        bench.store.send(run, token="t", seen=1, joins=[agent_join("run", "map", 2, need=2)], offers=members(2))
+        for got in bench.take("w2", slots=2):
+            bench.finish(got.holder)
+        assert bench.log("run")[-1]["at"] == [0, 1]
+        assert bench.client.exists(bench.keys.of("cancelled", "run")) == 0
+
     def test_all_arrived_releases_also_below_need(self, bench: Bench, run: Holder) -> None:
         bench.store.send(run, token="t", seen=1, joins=[agent_join("run", "map", 2, need=2)], offers=members(2))
         for got in bench.take("w2", slots=2):
             bench.finish(got.holder, status="FAILURE")
         assert bench.kinds("run")[-1] == "joined"
+        assert "at" not in bench.log("run")[-1]
 
     def test_one_without_members_releases_at_once(self, bench: Bench, run: Holder) -> None:
         entries = bench.store.send(

@@ -75,6 +75,7 @@ def test_an_entry_is_read_back_as_it_was_written(entry: Entry) -> None:
         ),
         (Result(id="a", status="ok", large=True), {"k": "result", "id": "a", "s": "ok", "ref": 1}),
         (Joined(t=1, id="a"), {"k": "joined", "t": 1, "id": "a"}),
+        (Joined(t=1, id="a", at=(2, 0)), {"k": "joined", "t": 1, "id": "a", "at": [2, 0]}),
         (Signal(t=1, name="n", id="i", payload=None), {"k": "signal", "t": 1, "n": "n", "v": None, "i": "i"}),
         (Answer(t=1, id="a", value=True), {"k": "answer", "t": 1, "id": "a", "v": True}),
         (Tick(), {"k": "tick"}),

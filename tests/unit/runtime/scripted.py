@@ -72,9 +72,9 @@ class Script:
         """The first open ask of this name was called off before it began."""
         return self.tell(Result(id=self.open(name).ask.id, status="revoked"))
 
-    def join(self, name: str, members: Sequence[Result]) -> Script:
-        """All members of the first open map of this name have arrived."""
-        return self.tell(Joined(id=self.open(name).ask.id), members=members)
+    def join(self, name: str, members: Sequence[Result], *, at: tuple[int, ...] | None = None) -> Script:
+        """All members of the first open map of this name have arrived, or those at these places are enough."""
+        return self.tell(Joined(id=self.open(name).ask.id, at=at), members=members)
 
     def answer(self, value: Any) -> Script:
         """The first open question is answered."""

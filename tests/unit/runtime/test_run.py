@@ -127,6 +127,31 @@ def test_a_map_may_give_its_failures_among_the_results() -> None:
     assert isinstance(found[1], StepFailed)
 
 
+def test_a_map_that_needs_some_gives_the_winners() -> None:
+    async def agent(run: Run) -> Any:
+        return await run.map(shout, ["a", "b", "c"], need=2)
+
+    assert Script(agent).join("shout", [ok("1", "B"), ok("2", "C")], at=(2, 1)).value == ["B", "C"]
+
+
+def test_a_map_of_which_too_few_succeed_has_failed() -> None:
+    async def agent(run: Run) -> Any:
+        try:
+            return await run.map(shout, ["a", "b"], need=2)
+        except JoinFailed as error:
+            return error.succeeded, error.need, error.size
+
+    assert Script(agent).join("shout", [ok("0", "A"), Result(id="1", status="revoked")]).value == (1, 2, 2)
+
+
+@pytest.mark.parametrize("options", [{"need": 0}, {"need": 3}, {"need": 1, "return_exceptions": True}])
+def test_a_need_that_cannot_be_is_refused(options: dict[str, Any]) -> None:
+    async def agent(run: Run) -> Any:
+        await run.map(shout, ["a", "b"], **options)
+
+    assert isinstance(Script(agent).outcome.error, UsageError)
+
+
 def test_gather_takes_awaitables_and_signatures() -> None:
     class Signature(dict[str, Any]):
         def apply_async(self) -> None: ...

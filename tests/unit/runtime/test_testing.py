@@ -274,3 +274,19 @@ async def test_a_strange_file_is_refused(tmp_path: Path) -> None:
     file.write_text("")
     with pytest.raises(JournalUnreadable):
         check_replay(child, file)
+
+
+@app.agent(name="here.fastest")
+async def fastest(run: Run, titles: list[str]) -> list[Page]:
+    return await run.map(fetch, titles, need=1)
+
+
+@runs
+async def test_a_map_that_needs_some_takes_the_first_that_succeed() -> None:
+    def stand_in(title: str) -> Page:
+        if title == "a":
+            raise ValueError(title)
+        return Page(title=title)
+
+    found = await run_here(fastest, ["a", "b", "c"], stand_ins={fetch: stand_in})
+    assert [page.title for page in found] == ["b"]

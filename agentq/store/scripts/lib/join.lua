@@ -15,10 +15,14 @@ end
 
 local function release_join(root, id, now)
   local key = K.join(root, id)
-  local f = redis.call('HMGET', key, 'pr', 'bo', 'bm')
+  local f = redis.call('HMGET', key, 'pr', 'bo', 'bm', 'won', 'need', 'ok', 'n', 'size')
   redis.call('HSET', key, 'sent', 1)
   redis.call('HDEL', key, 'bm')
-  if f[1] then
+  if f[1] and f[5] and f[6] == f[5] then
+    -- Who the winners are is said once and for all: others may succeed before the next replay looks.
+    tell(root, f[1], '{"k":"joined","id":' .. cjson.encode(id) .. ',"at":[' .. f[4] .. ']}', now)
+    if f[7] ~= f[8] then call_off(root, id, 'enough others have succeeded', now) end
+  elseif f[1] then
     tell(root, f[1], cjson.encode({ k = 'joined', id = id }), now)
   else
     body_of(root, cjson.decode(f[2]), f[3], now)
@@ -68,6 +72,10 @@ local function arrive(root, id, index, succeeded, now)
   local n = redis.call('HINCRBY', key, 'n', 1)
   local ok = redis.call('HINCRBY', key, 'ok', succeeded and 1 or 0)
   if f[3] ~= '0' then return end
+  if f[2] and succeeded then
+    local won = redis.call('HGET', key, 'won')
+    redis.call('HSET', key, 'won', won and won .. ',' .. place or place)
+  end
   if n < size and not (f[2] and ok >= tonumber(f[2])) then return end
   release_join(root, id, now)
 end
