@@ -141,8 +141,11 @@ def _error_of(origin: _Origin) -> Any:
 def _await_message(store: Store, root: str, run_id: str) -> dict[str, Any]:
     deadline = time.monotonic() + _QUEUED_S
     while not (text := store.quote(root, run_id)):
-        if time.monotonic() >= deadline:
-            raise UsageError(f"Run {run_id} waits in its queue: fork it when a worker has taken it.")
+        if time.monotonic() >= deadline or store.record(root, run_id).get("s") == "d":
+            raise UsageError(
+                f"The message of run {run_id} cannot be read: the run waits in its queue (fork it when a worker has "
+                "taken it) or stands among the dead letters, or was dropped there."
+            )
         time.sleep(0.05)
     message = dict(json.loads(text))
     name = message["headers"][HEADER].get(PAYLOAD)
