@@ -218,6 +218,23 @@ def test_steps_of_celery_alone_are_not_archived(bench: Bench) -> None:
     assert bench.without_end(*OF_A_RUN) == []
 
 
+def test_what_waits_for_an_archive_that_was_turned_off_goes_after_the_retention(
+    clean_server: PrivateServer, tmp_path: Path
+) -> None:
+    bench = Bench(clean_server, archive_url=f"sqlite:///{tmp_path}/archive.db")
+    bench.worker("w1")
+    bench.finish(bench.run_agent("run"))
+    without = Bench(clean_server)
+    without.tick()
+    assert bench.client.ttl(bench.keys.log("run", "run")) == -1
+    bench.client.zadd(bench.keys.of("ended"), {"run": bench.store.now_ms() - bench.store.retention_ms - 1})
+    bench.tick()
+    assert bench.client.ttl(bench.keys.log("run", "run")) == -1
+    without.tick()
+    assert bench.without_end(*OF_A_RUN) == []
+    bench.drain()
+
+
 def test_an_agent_in_a_canvas_takes_the_canvas_with_it(bench: Bench) -> None:
     bench.store.offer([bench.step("first")])
     bench.finish(bench.take_one().holder, offers=[bench.agent("second", root="first")])

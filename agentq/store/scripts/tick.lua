@@ -78,6 +78,14 @@ for _, name in ipairs(redis.call('ZRANDMEMBER', K.runs(), 2)) do
   if redis.call('EXISTS', K.step(root, run)) == 0 then redis.call('ZREM', K.runs(), name) end
 end
 
+-- What waits for an archive that was turned off since goes as it would have gone without one.
+if not ARCHIVES then
+  for _, root in ipairs(redis.call('ZRANGEBYSCORE', K.ended(), '-inf', now - RETENTION_MS, 'LIMIT', 0, 10)) do
+    redis.call('ZREM', K.ended(), root)
+    if redis.call('HGET', K.tree(root), 'live') == '0' then retire_tree(root) end
+  end
+end
+
 local trees = redis.call('ZRANGE', K.retiring(), 0, 0, 'WITHSCORES')
 if trees[1] then
   local following = retire_chunk(trees[1], tonumber(trees[2]), chunk)
