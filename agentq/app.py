@@ -12,7 +12,7 @@ from typing import Any
 
 from celery import Celery
 
-from agentq.core.errors import StoreUnavailable
+from agentq.core.errors import InvalidSetting, StoreUnavailable
 from agentq.core.pools import PoolSpec, load_pools
 from agentq.directory import Agents, Asks, DeadLetters, Runs
 from agentq.engine.assembly import (
@@ -21,6 +21,7 @@ from agentq.engine.assembly import (
     bind_app,
     broker_address,
     load_tasks,
+    master_named,
     named_queues,
 )
 from agentq.engine.binding import Binding, Limits, find_binding
@@ -35,7 +36,7 @@ from agentq.guards import BreakerGuard, FallbackGuard, RetryGuard
 from agentq.runtime.port import run_turn
 from agentq.settings import Settings
 from agentq.store import Store
-from agentq.store.client import normalise
+from agentq.store.client import is_sentinel, normalise, sentinel_place
 from agentq.store.embedded import ServerAddress, ensure_server
 from agentq.store.runner import Patience
 from agentq.store.wire import redacted
@@ -157,6 +158,8 @@ class Toolkit(Declarations):
         if self._address is None:
             url = self._named_store()
             self._embedded = url is None
+            if url is not None and is_sentinel(url):
+                url = with_master(url, master_named(self.celery))
             self._address = address_of(url) if url is not None else ensure_server(self.settings.state_dir)
         return self._address
 
@@ -262,6 +265,20 @@ def address_of(url: str) -> ServerAddress:
     plain = normalise(url)
     celery_url = "redis+socket://" + plain.removeprefix("unix://") if plain.startswith("unix://") else plain
     return ServerAddress(where=redacted(url), url=plain, celery_url=celery_url.replace("?db=", "?virtual_host="))
+
+
+def with_master(url: str, given: str | None) -> str:
+    """Return a ``sentinel://`` URL that names its master; raises InvalidSetting when nothing does."""
+    if sentinel_place(url).master_name:
+        return url
+    if not given:
+        raise InvalidSetting(
+            name="redis_url",
+            value=redacted(url),
+            reason="nothing names the master that the Sentinels watch: add ?master_name=NAME to the URL, or set "
+            'broker_transport_options = {"master_name": NAME}',
+        )
+    return f"{url}{'&' if '?' in url.rsplit(';', 1)[-1] else '?'}master_name={given}"
 
 
 def _limits(settings: Settings) -> Limits:

@@ -24,7 +24,7 @@ _CONFIG: Final = "AGENTQ_CONFIG"
 _NOT_SETTINGS: Final = ("AGENTQ_DEV_", "AGENTQ_TEST_")
 """Beginnings of names that belong to the development script and the tests."""
 
-_REDIS_SCHEMES: Final = ("redis://", "rediss://", "unix://", "redis+socket://")
+_REDIS_SCHEMES: Final = ("redis://", "rediss://", "unix://", "redis+socket://", "sentinel://")
 
 _BROKER_SCHEMES: Final = ("amqp://", "amqps://", "pyamqp://", *_REDIS_SCHEMES)
 _ARCHIVE_SCHEMES: Final = ("sqlite:///", "postgresql://", "postgresql+psycopg://")

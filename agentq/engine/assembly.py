@@ -25,7 +25,7 @@ from agentq.engine.split.sending import divert
 from agentq.engine.split.steps import SplitTerms, attach_split
 from agentq.engine.task import Agent
 from agentq.store import Store
-from agentq.store.client import normalise
+from agentq.store.client import is_sentinel, normalise, sentinel_place, without_query
 from agentq.store.wire import redacted
 
 BACKEND = "agentq.engine.backend:Backend"
@@ -34,8 +34,12 @@ BACKEND = "agentq.engine.backend:Backend"
 DEFAULT_CONNECTION_RETRIES = 100
 """Celery's default; a worker that gives up after it would need somebody to start it when the server is back."""
 
-BACKEND_SCHEMES = ("redis", "rediss")
-"""Celery's names of its Redis backend, in whose place ours stands."""
+BACKENDS = {
+    "redis": BACKEND,
+    "rediss": BACKEND,
+    "sentinel": "agentq.engine.backend:SentinelResults",
+}
+"""By Celery's names of its Redis backends, what stands in their place."""
 
 
 def bind_app(
@@ -88,8 +92,9 @@ def bind_app(
         if not conf.broker_url:
             conf.broker_url = url if broker_url is None else broker_url()
         # By Celery's own table of backends, so that the setting stays a URL as everybody knows it.
-        app.loader.override_backends = {**app.loader.override_backends, **dict.fromkeys(BACKEND_SCHEMES, BACKEND)}
+        app.loader.override_backends = {**app.loader.override_backends, **BACKENDS}
         conf.result_backend = url
+        name_master(conf, open_store().url)
         # What runs is fenced by its holder: a lost connection is no reason to cut it off, nor to take less afterwards.
         conf.worker_cancel_long_running_tasks_on_connection_loss = False
         if in_split:
@@ -120,6 +125,21 @@ def bind_app(
         app.on_after_finalize.connect(register, weak=False)
 
 
+def name_master(conf: Any, url: str) -> None:
+    """Have Celery's own clients ask the Sentinels for the same master."""
+    if not is_sentinel(url):
+        return
+    place = sentinel_place(url)
+    for name in ("broker_url", "result_backend"):
+        if is_sentinel(str(conf[name])):
+            conf[name] = without_query(str(conf[name]))
+    options: dict[str, Any] = {"master_name": place.master_name}
+    if place.sentinel:
+        options["sentinel_kwargs"] = place.sentinel
+    for name in ("broker_transport_options", "result_backend_transport_options"):
+        conf[name] = {**options, **(conf.get(name) or {})}
+
+
 def _check_backend(given: Any, url: str) -> None:
     """Return if results may stand where the records do; raises InvalidSetting when the app wants them elsewhere."""
     if not given:
@@ -135,6 +155,9 @@ def _check_backend(given: Any, url: str) -> None:
 
 def _place(url: str) -> tuple[str, int, str, str]:
     """Return host, port, path of the socket, and database of a Redis URL: what tells two servers apart."""
+    if is_sentinel(url):
+        place = sentinel_place(url)
+        return "sentinel", 0, str(sorted(place.hosts)), str(place.master["db"])
     parts = urlsplit(normalise(url))
     if parts.scheme == "unix":
         return "", 0, parts.path, dict(parse_qsl(parts.query)).get("db", "0")
@@ -156,6 +179,14 @@ def backend_address(app: Celery) -> str | None:
 def _configured(app: Celery, name: str) -> str | None:
     value = app.conf.get(name) if app.configured else app._preconf.get(name)
     return str(value) if value else None
+
+
+def master_named(app: Celery) -> str | None:
+    """Return the name that the app's configuration gives the master behind its Sentinels."""
+    options = (
+        app.conf.get("broker_transport_options") if app.configured else app._preconf.get("broker_transport_options")
+    )
+    return (options or {}).get("master_name")
 
 
 def named_queues(app: Celery) -> list[str]:

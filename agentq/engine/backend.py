@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from celery import states
-from celery.backends.redis import RedisBackend
+from celery.backends.redis import RedisBackend, SentinelBackend
 from celery.exceptions import TimeLimitExceeded
 from celery.result import GroupResult
 from celery.utils.log import get_logger
@@ -230,6 +230,10 @@ class Backend(RedisBackend):
             caught.arrivals.append(arrival)
         else:
             binding.store.arrive([arrival])
+
+
+class SentinelResults(Backend, SentinelBackend):
+    """The same behind Sentinels, which tell where the master is."""
 
 
 @contextmanager

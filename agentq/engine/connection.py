@@ -15,7 +15,7 @@ from kombu.connection import ConnectionPool, PooledConnection
 from kombu.utils.collections import HashedSeq
 
 from agentq.engine.messages import HEADER
-from agentq.engine.transport import Transport
+from agentq.engine.transport import SentinelTransport, Transport
 from agentq.store import Store
 
 RETRIES = {"interval_start": 0.2, "interval_step": 0.2, "interval_max": 2.0}
@@ -38,6 +38,8 @@ class Fused:
         """Return the class of the transport."""
         if self.transport_cls in ("redis", "rediss") and type(self).is_fused():
             return Transport
+        if self.transport_cls == "sentinel" and type(self).is_fused():
+            return SentinelTransport
         return super().get_transport_cls()  # type: ignore[misc]  # a kombu Connection comes next
 
     def ensure_connection(self, errback: Any = None, max_retries: int | None = None, **kwargs: Any) -> Any:

@@ -13,7 +13,7 @@ Mode = Literal["fused", "split"]
 Wanted = Literal["auto", "fused", "split", "stock"]
 """What may be asked for; ``stock`` is split mode over kombu's own transport, whatever the broker."""
 
-REDIS_SCHEMES: Final = ("redis", "rediss", "redis+socket", "socket", "unix")
+REDIS_SCHEMES: Final = ("redis", "rediss", "redis+socket", "socket", "unix", "sentinel")
 AMQP_SCHEMES: Final = ("amqp", "amqps", "pyamqp")
 
 

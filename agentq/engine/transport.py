@@ -257,6 +257,19 @@ class Transport(kombu_redis.Transport):
         return store if store is not None else _store_at(self.client)
 
 
+class SentinelChannel(Channel, kombu_redis.SentinelChannel):
+    """The same behind Sentinels, which tell where the master is."""
+
+    from_transport_options: Any = (*kombu_redis.SentinelChannel.from_transport_options, "low_share")
+
+
+class SentinelTransport(Transport):
+    """The transport for ``sentinel://`` URLs."""
+
+    default_port = kombu_redis.SentinelTransport.default_port  # type: ignore[assignment]  # kombu's base class has None
+    Channel = SentinelChannel
+
+
 _stores: weakref.WeakValueDictionary[str, Store] = weakref.WeakValueDictionary()
 
 

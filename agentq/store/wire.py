@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -22,9 +23,11 @@ def dump(value: Any) -> str:
 
 def redacted(url: str) -> str:
     """Return ``url`` without its password, for messages and ``repr``."""
-    parts = urlsplit(url)
+    if ";" in url:
+        return ";".join(redacted(part) for part in url.split(";"))
+    parts = urlsplit(re.sub(r"(sentinel_password=)[^&]*", r"\1***", url))
     if parts.password is None:
-        return url
+        return parts.geturl()
     host = parts.hostname or ""
     port = f":{parts.port}" if parts.port is not None else ""
     user = parts.username or ""

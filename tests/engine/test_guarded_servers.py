@@ -1,0 +1,65 @@
+"""Servers behind Sentinels, behind TLS, and with a user of few rights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.kit.guarded import GuardedServer, TlsServer
+from tests.kit.projects import close_apps, load_module
+from tests.kit.waiting import wait_until
+from tests.kit.worker import WorkerProcess
+
+FLOWS = "tests.projects.leaving.durable"
+TIMEOUT = 40.0
+
+
+@pytest.fixture
+def begin(tmp_path: Path, make_worker: Callable[..., WorkerProcess]) -> Iterator[Callable[[str], Any]]:
+    """Start a worker at a URL and return the app's module."""
+    urls = []
+
+    def start(url: str) -> Any:
+        env = {"LEAVING_FILE": str(tmp_path / "notes")}
+        make_worker(FLOWS, url=url, env=env).launch()
+        urls.append(url)
+        return load_module(FLOWS, url=url, **env)
+
+    yield start
+    for url in urls:
+        close_apps(url)
+
+
+def passes(module: Any) -> None:
+    """Run a step, a plain task and an agent that asks, and look at the worker by remote control."""
+    assert module.double.delay(2).get(timeout=TIMEOUT) == 4
+    assert module.plain_double.delay(3).get(timeout=TIMEOUT) == 6
+    asking = module.ask_first.start(4)
+    question = wait_until(lambda: module.app.asks.list(run_id=asking.id), description="the run has asked")[0]
+    module.app.asks.answer(question.ask_id, True)
+    assert asking.get(timeout=TIMEOUT) == 8
+    assert module.app.control.inspect(timeout=5).ping()
+
+
+def test_behind_sentinels_also_after_the_master_is_lost(begin: Callable[[str], Any]) -> None:
+    guarded = GuardedServer()
+    guarded.start()
+    try:
+        module = begin(guarded.url)
+        passes(module)
+        guarded.lose_master()
+        passes(module)
+    finally:
+        guarded.stop()
+
+
+def test_behind_tls(begin: Callable[[str], Any]) -> None:
+    server = TlsServer()
+    server.start()
+    try:
+        passes(begin(server.celery_url))
+    finally:
+        server.stop()
