@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.kit.guarded import GuardedServer, TlsServer
+from tests.kit.process import ROOT
 from tests.kit.projects import close_apps, load_module
 from tests.kit.waiting import wait_until
 from tests.kit.worker import WorkerProcess
@@ -56,10 +58,22 @@ def test_behind_sentinels_also_after_the_master_is_lost(begin: Callable[[str], A
         guarded.stop()
 
 
-def test_behind_tls(begin: Callable[[str], Any]) -> None:
+def rights() -> str:
+    """Return the rights that the documentation tells an operator to give, for the project's queue."""
+    page = (ROOT / "docs/operations.md").read_text()
+    found = re.search(r"ACL SETUSER agentq on >PASSWORD (.*?)```", page, re.DOTALL)
+    assert found is not None
+    return found[1].replace("\\\n", " ").replace("QUEUE", "leaving")
+
+
+def test_behind_tls_as_a_user_with_the_documented_rights(begin: Callable[[str], Any]) -> None:
     server = TlsServer()
     server.start()
     try:
-        passes(begin(server.celery_url))
+        server.add_user(rights())
+        try:
+            passes(begin(server.celery_url))
+        finally:
+            assert server.refusals() == []
     finally:
         server.stop()

@@ -70,8 +70,10 @@ class GuardedServer:
         self.sentinel.start()
         asked = redis.Redis(port=self.sentinel.port)
         wait_until(
-            lambda: any(each["flags"] == "slave" for each in asked.sentinel_slaves("chief"))  # type: ignore[no-untyped-call]
-            and self.replica.client.info("replication")["master_link_status"] == "up",
+            lambda: (
+                any(each["flags"] == "slave" for each in asked.sentinel_slaves("chief"))
+                and self.replica.client.info("replication")["master_link_status"] == "up"
+            ),
             description="the Sentinel knows a replica that is up to date",
         )
         asked.close()
@@ -92,7 +94,9 @@ class GuardedServer:
 
 
 class TlsServer(PrivateServer):
-    """A server that speaks TLS alone, and asks its clients for a certificate of the same authority."""
+    """A server that speaks TLS alone, and asks its clients for a certificate of the same authority, and for a user."""
+
+    user = ""
 
     def __init__(self) -> None:
         super().__init__(tcp=True)
@@ -106,7 +110,17 @@ class TlsServer(PrivateServer):
         """The server's address in Celery's spelling."""
         files = {"ssl_ca_certs": "ca.crt", "ssl_certfile": "server.crt", "ssl_keyfile": "server.key"}
         query = "&".join(f"{option}={self.folder / name}" for option, name in files.items())
-        return f"rediss://localhost:{self.port}/0?ssl_cert_reqs=CERT_REQUIRED&{query}"
+        return f"rediss://{self.user}localhost:{self.port}/0?ssl_cert_reqs=CERT_REQUIRED&{query}"
+
+    def add_user(self, rights: str) -> None:
+        """Let clients in under a user with these rights alone; the URLs name it from now on."""
+        self.client.execute_command("ACL", "SETUSER", "worker", "on", ">se:cret", *rights.split())
+        self.user = "worker:se%3Acret@"
+
+    def refusals(self) -> list[str]:
+        """Return what was refused to the user."""
+        log = self.client.execute_command("ACL", "LOG")
+        return [str(entry) for entry in log]
 
 
 def make_certificates(folder: Path) -> None:
