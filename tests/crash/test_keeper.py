@@ -194,22 +194,20 @@ class TestHardLimit:
             assert int(record.get("d", 0)) == 0, "it died of nothing of its own"
 
 
-def holds_lock(field: Field, seconds: float) -> None:
-    """Run a step that holds the interpreter's lock in a pool of threads, beside an idle worker."""
-    (worker,) = field.start_workers(1, pool="threads", concurrency=2)
-    started = field.path("lock")
-    result = field.flows.holds_the_lock.delay(str(started), seconds)
-    wait_for_lines(started, 1)
-    field.start_workers(1)
-    assert result.get(timeout=TIMEOUT) == 1
-    assert lines(started) == ["lock"]
-    assert "begins_anew" not in worker.log()
-    assert worker.running
-
-
 def begun_anew(field: Field) -> list[int]:
     """Return how often each worker was given up so far."""
     return [worker.log().count("begins_anew") for worker in field.fleet.workers]
+
+
+def holds_lock(field: Field, seconds: float) -> None:
+    """Run a step that holds the interpreter's lock in a pool of threads, beside an idle worker of the same kind."""
+    field.start_workers(2, pool="threads", concurrency=2)
+    before, started = begun_anew(field), field.path("lock")
+    result = field.flows.holds_the_lock.delay(str(started), seconds)
+    assert result.get(timeout=TIMEOUT) == 1
+    assert lines(started) == ["lock"]
+    assert begun_anew(field) == before
+    assert all(worker.running for worker in field.fleet.workers)
 
 
 def works_meanwhile(field: Field, seconds: float) -> None:
