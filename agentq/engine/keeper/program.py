@@ -121,7 +121,7 @@ class Keeper:
 
     def _renew(self, now: float) -> bool:
         """Return False when the worker was given up."""
-        if not self._may_renew(now):
+        if not self.may_renew(now):
             return not self.lease.is_dead()
         standing = self.lease.renew()
         if standing == UNKNOWN:
@@ -133,8 +133,8 @@ class Keeper:
             say("ready")
         return bool(standing)
 
-    def _may_renew(self, now: float) -> bool:
-        """Whether the worker is one that works: its main process is not stopped, and its loop comes round."""
+    def may_renew(self, now: float) -> bool:
+        """Tell whether the worker is one that works: its main process is not stopped, and its loop comes round."""
         if not self.parent.is_stopped():
             self._stopped_since = None
         elif self._stopped_since is None:
@@ -149,11 +149,19 @@ class Keeper:
         longest = max([self.terms.hard_s, *(running.limit_s for running in self.board.running())])
         return now - max(beat, self._reachable_since) <= longest + self.terms.grace_s
 
+    def overdue(self, now: float) -> list[Running]:
+        """Return what has passed its hard limit and the grace."""
+        if now < self._reachable_since + RECOVERY_S:
+            return []
+        return [running for running in self.board.running() if now >= running.deadline + self.terms.grace_s]
+
+    def note_outage_over(self, now: float) -> None:
+        """Count from now what the server's absence has delayed."""
+        self._reachable_since = now
+
     def _end_overdue(self, now: float) -> None:
         """Kill what has passed its hard limit, after its record says so."""
-        for running in self.board.running():
-            if now < max(running.deadline + self.terms.grace_s, self._reachable_since + RECOVERY_S):
-                continue
+        for running in self.overdue(now):
             self.lease.mark_overdue(running.take)
             # It may have come to its end, or to a rest, while the server was told.
             if self.board.read(running.slot) == running:
@@ -195,7 +203,7 @@ class Keeper:
     def _note_success(self) -> None:
         if self._failures:
             self._failures = 0
-            self._reachable_since = monotonic()
+            self.note_outage_over(monotonic())
             logger.info("store_reachable_again worker=%s", self.terms.worker)
 
     def _note_failure(self, words: str) -> float:

@@ -12,6 +12,7 @@ import pytest
 
 from agentq.engine.keeper import claims
 from agentq.engine.keeper.board import ENDS, SERVES, SLOTS, Board
+from agentq.engine.keeper.program import RECOVERY_S, Keeper, Terms
 from agentq.engine.keeper.watch import Brood, Parent
 from tests.kit.waiting import wait_until
 
@@ -118,6 +119,62 @@ class TestWatch:
         assert child.wait() == -signal.SIGKILL
         brood.see(set())
         assert brood.end(within_s=0.0) == []
+
+
+class TestJudgement:
+    """When a worker's keeper stops to renew, and when it kills. The parent here is the tests' own."""
+
+    @pytest.fixture
+    def keeper(self, board: Board) -> Keeper:
+        terms = Terms(
+            worker="w1",
+            main=os.getppid(),
+            board=board.descriptor,
+            board_path=board.path,
+            url="redis://localhost:1/0",
+            scripts={},
+            dead="dead",
+            timeout_s=1.0,
+            lease_s=3.0,
+            renew_s=0.5,
+            tick_s=0.25,
+            hard_s=100.0,
+            grace_s=1.0,
+            card=(),
+        )
+        return Keeper(terms, board)
+
+    def test_a_loop_that_stands_still_longer_than_any_hard_limit_is_dead(self, keeper: Keeper) -> None:
+        board = keeper.board
+        assert keeper.may_renew(1000.0), "it has not begun"
+        board.beat = 1000.0
+        assert keeper.may_renew(1101.0)
+        assert not keeper.may_renew(1101.5)
+        board.take_slot()
+        board.write(0, take=1, limit_s=500.0, deadline=1500.0)
+        assert keeper.may_renew(1501.0), "a step runs that may take so long"
+        assert not keeper.may_renew(1501.5)
+        board.open_ended = 1
+        assert keeper.may_renew(9999.0), "and a plain task has no limit"
+
+    def test_a_loop_that_connects_anew_is_not(self, keeper: Keeper) -> None:
+        keeper.board.beat = 1000.0
+        keeper.note_outage_over(1200.0)
+        assert keeper.may_renew(1300.0)
+        assert not keeper.may_renew(1301.5)
+
+    def test_an_attempt_is_overdue_after_its_limit_and_a_grace(self, keeper: Keeper) -> None:
+        keeper.board.take_slot()
+        keeper.board.write(0, take=7, limit_s=5.0, deadline=1005.0)
+        assert keeper.overdue(1005.5) == []
+        assert [running.take for running in keeper.overdue(1006.0)] == [7]
+
+    def test_what_may_have_waited_for_the_server_gets_a_moment(self, keeper: Keeper) -> None:
+        keeper.board.take_slot()
+        keeper.board.write(0, take=7, limit_s=5.0, deadline=1005.0)
+        keeper.note_outage_over(1100.0)
+        assert keeper.overdue(1100.0 + RECOVERY_S - 1.0) == []
+        assert len(keeper.overdue(1100.0 + RECOVERY_S)) == 1
 
 
 def test_the_keepers_program_loads_little() -> None:
