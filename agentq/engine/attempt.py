@@ -320,7 +320,8 @@ class Attempt:
             "n": self.task.name,
             **fields,
         }
-        self.store.emit(self.holder, [dumps(event)])
+        token = self.store.new_token()
+        outcome.keep_trying(lambda: self.store.emit(self.holder, [dumps(event)], token=token))
 
     def _finish(self, end: TurnEnd, chain: Any, callbacks: Any) -> Any:
         value = end.value

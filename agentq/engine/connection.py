@@ -12,11 +12,17 @@ from typing import Any, ClassVar
 
 from kombu.connection import Connection as KombuConnection
 from kombu.connection import ConnectionPool, PooledConnection
+from kombu.exceptions import OperationalError
 from kombu.utils.collections import HashedSeq
 
+from agentq.core.errors import StoreUnavailable
+from agentq.engine import capture
 from agentq.engine.messages import HEADER
+from agentq.engine.outcome import keep_trying
+from agentq.engine.this_step import current_attempt
 from agentq.engine.transport import SentinelTransport, Transport
 from agentq.store import Store
+from agentq.store.wire import redacted
 
 RETRIES = {"interval_start": 0.2, "interval_step": 0.2, "interval_max": 2.0}
 """Seconds between attempts to connect: the first pause, how much longer the next one is, and the longest."""
@@ -48,6 +54,24 @@ class Fused:
         A refused connection costs next to nothing.
         """
         return super().ensure_connection(errback, max_retries, **{**RETRIES, **kwargs})  # type: ignore[misc]
+
+    def ensure(self, obj: Any, fun: Callable[..., Any], *args: Any, **kwargs: Any) -> Callable[..., Any]:
+        """Have ``fun`` done, as kombu does; what an attempt sends waits for the server as long as it is away.
+
+        Celery's policy gives up after a second. The message itself goes nowhere yet, it is caught for the commit: only
+        its queue is declared. But the attempt would fail, and its run with it, for a server that restarts.
+        """
+        ensured: Callable[..., Any] = super().ensure(obj, fun, *args, **kwargs)  # type: ignore[misc]
+        if capture.active() is None or current_attempt.get() is None:
+            return ensured
+
+        def patiently(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return ensured(*args, **kwargs)
+            except OperationalError as error:
+                raise StoreUnavailable(url=redacted(self.store.url), reason=str(error)) from error
+
+        return lambda *args, **kwargs: keep_trying(lambda: patiently(*args, **kwargs))
 
     def __eqhash__(self) -> Any:
         """Keep kombu's process-wide pools apart: a stock connection to the same server is another one."""

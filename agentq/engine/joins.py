@@ -20,6 +20,7 @@ from agentq.core.errors import UsageError
 from agentq.core.lazy import LazyList
 from agentq.engine import capture
 from agentq.engine.messages import HEADER
+from agentq.engine.outcome import keep_trying
 from agentq.store import Store
 from agentq.store.refs import Offer
 
@@ -94,7 +95,7 @@ def resolve(app: Any, store: Store, arguments: list[Any]) -> list[Any]:
 
 def joined(app: Any, store: Store, group_id: str) -> LazyList[Any]:
     """Return the results of a join's members, nested as the header was."""
-    join = store.join_members(group_id, group_id)
+    join = keep_trying(lambda: store.join_members(group_id, group_id))
     if join is None:
         raise ChordError(f"The join of group {group_id} is gone: its results were kept for the retention only.")
     header = _Header(app, store, json.loads(join.members))
@@ -134,7 +135,7 @@ class _Header:
 
     def _results(self, ids: list[str]) -> dict[str, Any]:
         found = {}
-        for task_id, text in zip(ids, self._store.outcomes(ids), strict=True):
+        for task_id, text in zip(ids, keep_trying(lambda: self._store.outcomes(ids)), strict=True):
             meta = json.loads(text) if text is not None else {"status": states.PENDING}
             if meta["status"] != states.SUCCESS:
                 cause = _error_in(self._app, meta)

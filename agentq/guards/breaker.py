@@ -9,6 +9,7 @@ from typing import Any
 from agentq.core.errors import BreakerOpen, OwnershipLost
 from agentq.core.models import Breaker
 from agentq.engine.attempt import CONTROL, Again, Attempt
+from agentq.engine.outcome import keep_trying
 
 
 class BreakerGuard:
@@ -23,7 +24,7 @@ class BreakerGuard:
         breaker = attempt.task.agentq.breaker
         if breaker is None:
             return call()
-        wait_ms = attempt.store.admit_breaker(breaker.name, reset_ms=_ms(breaker.reset_after))
+        wait_ms = keep_trying(lambda: attempt.store.admit_breaker(breaker.name, reset_ms=_ms(breaker.reset_after)))
         if wait_ms > 0:
             error = BreakerOpen(name=breaker.name, retry_after=wait_ms / 1000)
             if attempt.task.agentq.fallback is not None:
@@ -41,13 +42,15 @@ class BreakerGuard:
 
     @staticmethod
     def _report(attempt: Attempt, breaker: Breaker, *, failed: bool) -> None:
-        attempt.store.report_breaker(
-            breaker.name,
-            failed=failed,
-            attempt=f"{attempt.holder.worker}|{attempt.holder.take}",
-            failures=breaker.failures,
-            window_ms=_ms(breaker.window),
-            reset_ms=_ms(breaker.reset_after),
+        keep_trying(
+            lambda: attempt.store.report_breaker(
+                breaker.name,
+                failed=failed,
+                attempt=f"{attempt.holder.worker}|{attempt.holder.take}",
+                failures=breaker.failures,
+                window_ms=_ms(breaker.window),
+                reset_ms=_ms(breaker.reset_after),
+            )
         )
 
 
