@@ -78,15 +78,15 @@ def main() -> None:
 
 
 @contextmanager
-def worker() -> Iterator[subprocess.Popen[bytes]]:
-    """A worker of two children on a private server, until the block ends."""
+def worker(module: str = "benchmarks.parked_latency") -> Iterator[subprocess.Popen[bytes]]:
+    """A worker of two children that serves a module's app on a private server, until the block ends."""
     ensure_server(STATE)
     command = [
         sys.executable,
         "-m",
         "celery",
         "-A",
-        "benchmarks.parked_latency:app",
+        f"{module}:app",
         "worker",
         "-c",
         "2",
