@@ -15,7 +15,7 @@ from celery.exceptions import TimeLimitExceeded
 from celery.result import GroupResult
 from celery.utils.log import get_logger
 
-from agentq.core.errors import AgentqError, CalledOff, RunCancelled, StaleHolder, StepTimeout, from_wire
+from agentq.core.errors import AgentqError, CalledOff, RunCancelled, StaleHolder, StepTimeout, UsageError, from_wire
 from agentq.engine import afterwords, capture
 from agentq.engine.binding import find_binding
 from agentq.engine.joins import body_offer, leaves, members_of
@@ -192,6 +192,13 @@ class Backend(RedisBackend):
                 commit_revoked(store, holder, caught, request, reason)
 
         afterwords.say(conclude)
+
+    def add_to_chord(self, group_id: str, result: Any) -> None:
+        """Refuse: a join knows all its members when it opens."""
+        raise UsageError(
+            f"Task.add_to_chord: chord {group_id} cannot grow while it runs. Let the task return what is to be added, "
+            "or replace it by a group (self.replace)."
+        )
 
     def set_chord_size(self, group_id: str, chord_size: int) -> None:
         """Do nothing: the join knows its size from its making."""

@@ -6,6 +6,7 @@ from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from agentq.core.errors import InvalidSetting
+from agentq.engine.versions import is_kombu_tried
 
 Mode = Literal["fused", "split"]
 """What runs."""
@@ -35,7 +36,7 @@ def decide_mode(wanted: Wanted, broker_url: str | None) -> Mode:
                 value=wanted,
                 reason="split mode is for RabbitMQ; over Redis its name is stock, and fused needs no second mechanism",
             )
-        return "split" if wanted == "stock" else "fused"
+        return "split" if wanted == "stock" or (wanted == "auto" and not is_kombu_tried()) else "fused"
     if scheme not in AMQP_SCHEMES:
         raise InvalidSetting(
             name="broker_url",
