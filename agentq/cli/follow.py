@@ -19,7 +19,7 @@ from rich.live import Live
 from agentq.cli.answers import person, read_answer
 from agentq.cli.output import say
 from agentq.console.live import LiveView, RunMoment, count_by_name
-from agentq.console.tables import answers_words, emitted_words
+from agentq.console.tables import answers_words, emitted_words, held_up_words
 from agentq.console.words import duration, one_line, short_id, short_name
 from agentq.core.errors import StoreUnavailable
 from agentq.core.models import ENDED
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from agentq.core.models import AskSummary
 
 EMITTED = "emit"
+HELD_UP = ("condemned", "unserved")
+"""Kinds of events by which a run waits for somebody to do something."""
 """The kind of an event that an agent or a step made by `emit`."""
 POLL_SECONDS = 0.1
 COST_FACTOR = 8
@@ -152,6 +154,8 @@ class Follower:
             self._seen = event.offset
             if event.kind == EMITTED:
                 found.append(emitted_words(event))
+            elif event.kind in HELD_UP:
+                found.append(held_up_words(event))
         return found
 
     def _show_live(self, console: Console) -> str:

@@ -204,5 +204,14 @@ def emitted_words(event: Event) -> str:
     return one_line(" ".join([event.name or "", *[f"{name}={_field(value)}" for name, value in event.fields.items()]]))
 
 
+def held_up_words(event: Event) -> str:
+    """What holds a run up, and what to do."""
+    words = one_line(event.fields.get("error", ""))
+    name = short_name(event.name or "")
+    if event.kind == "condemned":
+        return f"{name} is a dead letter: {words}. agentq dead replay {event.step_id}, or agentq dead drop"
+    return f"{name} waits: {words}"
+
+
 def _field(value: object) -> str:
     return value if isinstance(value, str) else dumps(value)

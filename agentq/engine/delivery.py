@@ -59,7 +59,7 @@ def hand_over(channel: Any, taken: Taken, handler: Callable[[Any], Any]) -> None
     if holder is None and (ours := taker.adopts(payload)) is not None:
         _adopt(channel, taken, payload, ours)
         return
-    misfit = taker.misfit(payload)
+    misfit = taker.misfit(payload, taken.queue)
     if misfit is None:
         handler(payload)
     else:

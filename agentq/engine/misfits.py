@@ -37,7 +37,7 @@ class Misfit:
     longest_ms: int = OFFER_AGAIN_MS
 
 
-def no_misfit(_payload: dict[str, Any]) -> Misfit | None:
+def no_misfit(_payload: dict[str, Any], _queue: str) -> Misfit | None:
     """Judge nothing: for a consumer that is no worker and runs no tasks."""
     return None
 
@@ -55,11 +55,11 @@ class Misfits:
         self._serves = serves
         self._agent = agent
         self._store = store
-        self._living: set[tuple[str, str | None]] = set()
+        self._living: set[tuple[str, str, str | None]] = set()
         self._looked_at = float("-inf")
 
-    def __call__(self, payload: dict[str, Any]) -> Misfit | None:
-        """Return why the worker cannot run the message; None when it can."""
+    def __call__(self, payload: dict[str, Any], queue: str) -> Misfit | None:
+        """Return why the worker cannot run the message of a queue; None when it can."""
         headers = payload["headers"]
         name = headers.get("task")
         if name is None:
@@ -67,13 +67,13 @@ class Misfits:
         if not self._serves(name):
             return Misfit("task", f"no worker that took it knows the task {name!r}")
         ours = headers.get(HEADER) or {}
-        return self._misfit_of_version(name, ours.get("v")) if ours.get("k") == "a" else None
+        return self._misfit_of_version(queue, name, ours.get("v")) if ours.get("k") == "a" else None
 
-    def _misfit_of_version(self, name: str, version: str | None) -> Misfit | None:
+    def _misfit_of_version(self, queue: str, name: str, version: str | None) -> Misfit | None:
         options = getattr(self._agent(name), HEADER, None)
         if options is None or version is None or options.version in (None, version):
             return None
-        if (name, version) in self._served():
+        if (queue, name, version) in self._served():
             return Misfit(
                 "version", f"version {version!r} of {name!r} is served elsewhere", HAND_OVER_MS, OFFER_AGAIN_MS
             )
@@ -82,7 +82,7 @@ class Misfits:
         words = f"no worker serves version {version!r} of {name!r}; here it is version {options.version!r}"
         return Misfit("version", words, OFFER_AGAIN_MS, LONGEST_MS)
 
-    def _served(self) -> set[tuple[str, str | None]]:
+    def _served(self) -> set[tuple[str, str, str | None]]:
         if monotonic() - self._looked_at >= LOOK_AGAIN_S:
             try:
                 self._living = self._store.served_versions()

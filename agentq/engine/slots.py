@@ -57,7 +57,7 @@ class Taker:
         free: Callable[[], int] | None = None,
         idle: Callable[[], bool] | None = None,
         running: Callable[[], Iterable[int]] = _nothing,
-        misfit: Callable[[dict[str, Any]], Misfit | None] = no_misfit,
+        misfit: Callable[[dict[str, Any], str], Misfit | None] = no_misfit,
         adopts: Callable[[dict[str, Any]], dict[str, Any] | None] = _none,
         on_refused: Callable[[], None] | None = None,
     ) -> None:

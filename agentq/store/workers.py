@@ -137,9 +137,14 @@ class WorkerCalls(StoreConnection):
             return None
         return str(found) if found is not None else None
 
-    def served_versions(self) -> set[tuple[str, str | None]]:
-        """Return name and version of each agent that a living worker serves."""
-        return {pair for card in self.workers() for pair in (card.details.get("agents") or {}).items()}
+    def served_versions(self) -> set[tuple[str, str, str | None]]:
+        """Return queue, name and version of each agent that a living worker serves."""
+        return {
+            (queue, name, version)
+            for card in self.workers()
+            for queue in card.queues
+            for name, version in (card.details.get("agents") or {}).items()
+        }
 
     def announce(self, worker: str, agents: dict[str, dict[str, Any]]) -> None:
         """Publish what a worker serves: per agent or step name its schema, version and queue."""

@@ -35,6 +35,11 @@ def quiet(word: str) -> str:
     return word
 
 
+@app.task(name="plain")
+def plain(word: str) -> str:
+    return word
+
+
 @app.agent
 async def daring(run: Run, folder: str, whom: str = "child") -> str:
     return await run.call(kill, folder, whom)
@@ -48,7 +53,7 @@ async def careful(run: Run, folder: str) -> str:
         return f"gave up {error.step.rpartition('.')[2]}"
 
 
-@app.agent(version=VERSION, continues=CONTINUES)
+@app.agent(queue="aged", version=VERSION, continues=CONTINUES)
 async def aged(run: Run) -> str:
     await run.wait_for("go")
     return str(run.version)

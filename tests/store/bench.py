@@ -199,6 +199,8 @@ class Bench:
                     self.store.offer([self.step(step_id, root=root)])
                 if record["s"] == "p":
                     self.client.zadd(self.keys.of("due"), {f"{root}|{step_id}|{record['g']}": LONG_AGO})
+            for letter in self.store.letters():
+                self.store.replay(letter.letter_id)
             queues = {record["q"] for record in undone.values()}
             self.fire_timers()
             taken = self.take(worker, slots=2000, queues=sorted(queues))
