@@ -14,8 +14,6 @@ from time import monotonic
 from typing import Any
 
 from celery.utils.log import get_logger
-from kombu.entity import Queue
-from kombu.messaging import Consumer
 from kombu.transport import virtual
 
 from agentq.core.errors import Unavailable
@@ -24,6 +22,7 @@ from agentq.engine.custody import QoS
 from agentq.engine.delivery import deliver
 from agentq.engine.slots import Taker
 from agentq.engine.split import hints
+from agentq.engine.split.intake import Intake
 from agentq.store import Store
 
 logger = get_logger(__name__)
@@ -126,8 +125,7 @@ class Desk:
         self._slots = max(slots, 1)
         self._queues = queues
         self._low_share = low_share
-        self._channel: Any = None
-        self._consumers: dict[str, Any] = {}
+        self._intake: Intake | None = None
         self._waiting: dict[int, deque[tuple[Any, float]]] = {lane: deque() for lane in PRIORITIES.values()}
         self._asked: list[Any] = []
         self._claims = 0
@@ -144,8 +142,10 @@ class Desk:
 
     def open(self) -> None:
         """Begin to consume."""
-        self._channel = self._connection.channel()
-        self._sync()
+        self._intake = Intake(
+            self._connection, prefix=self._prefix, kind=self._kind, ahead=self._slots, arrived=self._arrived
+        )
+        self._intake.follow(self._queues())
         if self._hub is not None:
             self._hub.on_tick.add(self.look)
             self._timers.append(self._hub.call_repeatedly(UPKEEP_S, self._upkeep))
@@ -158,65 +158,43 @@ class Desk:
             timer.cancel()
         self._timers.clear()
         self._taker.abandon(self.hands.qos.takes())
-        channel, self._channel = self._channel, None
-        if channel is not None:
-            # Closing a channel gives back what was not acknowledged; a lost connection has done so already.
+        intake, self._intake = self._intake, None
+        if intake is not None:
+            # A lost connection has given back by itself what was not acknowledged.
             with suppress(Exception):
-                channel.close()
-
-    def _sync(self) -> None:
-        """Consume from the hint queues of the worker's queues as they are now."""
-        wanted = {name: lane for queue in self._queues() for name, lane in hints.lanes_of(self._prefix, queue).items()}
-        if self._paused:
-            wanted = {}
-        for name in [name for name in self._consumers if name not in wanted]:
-            self._consumers.pop(name).cancel()
-        for name, lane in wanted.items():
-            if name not in self._consumers:
-                self._consumers[name] = self._consume(name, lane)
-
-    def _consume(self, name: str, lane: int) -> Any:
-        channel = hints.declare(self._connection, self._channel, name, self._kind)
-        if channel is not self._channel:
-            # The broker has closed the old one, and with it what it consumed.
-            self._channel, self._consumers = channel, {}
-            self._call_soon(self._sync)
-        channel.basic_qos(0, self._slots, False)
-        consumer = Consumer(
-            channel,
-            queues=[Queue(name, no_declare=True)],
-            auto_declare=False,
-            accept=None,
-            on_message=lambda message: self._arrived(lane, message),
-        )
-        consumer.consume()
-        return consumer
+                intake.follow(())
+                self._give_back()
+            intake.close()
 
     def _arrived(self, lane: int, message: Any) -> None:
+        if self._paused or self._intake is None:
+            message.requeue()
+            return
         self._waiting[lane].append((message, monotonic()))
         if self._hub is None:
             self.flush()
         elif not self._flushing:
             # Once for all that this reading of the socket brings.
             self._flushing = True
-            self._call_soon(self.flush)
+            self._hub.call_soon(self.flush)
 
-    def _call_soon(self, call: Callable[[], None]) -> None:
-        if self._hub is not None:
-            self._hub.call_soon(call)
+    def _give_back(self) -> None:
+        for lane in self._waiting.values():
+            while lane:
+                lane.popleft()[0].requeue()
 
     # -- claims
 
     def look(self) -> None:
         """See whether slots have come free; called at every turn of the event loop."""
-        if self._channel is None:
+        if self._intake is None:
             return
         free = self._taker.credit(prefetch=0, unacknowledged=0)
         if self._waiting_any() and free > 0:
             self.flush()
         elif self._paused and free > 0:
             self._paused = False
-            self._sync()
+            self._intake.follow(self._queues())
             self._wait(SETTLING_S)
         elif not self._paused and free <= 0 and self._overdue():
             self._pause()
@@ -224,7 +202,7 @@ class Desk:
     def flush(self) -> None:
         """Claim as many of the waiting hints as there are free slots."""
         self._flushing = False
-        if self._channel is None or monotonic() < self._not_before:
+        if self._intake is None or monotonic() < self._not_before:
             return
         while True:
             asked = self._asked = self._asked or self._chosen(self._taker.credit(prefetch=0, unacknowledged=0))
@@ -292,15 +270,15 @@ class Desk:
 
     def _pause(self) -> None:
         self._paused = True
-        self._sync()
-        for lane in self._waiting.values():
-            while lane:
-                lane.popleft()[0].requeue()
+        if self._intake is not None:
+            self._intake.follow(())
+        self._give_back()
 
     def _upkeep(self) -> None:
-        if self._channel is None:
+        if self._intake is None:
             return
-        self._sync()
+        if not self._paused:
+            self._intake.follow(self._queues())
         if monotonic() < self._not_before:
             return
         try:

@@ -11,6 +11,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 
@@ -23,8 +24,8 @@ logger = logging.getLogger(__name__)
 CHUNK = 200
 """Messages that are published before their confirmations are awaited together."""
 
-CONFIRM_S = 15.0
-"""A quorum queue that has lost its majority confirms nothing; then another connection is tried."""
+CONFIRM_S = 5.0
+"""A quorum queue without a leader confirms nothing; the others must not wait for it."""
 
 CONNECT_S = 5.0
 
@@ -39,7 +40,11 @@ ENVELOPE = ("delivery_info", "delivery_tag", "body_encoding", "priority", "redel
 
 
 class Unconfirmed(Exception):
-    """The broker refused messages, or did not confirm them in time."""
+    """The broker refused messages, or did not confirm them in time: ``posts``, which come again by themselves."""
+
+    def __init__(self, posts: Sequence[Post]) -> None:
+        super().__init__(f"{len(posts)} messages, among them one for queue {posts[0].queue!r}")
+        self.posts = posts
 
 
 class Outlet:
@@ -54,7 +59,7 @@ class Outlet:
         self._declared: set[str] = set()
         self._tag = 0
         self._open: dict[int, Post] = {}
-        self._refused = 0
+        self._refused: list[Post] = []
 
     def publish(self, posts: Sequence[Post]) -> None:
         """Return when the broker has all of them safe; else raises what kombu or this module names as the reason."""
@@ -74,8 +79,7 @@ class Outlet:
         """Drop the connection; the next publish opens another."""
         connection, self._connection, self._channel = self._connection, None, None
         self._declared.clear()
-        self._open.clear()
-        self._tag = self._refused = 0
+        self._open, self._refused, self._tag = {}, [], 0
         if connection is not None:
             try:
                 connection.collect(CONNECT_S)
@@ -140,25 +144,21 @@ class Outlet:
         channel.basic_publish(message, exchange=routed.get("exchange") or "", routing_key=key)
 
     def _on_ack(self, tag: int, multiple: bool) -> None:
-        if multiple:
-            for each in [open_tag for open_tag in self._open if open_tag <= tag]:
-                del self._open[each]
-        else:
-            self._open.pop(tag, None)
+        for each in [known for known in self._open if known <= tag] if multiple else [tag]:
+            self._open.pop(each, None)
 
     def _on_nack(self, tag: int, multiple: bool) -> None:
-        self._refused += 1
+        self._refused += [post for known, post in self._open.items() if known == tag or (multiple and known < tag)]
         self._on_ack(tag, multiple)
 
     def _await_confirmations(self) -> None:
         deadline = monotonic() + CONFIRM_S
-        while self._open:
-            remaining = deadline - monotonic()
-            if remaining <= 0:
-                raise Unconfirmed(f"{len(self._open)} messages were not confirmed within {CONFIRM_S:g} s")
-            self._connection.drain_events(timeout=remaining)
-        if self._refused:
-            raise Unconfirmed(f"the broker refused {self._refused} messages")
+        while self._open and (remaining := deadline - monotonic()) > 0:
+            with suppress(TimeoutError):
+                self._connection.drain_events(timeout=remaining)
+        failed = [*self._refused, *self._open.values()]
+        if failed:
+            raise Unconfirmed(failed)
 
 
 class Poster:
@@ -203,8 +203,7 @@ class Poster:
                 self._relist()
                 posts = posts or self._store.publish(chunk=CHUNK, pause_ms=self._pause_ms)
                 if posts:
-                    self._outlet.publish(posts)
-                    self._store.confirm(posts)
+                    self._publish(posts)
                     posts = []
                 else:
                     self._store.await_posts(1.0)
@@ -217,6 +216,14 @@ class Poster:
                 failures += 1
                 self._stop.wait(min(LONGEST_PAUSE_S, 0.1 * 2.0 ** min(failures, 8)))
         self._outlet.close()
+
+    def _publish(self, posts: list[Post]) -> None:
+        try:
+            self._outlet.publish(posts)
+        except Unconfirmed as error:
+            logger.warning("not_confirmed: %s", error)
+            posts = [post for post in posts if post not in error.posts]
+        self._store.confirm(posts)
 
     def _relist(self) -> None:
         now = monotonic()

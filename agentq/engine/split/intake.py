@@ -1,0 +1,80 @@
+"""The hint queues of a worker as its broker delivers them: consumed from, paused, followed as they change.
+
+On RabbitMQ each lane has a channel of its own and is consumed from without waiting for an answer: a quorum queue
+without a leader answers nothing, and would else hold up the worker's event loop with every other queue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from agentq.engine.split import hints
+
+
+class Intake:
+    """Hint queues over one connection.
+
+    Args:
+        connection: the worker's to the broker.
+        kind: RabbitMQ's type of hint queues.
+        ahead: how many hints of each lane may be delivered before one is acknowledged.
+        arrived: called with the lane and kombu's message of each hint.
+    """
+
+    def __init__(
+        self, connection: Any, *, prefix: str, kind: str, ahead: int, arrived: Callable[[int, Any], None]
+    ) -> None:
+        self._connection = connection
+        self._prefix = prefix
+        self._kind = kind
+        self._ahead = ahead
+        self._arrived = arrived
+        self._channels: dict[str, Any] = {}
+        self._shared: Any = None
+        self._consuming: set[str] = set()
+
+    @property
+    def _is_amqp(self) -> bool:
+        return bool(self._connection.transport.driver_type == "amqp")
+
+    def follow(self, queues: Iterable[str]) -> None:
+        """Consume from the lanes of these queues and from no others; nothing happens where that is so already."""
+        wanted = {name: lane for queue in queues for name, lane in hints.lanes_of(self._prefix, queue).items()}
+        for name in [name for name in self._consuming if name not in wanted]:
+            self._consuming.discard(name)
+            channel = self._channels[name]
+            if self._is_amqp:
+                channel.basic_cancel(name, nowait=True)
+            else:
+                channel.basic_cancel(name)
+        for name, lane in wanted.items():
+            if name not in self._consuming:
+                self._consume(name, lane)
+                self._consuming.add(name)
+
+    def close(self) -> None:
+        """Forget the channels; they end with their connection."""
+        self._channels.clear()
+        self._consuming.clear()
+        self._shared = None
+
+    def _consume(self, name: str, lane: int) -> None:
+        channel = self._channels.get(name)
+        if channel is None:
+            channel = self._channels[name] = self._open(name)
+
+        def receive(raw: Any) -> None:
+            self._arrived(lane, channel.message_to_python(raw))
+
+        # Under the queue's name: late deliveries of a cancelled consumer find a callback too.
+        channel.basic_consume(queue=name, consumer_tag=name, no_ack=False, callback=receive, nowait=True)
+
+    def _open(self, name: str) -> Any:
+        channel = self._shared if self._shared is not None else self._connection.channel()
+        channel = hints.declare(self._connection, channel, name, self._kind)
+        channel.basic_qos(0, self._ahead, False)
+        if not self._is_amqp:
+            # Each channel of kombu's Redis transport polls the server on a connection of its own.
+            self._shared = channel
+        return channel
