@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
-import traceback as tracebacks
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +15,14 @@ from celery.utils.log import get_logger
 from agentq.core.codec import dumps, loads, to_jsonable
 from agentq.core.errors import CalledOff, InvalidResult, RunCancelled, RunError, StaleHolder, StepTimeout
 from agentq.core.lazy import LazyList
-from agentq.core.models import Usage
-from agentq.engine import capture, exits, joins, outcome, realloop, recall, spread
+from agentq.engine import exits, joins, outcome, realloop, recall
 from agentq.engine.binding import Binding, TurnEnd
 from agentq.engine.capture import Capture
+from agentq.engine.ending import CAUGHT, Again, Ending, Interrupted
 from agentq.engine.keeper.claims import Claim, claim
-from agentq.engine.messages import HEADER, HOLDER_HEADER, PAYLOAD
+from agentq.engine.messages import HOLDER_HEADER, PAYLOAD
 from agentq.engine.outcome import COMMITTED
 from agentq.engine.this_step import current_attempt
-from agentq.store import Store
 from agentq.store.refs import Holder
 
 if TYPE_CHECKING:
@@ -33,65 +30,27 @@ if TYPE_CHECKING:
 
 logger = get_logger(__name__)
 
-CAUGHT = "agentq_caught"
-"""Set on a request by ``Step.retry`` and ``Step.replace``: the messages that they would have sent."""
-
-
 EARLY_S = 0.25
 """A soft limit that comes by so much too soon is none: two clocks differ by less."""
 
 
-class Again(Exception):
-    """Raised by middleware: the attempt failed with ``error``, and the step is to run again after ``delay``."""
-
-    def __init__(self, error: BaseException, delay: timedelta, *, counted: bool = True) -> None:
-        super().__init__(str(error))
-        self.error = error
-        self.delay = delay
-        self.counted = counted
-
-
-class Interrupted(Exception):
-    """The attempt was told to end before its time: it fails with ``error``, and nothing is tried in its place."""
-
-    def __init__(self, error: BaseException) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
-CONTROL = (Again, Interrupted, Retry, Ignore, Reject)
-"""What is no failure: middleware lets these pass."""
-
-
-class Attempt:
+class Attempt(Ending):
     """One try of a step.
 
     Attributes:
-        holder: names the attempt at the store.
-        request: Celery's request.
         parent: run id of the agent that asked for the step; None in canvas.
         run_id: the run that its history belongs to.
-        number: which try this is, 1 for the first.
-        spent: what the function said that it used.
+        stop: ends its coroutine from another thread.
     """
 
     def __init__(self, task: Step[..., Any], binding: Binding, holder: Holder, request: Any) -> None:
-        self.task = task
-        self.binding = binding
-        self.store: Store = binding.store
-        self.holder = holder
-        self.request = request
-        self.ours: dict[str, Any] = getattr(request, HEADER, None) or {}
+        super().__init__(task, binding, holder, request)
         self.parent: str | None = self.ours.get("pr")
         self.run_id = holder.id if task.is_agent or self.parent is None else self.parent
         self.step_id = holder.id
-        self.number = int(self.ours.get("n", 1))
-        self.spent: list[Usage] = []
-        self.onward = Capture()
         self.stop = realloop.Stop()
         self._began = time.monotonic()
         self._hear_again: Callable[[], Any] | None = None
-        self._onward_of_request: tuple[Any, Any] = (None, None)
         self._arguments: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
         self.claim: Claim
 
@@ -176,8 +135,9 @@ class Attempt:
         if end.error is not None:
             self.request.chain = self._behind(chain)
             status = states.REVOKED if end.kind == "cancelled" else states.FAILURE
-            self.fail(end.error, status=status, end=end)
-            raise end.error
+            failure = exits.as_failure(end.error, step=self.task.name, step_id=self.step_id)
+            self.fail(failure, status=status, end=end)
+            raise failure
         return self._finish(end, chain, callbacks)
 
     def _revoke(self, chain: Any, *, ran: bool) -> None:
@@ -198,15 +158,13 @@ class Attempt:
                     self._unstow()
                     args, kwargs = self.request.args, self.request.kwargs
                 return self._value(args, kwargs)
-        except MemoryError as error:
-            # Celery's main process would take it for its own.
-            raise exits.failure_by(error, step=self.task.name, step_id=self.step_id) from error
-        except Exception:
-            raise
         except BaseException as error:
             if exits.is_ordered(error):
                 raise
-            raise exits.failure_by(error, step=self.task.name, step_id=self.step_id) from error
+            failure = exits.as_failure(error, step=self.task.name, step_id=self.step_id)
+            if failure is error:
+                raise
+            raise failure from error
         finally:
             self._hear_again = exits.ignore_soft_limit()
             self.claim.finish()
@@ -281,15 +239,6 @@ class Attempt:
         seconds = limits[1] if limits and limits[1] else self.task.soft_time_limit
         return timedelta(seconds=float(seconds)) if seconds else None
 
-    @contextmanager
-    def whole_request(self) -> Iterator[None]:
-        """Put the request's chain and callbacks back, for messages that carry the step on: retry and replace."""
-        self.request.chain, self.request.callbacks = self._onward_of_request
-        try:
-            yield
-        finally:
-            self.request.chain = self.request.callbacks = None
-
     @property
     def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The attempt's arguments: a step's typed, an agent's as they came in the message."""
@@ -322,146 +271,6 @@ class Attempt:
         }
         token = self.store.new_token()
         outcome.keep_trying(lambda: self.store.emit(self.holder, [dumps(event)], token=token))
-
-    def _finish(self, end: TurnEnd, chain: Any, callbacks: Any) -> Any:
-        value = end.value
-        with capture.capturing() as caught:
-            self._dispatch(value, chain, callbacks)
-            if not self._ignores_result():
-                self.task.backend.mark_as_done(self.request.id, value, self.request, True)
-            elif self.request.chord:
-                self.task.backend.on_chord_part_return(self.request, states.SUCCESS, value)
-        caught.merge(self.onward)
-        caught.offers = spread.parcels(self, caught.offers)
-        self.succeed(value, caught, end=end)
-        return value
-
-    @contextmanager
-    def _settled_usage(self) -> Iterator[dict[str, int]]:
-        """Give what was used to a commit; it stays unsettled if the commit is refused for being called off."""
-        spent = list(self.spent)
-        try:
-            yield self.take_usage()
-        except CalledOff:
-            self.spent[:0] = spent
-            raise
-
-    def _ignores_result(self) -> bool:
-        """Whether nobody reads the result: not asked for by an agent or a join, and ignored as Celery says."""
-        if self.ours.get("ak") is not None or self.ours.get("jn") is not None:
-            return False
-        asked = self.request.__dict__.get("ignore_result")
-        return bool(self.task.ignore_result if asked is None else asked)
-
-    def _dispatch(self, value: Any, chain: Any, callbacks: Any) -> None:
-        """Send callbacks, then the chain's next task, as Celery's tracer would; the open capture catches them."""
-        from celery.canvas import maybe_signature
-
-        app = self.task.app
-        common = {"parent_id": self.request.id, "root_id": self.request.root_id or self.request.id}
-        for callback in callbacks or []:
-            maybe_signature(callback, app=app).apply_async((value,), **common)
-        if chain:
-            maybe_signature(chain[-1], app=app).apply_async((value,), chain=chain[:-1], **common)
-
-    def succeed(self, value: Any, caught: Capture, *, end: TurnEnd | None = None) -> None:
-        """Commit a success."""
-        with self._settled_usage() as usage:
-            outcome.commit_success(
-                self.store,
-                self.holder,
-                caught,
-                self.request,
-                value,
-                inline_bytes=self.binding.limits.inline_bytes,
-                usage=usage,
-                closes=end.closes if end is not None else (),
-                cancels=end.cancels if end is not None else (),
-            )
-        setattr(self.request, COMMITTED, True)
-
-    def fail(
-        self, error: BaseException, *, status: str = states.FAILURE, end: TurnEnd | None = None, ran: bool = False
-    ) -> None:
-        """Commit a failure, for chain, joins and errbacks too; ``ran``: a revoked step that had started."""
-        trace = "".join(tracebacks.format_exception(error))
-        # Celery calls no errbacks for what was revoked.
-        errbacks = status != states.REVOKED
-        stored = not self._ignores_result() or self.task.store_errors_even_if_ignored
-        with capture.capturing() as caught:
-            self.task.backend.mark_as_failure(self.request.id, error, trace, self.request, stored, errbacks, status)
-            if errbacks and self.task.name == joins.DISPATCH_TASK:
-                joins.tell_body(self.task.app, self.request.args[0], error)
-        with self._settled_usage() as usage:
-            outcome.commit_failure(
-                self.store,
-                self.holder,
-                caught,
-                self.request,
-                error,
-                status=status,
-                usage=usage,
-                closes=end.closes if end is not None else (),
-                cancels=end.cancels if end is not None else (),
-                inside=end is not None,
-                ran=ran,
-            )
-        self.request.chain = None
-        setattr(self.request, COMMITTED, True)
-
-    def _again(self, again: Again) -> None:
-        """Commit the step's next generation, due after the delay; raises Celery's Retry for its events."""
-        with self.whole_request(), capture.capturing() as caught:
-            ours = {**self.ours, "n": self.number + (1 if again.counted else 0)}
-            signature = self.task.signature_from_request(
-                self.request,
-                self.request.args,
-                self.request.kwargs,
-                countdown=max(again.delay.total_seconds(), 0.0),
-                retries=self.request.retries + 1,
-                headers={HEADER: ours},
-            )
-            signature.apply_async()
-        setattr(self.request, CAUGHT, caught)
-        self._onward(mode="again", chain=None, callbacks=None, error=again.error)
-        raise Retry(exc=again.error, when=again.delay.total_seconds()) from again.error
-
-    def _onward(self, *, mode: str, chain: Any, callbacks: Any, error: BaseException | None = None) -> None:
-        """Commit what ``retry`` or ``replace`` would have sent: this step's next generation first, if it is there."""
-        caught: Capture = getattr(self.request, CAUGHT, None) or Capture()
-        own = [offer for offer in caught.offers if offer.id == self.holder.id]
-        others = spread.parcels(self, [offer for offer in caught.offers if offer.id != self.holder.id])
-        with self._settled_usage() as usage:
-            outcome.keep_trying(
-                lambda: self.store.commit(
-                    self.holder,
-                    mode="again" if own else "replaced",
-                    status=states.RETRY,
-                    results=caught.results,
-                    joins=caught.joins,
-                    offers=[*own, *others],
-                    arrivals=caught.arrivals,
-                    error=outcome.line_of(error) if error is not None else None,
-                    usage=usage,
-                    name=self.task.name,
-                )
-            )
-        setattr(self.request, COMMITTED, True)
-
-    def take_usage(self) -> dict[str, int]:
-        """Return what was said to be used since the last time, as the store counts it."""
-        spent, self.spent[:] = list(self.spent), []
-        usage: dict[str, int] = {}
-        for each in spent:
-            for name, amount in (
-                ("tokens", each.tokens_in + each.tokens_out),
-                ("tokens_in", each.tokens_in),
-                ("tokens_out", each.tokens_out),
-                ("usd_micro", int(each.usd * 1_000_000)),
-            ):
-                if amount:
-                    usage[name] = usage.get(name, 0) + amount
-        return usage
 
 
 def in_place(value: Any, limit: timedelta | None = None, stop: realloop.Stop | None = None) -> Any:

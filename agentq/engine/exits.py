@@ -40,6 +40,13 @@ def failure_by(error: BaseException, *, step: str, step_id: str) -> StepFailed:
     return StepFailed(step=step, step_id=step_id, error_type=type(error).__name__, message=words)
 
 
+def as_failure(error: BaseException, *, step: str, step_id: str) -> Exception:
+    """Return an error as one that Celery does not take for its own: no MemoryError, and an Exception."""
+    if isinstance(error, Exception) and not isinstance(error, MemoryError):
+        return error
+    return failure_by(error, step=step, step_id=step_id)
+
+
 @contextmanager
 def one_process() -> Iterator[None]:
     """End here the processes that the code within forks and lets go on: they would finish the step a second time.

@@ -19,7 +19,7 @@ from agentq.engine.messages import HEADER
 from agentq.store.refs import Offer
 
 if TYPE_CHECKING:
-    from agentq.engine.attempt import Attempt
+    from agentq.engine.ending import Ending
 
 SPREAD_TASK: Final = "agentq.spread"
 """The internal step that makes and sends members of a fan-out."""
@@ -39,7 +39,7 @@ def chunks(values: Sequence[T]) -> Iterator[tuple[int, Sequence[T]]]:
         yield at, values[at : at + CHUNK]
 
 
-def parcels(attempt: Attempt, offers: Sequence[Offer]) -> list[Offer]:
+def parcels(attempt: Ending, offers: Sequence[Offer]) -> list[Offer]:
     """Return the offers themselves, or if they are more than a chunk the internal steps that send them."""
     if len(offers) <= CHUNK:
         return list(offers)
@@ -49,7 +49,7 @@ def parcels(attempt: Attempt, offers: Sequence[Offer]) -> list[Offer]:
     ]
 
 
-def spreads(attempt: Attempt, first: Offer, calls: Sequence[Call], *, ask_id: str) -> list[Offer]:
+def spreads(attempt: Ending, first: Offer, calls: Sequence[Call], *, ask_id: str) -> list[Offer]:
     """Return the internal steps that send the members of a fan-out, of which ``first`` is the first one's message."""
     template = asdict(first)
     return [
@@ -87,7 +87,7 @@ def offer_from(wire: dict[str, Any]) -> Offer:
     return Offer(**{**wire, "join": tuple(join) if join is not None else None})
 
 
-def _internal(attempt: Attempt, name: str, args: list[Any], *, key: str) -> Offer:
+def _internal(attempt: Ending, name: str, args: list[Any], *, key: str) -> Offer:
     """Return the message of an internal step on the queue that the attempt itself came from: it is served."""
     with capture.capturing() as caught:
         attempt.task.app.tasks[name].apply_async(

@@ -15,9 +15,10 @@ from agentq.core.errors import RunCancelled, StoreUnavailable, UsageError
 from agentq.core.models import Needs, Priority
 from agentq.core.schema import CallSchema
 from agentq.engine import capture
-from agentq.engine.attempt import CAUGHT, Attempt, in_place
+from agentq.engine.attempt import Attempt, in_place
 from agentq.engine.binding import binding_of, find_binding
 from agentq.engine.dispatch import ending
+from agentq.engine.ending import CAUGHT
 from agentq.engine.handle import Handle
 from agentq.engine.messages import HEADER
 from agentq.engine.options import CallOptions, StepOptions, budget_limits

@@ -8,7 +8,8 @@ from typing import Any
 
 from agentq.core.errors import BreakerOpen, OwnershipLost
 from agentq.core.models import Breaker
-from agentq.engine.attempt import CONTROL, Again, Attempt
+from agentq.engine.attempt import Attempt
+from agentq.engine.ending import CONTROL, Again
 from agentq.engine.outcome import keep_trying
 
 

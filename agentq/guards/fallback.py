@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from agentq.core.errors import OwnershipLost
-from agentq.engine.attempt import CONTROL, Attempt
+from agentq.engine.attempt import Attempt
+from agentq.engine.ending import CONTROL
 
 
 class FallbackGuard:

@@ -8,7 +8,8 @@ from typing import Any
 
 from agentq.core.errors import OwnershipLost
 from agentq.core.policy import decide_retry
-from agentq.engine.attempt import CONTROL, Again, Attempt
+from agentq.engine.attempt import Attempt
+from agentq.engine.ending import CONTROL, Again
 
 
 class RetryGuard:

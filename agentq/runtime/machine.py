@@ -316,30 +316,26 @@ class Machine:
     async def _root(self) -> Any:
         try:
             return self._write_result(await self._body(self.run))
-        except Overran as error:
-            if self.dropped:
-                raise
-            late = self.overran(self._compute_s)
-            self._undoing = True
-            await take_back(self, self._undoable, late)
-            raise late from error
-        except SystemExit as error:
+        except (ContinueAsNew, KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:
             if self.dropped or is_ordered(error):
                 raise
-            ended = failure_by(error, step=self.identity.agent, step_id=self.identity.run_id)
-            self._undoing = True
-            await take_back(self, self._undoable, ended)
-            raise ended from error
-        except (Exception, asyncio.CancelledError) as error:
-            if self.dropped:
-                raise
-            cancelled_itself = isinstance(error, asyncio.CancelledError) and self._cancel is None
-            failure = self._stuck if cancelled_itself and self._stuck is not None else error
+            failure = self._failure_of(error)
             self._undoing = True
             await take_back(self, self._undoable, failure)
             if failure is error:
                 raise
-            raise failure from None
+            raise failure from (None if failure is self._stuck else error)
+
+    def _failure_of(self, error: BaseException) -> BaseException:
+        if isinstance(error, Overran):
+            return self.overran(self._compute_s)
+        if isinstance(error, asyncio.CancelledError):
+            return self._stuck if self._cancel is None and self._stuck is not None else error
+        if isinstance(error, Exception):
+            return error
+        return failure_by(error, step=self.identity.agent, step_id=self.identity.run_id)
 
     def _run_to_rest(self) -> None:
         self.loop.run_to_rest()

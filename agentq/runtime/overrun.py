@@ -9,9 +9,12 @@ import ctypes
 import os
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Final
+from collections.abc import Callable
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import Final, TypeVar
+
+T = TypeVar("T")
 
 _AGAIN_S: Final = 1.0
 """Whoever catches the exception gets it again after so long, until he gives up."""
@@ -59,19 +62,22 @@ class _Watch:
 
 
 class _Watchdog:
-    """A thread that waits for the earliest deadline."""
+    """A thread that waits for the earliest deadline.
+
+    The threads that it watches touch no lock of it: the exception might come between taking one and giving it back.
+    """
 
     def __init__(self) -> None:
         self._watches: set[_Watch] = set()
-        self._changed = threading.Condition()
+        self._wakes: SimpleQueue[None] = SimpleQueue()
+        self._next = float("inf")
         threading.Thread(target=self._run, name="agentq-watchdog", daemon=True).start()
 
     def open(self, watch: _Watch) -> None:
-        earliest = min((each.deadline for each in list(self._watches)), default=float("inf"))
         self._watches.add(watch)
-        if watch.deadline < earliest:
-            with self._changed:
-                self._changed.notify()
+        # It looks at all of them when it wakes; most deadlines are later than the one that it sleeps for.
+        if watch.deadline < self._next:
+            self._wakes.put(None)
 
     def close(self, watch: _Watch) -> None:
         self._watches.discard(watch)
@@ -79,14 +85,18 @@ class _Watchdog:
 
     def _run(self) -> None:
         while True:
+            # Before it looks: who comes in between wakes it.
+            self._next = float("inf")
             now = time.monotonic()
             for watch in list(self._watches):
                 if watch.deadline <= now:
                     watch.interrupt()
                     watch.deadline = now + _AGAIN_S
-            with self._changed:
-                earliest = min((each.deadline for each in list(self._watches)), default=None)
-                self._changed.wait(None if earliest is None else max(0.0, earliest - time.monotonic()))
+            earliest = min((each.deadline for each in list(self._watches)), default=None)
+            if earliest is not None:
+                self._next = earliest
+            with suppress(Empty):
+                self._wakes.get(timeout=None if earliest is None else max(0.0, earliest - time.monotonic()))
 
 
 def _send(thread: int, error: type[BaseException] | None) -> None:
@@ -97,21 +107,22 @@ _lock = threading.Lock()
 _watchdog: _Watchdog | None = None
 
 
-@contextmanager
-def at_most(seconds: float) -> Iterator[None]:
-    """Have Overran raised in the code within once it has run for so long."""
+def within(seconds: float, call: Callable[[], T]) -> T:
+    """Return ``call()``, in which Overran is raised once it has run for so long.
+
+    No context manager: the exception might come as its exit begins, before anything in there could catch it.
+    """
     watch = _Watch(seconds)
     watchdog = _this_process()
-    watchdog.open(watch)
     try:
-        yield
+        watchdog.open(watch)
+        return call()
     finally:
-        while not watch.closing or watch.sending:
-            try:
-                watchdog.close(watch)
-            except Overran:
-                # It came as the code ended by itself.
-                continue
+        try:
+            watchdog.close(watch)
+        except Overran:
+            # It came as the call ended by itself.
+            watchdog.close(watch)
 
 
 def _this_process() -> _Watchdog:

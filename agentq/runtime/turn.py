@@ -5,6 +5,7 @@ It owns the order of reading, sending and waiting. What a message is, and how an
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from agentq.runtime.effects import Batch, Effect
 from agentq.runtime.local_calls import LocalCalls
 from agentq.runtime.machine import Machine
 from agentq.runtime.outcomes import Outcome
-from agentq.runtime.overrun import Overran, at_most
+from agentq.runtime.overrun import Overran, within
 
 _SLOT_LOOK_S: Final = 0.02
 """How long a turn keeps its slot before it asks whether other work wants it: some times the latency of a short step, so
@@ -184,8 +185,7 @@ class Turn:
             elif isinstance(entry, Result) and entry.large and machine.wants(entry):
                 entry = replace(entry, value=self._port.load_result(entry.id), large=False)
             self._port.allow("computing")
-            with at_most(self._compute_s):
-                machine.feed(entry, members)
+            within(self._compute_s, functools.partial(machine.feed, entry, members))
         if fed:
             self._port.allow("local calls" if machine.open_locals else "waiting")
         return fed

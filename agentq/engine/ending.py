@@ -1,0 +1,224 @@
+"""How an attempt ends at the store: what Celery would send is caught and goes out with the outcome, in one commit."""
+
+from __future__ import annotations
+
+import traceback as tracebacks
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from celery import states
+from celery.exceptions import Ignore, Reject, Retry
+
+from agentq.core.errors import CalledOff
+from agentq.core.models import Usage
+from agentq.engine import capture, joins, outcome, spread
+from agentq.engine.binding import Binding, TurnEnd
+from agentq.engine.capture import Capture
+from agentq.engine.messages import HEADER
+from agentq.engine.outcome import COMMITTED
+from agentq.store import Store
+from agentq.store.refs import Holder
+
+if TYPE_CHECKING:
+    from agentq.engine.task import Step
+
+CAUGHT = "agentq_caught"
+"""Set on a request by ``Step.retry`` and ``Step.replace``: the messages that they would have sent."""
+
+
+class Again(Exception):
+    """Raised by middleware: the attempt failed with ``error``, and the step is to run again after ``delay``."""
+
+    def __init__(self, error: BaseException, delay: timedelta, *, counted: bool = True) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.delay = delay
+        self.counted = counted
+
+
+class Interrupted(Exception):
+    """The attempt was told to end before its time: it fails with ``error``, and nothing is tried in its place."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+CONTROL = (Again, Interrupted, Retry, Ignore, Reject)
+"""What is no failure: middleware lets these pass."""
+
+
+class Ending:
+    """An attempt's ways to its outcome.
+
+    Attributes:
+        holder: names the attempt at the store.
+        request: Celery's request.
+        ours: our header's fields.
+        number: which try this is, 1 for the first.
+        spent: what the function said that it used.
+        onward: what the function has sent on in Celery's ways, for the commit.
+    """
+
+    def __init__(self, task: Step[..., Any], binding: Binding, holder: Holder, request: Any) -> None:
+        self.task = task
+        self.binding = binding
+        self.store: Store = binding.store
+        self.holder = holder
+        self.request = request
+        self.ours: dict[str, Any] = getattr(request, HEADER, None) or {}
+        self.number = int(self.ours.get("n", 1))
+        self.spent: list[Usage] = []
+        self.onward = Capture()
+        self._onward_of_request: tuple[Any, Any] = (None, None)
+
+    @contextmanager
+    def whole_request(self) -> Iterator[None]:
+        """Put the request's chain and callbacks back, for messages that carry the step on: retry and replace."""
+        self.request.chain, self.request.callbacks = self._onward_of_request
+        try:
+            yield
+        finally:
+            self.request.chain = self.request.callbacks = None
+
+    def _finish(self, end: TurnEnd, chain: Any, callbacks: Any) -> Any:
+        value = end.value
+        with capture.capturing() as caught:
+            self._dispatch(value, chain, callbacks)
+            if not self._ignores_result():
+                self.task.backend.mark_as_done(self.request.id, value, self.request, True)
+            elif self.request.chord:
+                self.task.backend.on_chord_part_return(self.request, states.SUCCESS, value)
+        caught.merge(self.onward)
+        caught.offers = spread.parcels(self, caught.offers)
+        self.succeed(value, caught, end=end)
+        return value
+
+    @contextmanager
+    def _settled_usage(self) -> Iterator[dict[str, int]]:
+        """Give what was used to a commit; it stays unsettled if the commit is refused for being called off."""
+        spent = list(self.spent)
+        try:
+            yield self.take_usage()
+        except CalledOff:
+            self.spent[:0] = spent
+            raise
+
+    def _ignores_result(self) -> bool:
+        """Whether nobody reads the result: not asked for by an agent or a join, and ignored as Celery says."""
+        if self.ours.get("ak") is not None or self.ours.get("jn") is not None:
+            return False
+        asked = self.request.__dict__.get("ignore_result")
+        return bool(self.task.ignore_result if asked is None else asked)
+
+    def _dispatch(self, value: Any, chain: Any, callbacks: Any) -> None:
+        """Send callbacks, then the chain's next task, as Celery's tracer would; the open capture catches them."""
+        from celery.canvas import maybe_signature
+
+        app = self.task.app
+        common = {"parent_id": self.request.id, "root_id": self.request.root_id or self.request.id}
+        for callback in callbacks or []:
+            maybe_signature(callback, app=app).apply_async((value,), **common)
+        if chain:
+            maybe_signature(chain[-1], app=app).apply_async((value,), chain=chain[:-1], **common)
+
+    def succeed(self, value: Any, caught: Capture, *, end: TurnEnd | None = None) -> None:
+        """Commit a success."""
+        with self._settled_usage() as usage:
+            outcome.commit_success(
+                self.store,
+                self.holder,
+                caught,
+                self.request,
+                value,
+                inline_bytes=self.binding.limits.inline_bytes,
+                usage=usage,
+                closes=end.closes if end is not None else (),
+                cancels=end.cancels if end is not None else (),
+            )
+        setattr(self.request, COMMITTED, True)
+
+    def fail(
+        self, error: BaseException, *, status: str = states.FAILURE, end: TurnEnd | None = None, ran: bool = False
+    ) -> None:
+        """Commit a failure, for chain, joins and errbacks too; ``ran``: a revoked step that had started."""
+        trace = "".join(tracebacks.format_exception(error))
+        # Celery calls no errbacks for what was revoked.
+        errbacks = status != states.REVOKED
+        stored = not self._ignores_result() or self.task.store_errors_even_if_ignored
+        with capture.capturing() as caught:
+            self.task.backend.mark_as_failure(self.request.id, error, trace, self.request, stored, errbacks, status)
+            if errbacks and self.task.name == joins.DISPATCH_TASK:
+                joins.tell_body(self.task.app, self.request.args[0], error)
+        with self._settled_usage() as usage:
+            outcome.commit_failure(
+                self.store,
+                self.holder,
+                caught,
+                self.request,
+                error,
+                status=status,
+                usage=usage,
+                closes=end.closes if end is not None else (),
+                cancels=end.cancels if end is not None else (),
+                inside=end is not None,
+                ran=ran,
+            )
+        self.request.chain = None
+        setattr(self.request, COMMITTED, True)
+
+    def _again(self, again: Again) -> None:
+        """Commit the step's next generation, due after the delay; raises Celery's Retry for its events."""
+        with self.whole_request(), capture.capturing() as caught:
+            ours = {**self.ours, "n": self.number + (1 if again.counted else 0)}
+            signature = self.task.signature_from_request(
+                self.request,
+                self.request.args,
+                self.request.kwargs,
+                countdown=max(again.delay.total_seconds(), 0.0),
+                retries=self.request.retries + 1,
+                headers={HEADER: ours},
+            )
+            signature.apply_async()
+        setattr(self.request, CAUGHT, caught)
+        self._onward(mode="again", chain=None, callbacks=None, error=again.error)
+        raise Retry(exc=again.error, when=again.delay.total_seconds()) from again.error
+
+    def _onward(self, *, mode: str, chain: Any, callbacks: Any, error: BaseException | None = None) -> None:
+        """Commit what ``retry`` or ``replace`` would have sent: this step's next generation first, if it is there."""
+        caught: Capture = getattr(self.request, CAUGHT, None) or Capture()
+        own = [offer for offer in caught.offers if offer.id == self.holder.id]
+        others = spread.parcels(self, [offer for offer in caught.offers if offer.id != self.holder.id])
+        with self._settled_usage() as usage:
+            outcome.keep_trying(
+                lambda: self.store.commit(
+                    self.holder,
+                    mode="again" if own else "replaced",
+                    status=states.RETRY,
+                    results=caught.results,
+                    joins=caught.joins,
+                    offers=[*own, *others],
+                    arrivals=caught.arrivals,
+                    error=outcome.line_of(error) if error is not None else None,
+                    usage=usage,
+                    name=self.task.name,
+                )
+            )
+        setattr(self.request, COMMITTED, True)
+
+    def take_usage(self) -> dict[str, int]:
+        """Return what was said to be used since the last time, as the store counts it."""
+        spent, self.spent[:] = list(self.spent), []
+        usage: dict[str, int] = {}
+        for each in spent:
+            for name, amount in (
+                ("tokens", each.tokens_in + each.tokens_out),
+                ("tokens_in", each.tokens_in),
+                ("tokens_out", each.tokens_out),
+                ("usd_micro", int(each.usd * 1_000_000)),
+            ):
+                if amount:
+                    usage[name] = usage.get(name, 0) + amount
+        return usage
