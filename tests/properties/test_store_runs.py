@@ -69,6 +69,7 @@ class Runs(RuleBasedStateMachine):
         self.steps: list[tuple[str, Got]] = []
         self.asked: dict[str, str] = {}
         self.answered: set[str] = set()
+        self.cancelled: set[str] = set()
         self.questions: dict[str, str | None] = {}
         self.bench.store.offer([self.bench.agent("run")])
 
@@ -142,7 +143,8 @@ class Runs(RuleBasedStateMachine):
             assert [json.loads(entry) for entry in tail] == self.bench.log(name, "run")[seen:]
             turn.seen = seen + len(tail)
             self.asked[ask] = name
-            if kind == "local":
+            if kind == "local" or (ask == "sub" and "run" in self.cancelled):
+                # A cancelled agent starts no other: it is told so at once.
                 self.answered.add(ask)
             if kind == "question":
                 self.questions.setdefault(ask, None)
@@ -301,7 +303,8 @@ class Runs(RuleBasedStateMachine):
     @rule(name=st.sampled_from(RUNS))
     def cancel(self, name: str) -> None:
         """Cancel a run; it goes on, since a cancel is an input."""
-        self.bench.store.cancel("run", name, "x")
+        if self.bench.store.cancel("run", name, "x") in ("new", "known"):
+            self.cancelled.add(name)
 
     @rule()
     def time(self) -> None:
