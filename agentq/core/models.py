@@ -303,6 +303,7 @@ class Unserved(Model):
     """A step or a run that no worker could run so far."""
 
     step_id: str
+    root_id: str
     run_id: str
     name: str
     version: str | None = None

@@ -29,7 +29,7 @@ from agentq.engine import afterwords
 from agentq.engine.archivist import Archivist
 from agentq.engine.delivery import condemn
 from agentq.engine.keeper import claims
-from agentq.engine.misfits import Misfits
+from agentq.engine.misfits import Misfits, fits
 from agentq.engine.presence import Card, LeaseTerms, Presence
 from agentq.engine.recall import Recaller
 from agentq.engine.request import has_children, recaller_of
@@ -210,11 +210,15 @@ class Service(bootsteps.StartStopStep):
         except Unavailable as error:
             logger.warning("reconcile_waits: %s", error)
 
-    def announce(self) -> None:
-        """Publish the agents; again after each new connection, since the server may have lost its data."""
+    def announce(self, tasks: Mapping[str, Any]) -> None:
+        """Publish the agents, and call for what waited for this worker's code.
+
+        Again after each new connection, since the server may have lost its data.
+        """
         presence = self._presence
         try:
             presence.store.announce(presence.taker.id, dict(self.terms.announcements()))
+            presence.store.hasten(lambda each: fits(each, tasks.get(each.name)))
             warn_of_eviction(presence.store)
         except Unavailable as error:
             logger.warning("announcement_waits: %s", error)
@@ -278,7 +282,7 @@ class Upkeep(bootsteps.StartStopStep):
         if service is None or service.presence is None:
             return
         service.beat(worker)
-        service.announce()
+        service.announce(parent.app.tasks)
         repeat = parent.timer.call_repeatedly
         self._entries = [
             repeat(BEAT_S, service.beat, (worker,)),

@@ -11,6 +11,7 @@ from time import monotonic
 from typing import Any, Literal
 
 from agentq.core.errors import Unavailable
+from agentq.core.models import Unserved
 from agentq.engine.messages import HEADER
 from agentq.store import Store
 
@@ -35,6 +36,16 @@ class Misfit:
     words: str
     pause_ms: int = OFFER_AGAIN_MS
     longest_ms: int = OFFER_AGAIN_MS
+
+
+def fits(unserved: Unserved, task: Any) -> bool:
+    """Tell whether a worker that has just come, with this task under the name, may run what was unserved so far."""
+    if task is None:
+        return False
+    options = getattr(task, HEADER, None)
+    if unserved.lacks == "task" or options is None:
+        return True
+    return options.version in (None, unserved.version) or unserved.version in options.continues
 
 
 def no_misfit(_payload: dict[str, Any], _queue: str) -> Misfit | None:

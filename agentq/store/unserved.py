@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from agentq.core.models import Unserved
 from agentq.store.connection import StoreConnection
 from agentq.store.wire import moment, text
@@ -33,6 +35,22 @@ class UnservedReads(StoreConnection):
 
         return self.guarded(read)
 
+    def hasten(self, fits: Callable[[Unserved], bool]) -> int:
+        """Have what a worker that has just come can run be offered now; return how many steps that were.
+
+        Only its time is changed: what goes on meanwhile has no timer under its generation any more.
+        """
+        chosen = [each for each in self.unserved() if fits(each)]
+
+        def write() -> int:
+            names = {}
+            for each in chosen:
+                generation = self.client.hget(self.keys.step(each.root_id, each.step_id), "g")
+                names[f"{each.root_id}|{each.step_id}|{text(generation)}"] = self.now_ms()
+            return int(self.client.zadd(self.keys.of("due"), names, xx=True, ch=True)) if names else 0
+
+        return self.guarded(write)
+
 
 def unserved_of(field: str | None, attempts: str | None, state: str | None) -> tuple[str, str, str] | None:
     """Return since when (ms), what and in which words a record is unserved; None when it is not, or not any more."""
@@ -49,6 +67,7 @@ def _unserved(root: str, step_id: str, said: tuple[str, str, str], fields: list[
     name, version, queue, parent, kind = (text(field) for field in fields[3:8])
     return Unserved(
         step_id=step_id,
+        root_id=root,
         run_id=step_id if kind == "a" else parent or root,
         name=name or "",
         version=version,

@@ -271,3 +271,13 @@ class TestDeferred:
 
     def test_what_is_not_held_is_not_deferred(self, bench: Bench) -> None:
         assert bench.store.defer("w1", 7, lacks="task", words="x", pause_ms=1, longest_ms=1) == "gone"
+
+    def test_a_worker_that_comes_with_the_code_is_offered_it_at_once(self, bench: Bench) -> None:
+        bench.store.offer([bench.agent("s0")])
+        self.defer(bench, "version")
+        assert bench.store.hasten(lambda each: each.version == "2") == 0
+        assert self.pause_of(bench) > 3_000
+        assert bench.store.hasten(lambda each: (each.name, each.version) == ("research", "1")) == 1
+        assert bench.tick().due == 1
+        assert bench.take_one("w2").holder.id == "s0"
+        assert bench.store.hasten(lambda _each: True) == 0
