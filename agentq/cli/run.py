@@ -173,6 +173,8 @@ def show_outcome(handle: Any, agent: str, status: str, *, as_json: bool) -> int:
         console.print(report(result, console=console))
     else:
         say(f"agentq: {error}")
+        if status == "failed":
+            say(f"When the cause is mended: agentq runs retry {handle.id}")
     steps = handle.steps()
     if steps:
         console.print()
