@@ -7,9 +7,15 @@ without a leader answers nothing, and would else hold up the worker's event loop
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
+from amqp import spec
+from celery.utils.log import get_logger
+
 from agentq.engine.split import hints
+
+logger = get_logger(__name__)
 
 
 class Intake:
@@ -68,7 +74,8 @@ class Intake:
             self._arrived(lane, channel.message_to_python(raw))
 
         # Under the queue's name: late deliveries of a cancelled consumer find a callback too.
-        channel.basic_consume(queue=name, consumer_tag=name, no_ack=False, callback=receive, nowait=True)
+        ends = {"on_cancel": lambda _tag: self._lose(name)} if self._is_amqp else {}
+        channel.basic_consume(queue=name, consumer_tag=name, no_ack=False, callback=receive, nowait=True, **ends)
 
     def _open(self, name: str) -> Any:
         channel = self._shared if self._shared is not None else self._connection.channel()
@@ -77,4 +84,25 @@ class Intake:
         if not self._is_amqp:
             # Each channel of kombu's Redis transport polls the server on a connection of its own.
             self._shared = channel
+        else:
+            self._watch(channel, name)
         return channel
+
+    def _watch(self, channel: Any, name: str) -> None:
+        """Have the channel's end by the broker be no more than that: somebody has deleted the queue.
+
+        py-amqp answers and raises, in the middle of the event loop, where Celery would end the worker.
+        """
+        answer = channel._on_close
+
+        def closed(*reason: Any) -> None:
+            with suppress(*self._connection.channel_errors):
+                answer(*reason)
+            self._lose(name)
+
+        channel._callbacks[spec.Channel.Close] = closed
+
+    def _lose(self, name: str) -> None:
+        logger.warning("hint_queue_lost queue=%s: declared again", name)
+        self._consuming.discard(name)
+        self._channels.pop(name, None)

@@ -15,6 +15,9 @@ from contextlib import suppress
 from time import monotonic
 from typing import Any
 
+from amqp import exceptions as amqp_exceptions
+from kombu.exceptions import OperationalError
+
 from agentq.engine.split import hints
 from agentq.store import Store
 from agentq.store.unsent import Post
@@ -39,6 +42,10 @@ ENVELOPE = ("delivery_info", "delivery_tag", "body_encoding", "priority", "redel
 """Properties of kombu's virtual message that are none of AMQP's."""
 
 
+UNREACHABLE = (OSError, amqp_exceptions.ConnectionError, OperationalError)
+"""What kombu and py-amqp raise when there is no connection, or none any more."""
+
+
 class Unconfirmed(Exception):
     """The broker refused messages, or did not confirm them in time: ``posts``, which come again by themselves."""
 
@@ -60,25 +67,38 @@ class Outlet:
         self._tag = 0
         self._open: dict[int, Post] = {}
         self._refused: list[Post] = []
+        self._returned: set[str] = set()
 
     def publish(self, posts: Sequence[Post]) -> None:
         """Return when the broker has all of them safe; else raises what kombu or this module names as the reason."""
         try:
-            channel = self._ready(posts)
-            for post in posts:
-                if self._confirms:
-                    self._tag += 1
-                    self._open[self._tag] = post
-                self._publish(channel, post)
-            self._await_confirmations()
+            self._send(posts)
+            if self._returned:
+                # Somebody has deleted queues of hints: declared again they take the same messages.
+                missed = [post for post in posts if self._key_of(post) in self._returned]
+                self._returned.clear()
+                self._send(missed)
         except BaseException:
             self.close()
             raise
+
+    def _send(self, posts: Sequence[Post]) -> None:
+        channel = self._ready(posts)
+        for post in posts:
+            if self._confirms:
+                self._tag += 1
+                self._open[self._tag] = post
+            self._publish(channel, post)
+        self._await_confirmations()
+
+    def _key_of(self, post: Post) -> str:
+        return hints.hint_queue(self._prefix, post.queue, post.lane)
 
     def close(self) -> None:
         """Drop the connection; the next publish opens another."""
         connection, self._connection, self._channel = self._connection, None, None
         self._declared.clear()
+        self._returned.clear()
         self._open, self._refused, self._tag = {}, [], 0
         if connection is not None:
             try:
@@ -97,13 +117,11 @@ class Outlet:
             self._connection = self._app.connection_for_write(heartbeat=0, connect_timeout=CONNECT_S)
             self._connection.ensure_connection(max_retries=1, timeout=CONNECT_S)
         channel = self._channel
-        for queue, lane in {(post.queue, post.lane) for post in posts if post.message is None}:
-            name = hints.hint_queue(self._prefix, queue, lane)
-            if name not in self._declared:
-                if channel is None:
-                    channel = self._connection.channel()
-                channel = hints.declare(self._connection, channel, name, self._kind)
-                self._declared.add(name)
+        for name in {self._key_of(post) for post in posts if post.message is None} - self._declared:
+            if channel is None:
+                channel = self._connection.channel()
+            channel = hints.declare(self._connection, channel, name, self._kind)
+            self._declared.add(name)
         for queue in {post.queue for post in posts if post.message is not None} - self._declared:
             if channel is None:
                 channel = self._connection.channel()
@@ -116,6 +134,7 @@ class Outlet:
                 channel.confirm_select()
                 channel.events["basic_ack"].add(self._on_ack)
                 channel.events["basic_nack"].add(self._on_nack)
+                channel.events["basic_return"].add(self._on_return)
         return channel
 
     def _publish(self, channel: Any, post: Post) -> None:
@@ -125,8 +144,7 @@ class Outlet:
         # Once the next hint is due this one need not lie there any more: one hint a step, however long it waits.
         properties = {"delivery_mode": 2, "expiration": str(post.pause_ms)}
         message = channel.prepare_message(post.name.encode(), 0, hints.CONTENT_TYPE, "utf-8", {}, properties)
-        key = hints.hint_queue(self._prefix, post.queue, post.lane)
-        channel.basic_publish(message, exchange="", routing_key=key)
+        channel.basic_publish(message, exchange="", routing_key=self._key_of(post), mandatory=True)
 
     def _publish_plain(self, channel: Any, queue: str, virtual: dict[str, Any]) -> None:
         properties = virtual["properties"]
@@ -150,6 +168,10 @@ class Outlet:
     def _on_nack(self, tag: int, multiple: bool) -> None:
         self._refused += [post for known, post in self._open.items() if known == tag or (multiple and known < tag)]
         self._on_ack(tag, multiple)
+
+    def _on_return(self, error: Exception, exchange: str, routing_key: str, message: Any) -> None:
+        self._declared.discard(routing_key)
+        self._returned.add(routing_key)
 
     def _await_confirmations(self) -> None:
         deadline = monotonic() + CONFIRM_S
@@ -218,11 +240,21 @@ class Poster:
         self._outlet.close()
 
     def _publish(self, posts: list[Post]) -> None:
+        """Publish what can be; the rest comes again by itself. Raises only when the broker cannot be reached."""
         try:
             self._outlet.publish(posts)
         except Unconfirmed as error:
             logger.warning("not_confirmed: %s", error)
             posts = [post for post in posts if post not in error.posts]
+        except UNREACHABLE:
+            raise
+        except Exception as error:
+            logger.warning("not_published name=%s queue=%s: %r", posts[0].name, posts[0].queue, error)
+            if len(posts) > 1:
+                # One message, or the queue that it is for, must not hold up the others.
+                for post in posts:
+                    self._publish([post])
+            return
         self._store.confirm(posts)
 
     def _relist(self) -> None:
