@@ -75,12 +75,12 @@ def place(
 
 @pytest.mark.parametrize("place", ["prefork", "threads"], indirect=True)
 def test_a_coroutine_is_cancelled_and_its_worker_goes_on(place: Place) -> None:
-    children = place.worker.children()
+    children = place.worker.pool_children()
     handle = place.start("waits", "sits_async", str(place.notes), 60.0)
     place.cancel_when_started(handle)
     assert wait_for_lines(place.notes, 2)[1] == "left"
     wait_until(lambda: place.statuses(handle) == ["cancelled"], description="the step is revoked")
-    assert place.worker.children() == children
+    assert place.worker.pool_children() == children
 
 
 @pytest.mark.parametrize("place", ["prefork", "threads"], indirect=True)

@@ -60,11 +60,11 @@ def called(app: Any, name: str, *args: Any) -> Any:
     ],
 )
 def test_whatever_a_step_raises_is_its_failure(app: Any, pool: WorkerProcess, step: str, kind: str, said: str) -> None:
-    children = pool.children()
+    children = pool.pool_children()
     error, kind_of_error, words = called(app, step, kind)
     assert (error, kind_of_error) == ("StepFailed", said)
     assert said in words
-    assert pool.children() == children, "no process has ended by it"
+    assert pool.pool_children() == children, "no process has ended by it"
 
 
 def test_a_result_that_json_cannot_hold_fails(app: Any) -> None:

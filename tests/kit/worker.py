@@ -7,7 +7,10 @@ import signal
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 from tests.kit.process import ManagedProcess, clean_environment
 
@@ -48,9 +51,18 @@ class WorkerProcess(ManagedProcess):
         self.wait_ready()
         return self
 
+    def pool_children(self) -> list[int]:
+        """Return the ids of the pool's children: all descendants but the keeper."""
+        found = []
+        for process in self.tree()[1:]:
+            with suppress(psutil.NoSuchProcess):
+                if "agentq.engine.keeper" not in " ".join(process.cmdline()):
+                    found.append(process.pid)
+        return found
+
     def kill_child(self, index: int = 0) -> int:
-        """SIGKILL one child by its place among the descendants; returns its id."""
-        pid = self.children()[index]
+        """SIGKILL one child by its place among the pool's; returns its id."""
+        pid = self.pool_children()[index]
         os.kill(pid, signal.SIGKILL)
         return pid
 
