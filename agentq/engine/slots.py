@@ -10,6 +10,7 @@ import os
 import uuid
 import weakref
 from collections.abc import Callable, Iterable
+from time import monotonic
 from typing import Any, Literal
 
 from agentq.core.errors import Unavailable
@@ -18,6 +19,11 @@ from agentq.store import Store
 from agentq.store.refs import TakeReply
 
 Settlement = Literal["drop", "requeue"]
+
+
+ORPHAN_S = 1.0
+"""How long what a connection's loss took from memory may still begin: a child may have been sent it just before. Handed
+back too soon it would run twice at once."""
 
 
 def _nothing() -> Iterable[int]:
@@ -81,7 +87,7 @@ class Taker:
         self.open_ended: set[int] = set()
         self.kept: set[int] = set()
         self._token: str | None = None
-        self._orphans: set[int] = set()
+        self._orphans: dict[int, float] = {}
         self._unsettled: dict[int, Settlement] = {}
         self._in_flight: weakref.ref[Any] | None = None
 
@@ -153,7 +159,7 @@ class Taker:
 
         Raises Unavailable without the server; the wish is kept then and repeated before the next take.
         """
-        self._orphans.discard(take)
+        self._orphans.pop(take, None)
         self.kept.discard(take)
         self._unsettled[take] = how
         if how == "drop":
@@ -164,7 +170,7 @@ class Taker:
 
     def forget(self, take: int) -> None:
         """Take back a wish to hand ``take`` back: its attempt has come to its end."""
-        self._orphans.discard(take)
+        self._orphans.pop(take, None)
 
     def abandon(self, takes: Iterable[int]) -> None:
         """Note what a closed channel had delivered and not seen acknowledged.
@@ -172,14 +178,19 @@ class Taker:
         Celery drops from memory what had not started when a connection is lost; nothing else would give it
         back.
         """
-        self._orphans.update(takes)
+        self._orphans.update(dict.fromkeys(takes, monotonic()))
 
     def reconcile(self) -> None:
         """Hand back what was dropped from memory, and settle what could not be settled before."""
-        if self._orphans:
-            orphans, self._orphans = self._orphans, set()
-            for take in orphans.difference(self._running()):
-                self._unsettled.setdefault(take, "requeue")
+        # A consumer that is no worker runs nothing.
+        patience = ORPHAN_S if self._free is not None else 0.0
+        ripe = [take for take, since in self._orphans.items() if monotonic() - since >= patience]
+        if ripe:
+            running = set(self._running())
+            for take in ripe:
+                del self._orphans[take]
+                if take not in running:
+                    self._unsettled.setdefault(take, "requeue")
         for take, how in list(self._unsettled.items()):
             self.settle(take, how)
 

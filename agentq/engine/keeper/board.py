@@ -33,7 +33,10 @@ SERVES, ENDS = 0, 1
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """An attempt that runs: in which process, under which take, how long it may, and until when (monotonic seconds)."""
+    """An attempt that runs: in which process, under which take, how long it may, and until when (monotonic seconds).
+
+    The end is infinite where only the commit is missing.
+    """
 
     slot: int
     pid: int
@@ -170,7 +173,7 @@ class Board:
         self._float[at + _DEADLINE] = deadline
 
     def clear(self, slot: int) -> None:
-        """Note that nothing runs there, or nothing that may be killed."""
+        """Note that nothing runs there."""
         self._float[_HEADER + slot * _SLOT + _DEADLINE] = 0.0
 
     def pids(self) -> set[int]:

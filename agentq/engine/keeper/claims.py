@@ -5,6 +5,7 @@ Without a page (no worker, or one whose children could not open it) nothing is n
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -66,7 +67,16 @@ class Claim:
             self._board.write(self._slot, take=self._take, limit_s=limit, deadline=monotonic() + limit)
 
     def finish(self) -> None:
-        """Note that only its commit is missing: that may wait for the server, for however long, and is not killed."""
+        """Note that only its commit is missing: that may wait for the server, for however long, and is not killed.
+
+        It stays on the page: who lost sight of the attempt with a connection must not take its step for one that nobody
+        runs.
+        """
+        if self._board is not None and self._slot is not None:
+            self._board.write(self._slot, take=self._take, limit_s=self._limit_s, deadline=math.inf)
+
+    def end(self) -> None:
+        """Take it off the page."""
         if self._board is not None and self._slot is not None:
             self._board.clear(self._slot)
 
@@ -85,6 +95,6 @@ def claim(take: int, limit_s: float) -> Iterator[Claim]:
     try:
         yield noted
     finally:
-        noted.finish()
+        noted.end()
         if own and slot is not None:
             board.give_slot(slot)

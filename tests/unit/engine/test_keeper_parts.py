@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -46,7 +47,8 @@ class TestBoard:
                 (longer,) = board.running()
                 assert longer.deadline > running.deadline
                 claim.finish()
-                assert list(board.running()) == []
+                assert [running.deadline for running in board.running()] == [math.inf]
+            assert list(board.running()) == []
         finally:
             claims.withdraw(board)
 
