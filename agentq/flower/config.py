@@ -13,7 +13,7 @@ import click
 from flower.views.tasks import TASK_COLUMNS
 
 from agentq.engine.binding import binding_of
-from agentq.flower.columns import COLUMNS, AgentNames, describe_task
+from agentq.flower.columns import COLUMNS, AgentNames, Condemned, describe_task
 
 natural_time = True
 tasks_columns = "name,uuid,run_id,agent,step,state,received,runtime,worker"
@@ -35,8 +35,9 @@ def _agent_of(run_id: str) -> str | None:
 
 
 _names = AgentNames(_agent_of)
+_condemned = Condemned(lambda: [letter.letter_id for letter in binding_of(_capp).store.letters()])
 
 
 def format_task(task: Any) -> Any:
     """The task with agentq's columns."""
-    return describe_task(task, _names)
+    return describe_task(task, _names, _condemned)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from celery.events.state import State, Task
 
-from agentq.flower.columns import AgentNames, describe_task
+from agentq.flower.columns import AgentNames, Condemned, describe_task
 
 NAMES = {"run-1": "research"}
 
@@ -34,3 +34,26 @@ def test_a_store_that_is_away_costs_the_name_and_is_asked_again() -> None:
     names = AgentNames(look_up)
     assert [names.of("run-1"), names.of("run-1"), names.of("run-1")] == ["", "research", "research"]
     assert len(asked) == 2
+
+
+def test_a_step_that_is_a_dead_letter_says_so() -> None:
+    now, asked = [0.0], []
+
+    def look_up() -> list[str]:
+        asked.append(now[0])
+        if now[0] >= 10:
+            raise ConnectionError("away")
+        return ["s"]
+
+    condemned = Condemned(look_up, clock=lambda: now[0])
+    state = State()
+    names = AgentNames(NAMES.get)
+
+    def step_of(uuid: str) -> str:
+        task = Task(uuid=uuid, name="steps.read", root_id="run", cluster_state=state)
+        return str(describe_task(task, names, condemned).step)
+
+    assert [step_of("s"), step_of("other")] == ["read (dead letter)", "read"]
+    assert asked == [0.0]
+    now[0] = 10.0
+    assert step_of("s") == "read"
