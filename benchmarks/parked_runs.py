@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ os.environ.setdefault("AGENTQ_STATE_DIR", tempfile.mkdtemp(prefix="agentq-bench-
 os.environ.setdefault("AGENTQ_LINGER", "0")
 
 from agentq import AgentQ, Run
+from agentq.core.ids import new_run_id
+from agentq.engine import capture
+from agentq.engine.handle import Handle
 from agentq.store.embedded import ensure_server
 from agentq.store.refs import Holder
 from benchmarks.parked_latency import STATE, worker
@@ -43,7 +47,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=100_000, help="runs that wait (default 100000)")
     parser.add_argument("--samples", type=int, default=100, help="wakes measured among ten and among all (default 100)")
-    parser.add_argument("--quick", action="store_true", help="park them here, with what a turn calls, without a worker")
+    parser.add_argument(
+        "--quick", action="store_true", help="start and park them here, by what the client and a turn call"
+    )
     parser.add_argument("--json", metavar="FILE", help="write the figures there too")
     arguments = parser.parse_args()
     ensure_server(STATE)
@@ -67,6 +73,7 @@ def measure(runs: int, samples: int, *, quick: bool) -> dict[str, float]:
     with worker("benchmarks.parked_runs"):
         wake_ms()
         many = statistics.median(wake_ms() for _ in range(samples))
+        print(f"a wake among all {many:.2f} ms")
         began = time.monotonic()
         for number, handle in enumerate(handles):
             handle.signal("go", number)
@@ -80,12 +87,30 @@ def measure(runs: int, samples: int, *, quick: bool) -> dict[str, float]:
 
 def parked(runs: int, *, here: bool = False) -> Sequence[Any]:
     """Handles of so many runs that wait."""
-    handles = [waits.start() for _ in range(runs)]
     if here:
+        handles = started(runs)
         park_here()
+    else:
+        handles = [waits.start() for _ in range(runs)]
     for handle in handles:
         wait_until_parked(handle)
     return handles
+
+
+def started(runs: int) -> list[Any]:
+    """Handles of so many runs that were started by copies of one message, a chunk at a time."""
+    with capture.capturing() as caught:
+        waits.apply_async()
+    (first,) = caught.offers
+    ids = [new_run_id() for _ in range(runs)]
+    for at in range(0, runs, 500):
+        app.store.offer(
+            [
+                replace(first, root=run, id=run, message=first.message.replace(first.id, run))
+                for run in ids[at : at + 500]
+            ]
+        )
+    return [Handle(app.store, run, root=run) for run in ids]
 
 
 def park_here() -> None:

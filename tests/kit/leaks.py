@@ -27,14 +27,16 @@ def leaked_keys(client: redis.Redis, *, keys: Keys | None = None, allowed: Itera
     """
     keys = keys if keys is not None else Keys()
     extra = [re.compile(pattern) for pattern in allowed]
-    leaked = []
+    suspects = []
     for raw in client.scan_iter(count=1000):
         name = raw.decode(errors="replace")
-        if keys.kind_of(name) in PERMANENT or any(p.match(name) for p in (*FOREIGN, *extra)):
-            continue
-        if client.ttl(raw) == -1:
-            leaked.append(name)
-    return sorted(leaked)
+        if not (keys.kind_of(name) in PERMANENT or any(p.match(name) for p in (*FOREIGN, *extra))):
+            suspects.append(raw)
+    with client.pipeline(transaction=False) as pipe:
+        for raw in suspects:
+            pipe.ttl(raw)
+        ends = pipe.execute()
+    return sorted(raw.decode(errors="replace") for raw, end in zip(suspects, ends, strict=True) if end == -1)
 
 
 def check_leaks(client: redis.Redis, *, allowed: Iterable[str] = (), timeout: float = 10.0) -> None:
