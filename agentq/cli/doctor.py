@@ -14,6 +14,7 @@ from agentq.cli.errors import UNREACHABLE, exit_code_of
 from agentq.cli.findings import (
     Finding,
     judge_archive,
+    judge_broker,
     judge_eviction,
     judge_letters,
     judge_memory,
@@ -30,6 +31,8 @@ from agentq.cli.session import Session, app_command, json_option
 
 if TYPE_CHECKING:
     from agentq.app import AgentQ
+
+BROKER_TIMEOUT_S = 3.0
 
 MARKS = {"ok": ("ok", "green"), "warn": ("look", "yellow"), "bad": ("bad", "bold red")}
 
@@ -95,12 +98,27 @@ def _server_findings(app: AgentQ) -> list[Finding]:
         judge_persistence(config.get("appendonly"), config.get("appendfsync")),
         judge_writing(server),
         judge_memory(server),
+        *_broker_findings(app),
         _archive_finding(app),
         *judge_workers(app.pools, served_pools(app)),
         judge_letters(app.store.count_letters()),
         *judge_suspects({queue: app.store.count_suspects(queue) for queue in app.pools}),
         *judge_unserved(app.store.unserved()),
     ]
+
+
+def _broker_findings(app: AgentQ) -> list[Finding]:
+    if app.mode == "fused":
+        return []
+    connection = app.celery.connection_for_read(connect_timeout=BROKER_TIMEOUT_S)
+    try:
+        connection.ensure_connection(max_retries=1, timeout=BROKER_TIMEOUT_S)
+        error = None
+    except Exception as raised:
+        error = str(raised) or type(raised).__name__
+    finally:
+        connection.release()
+    return [judge_broker(connection.as_uri(), error)]
 
 
 def _archive_finding(app: AgentQ) -> Finding:

@@ -112,6 +112,15 @@ def judge_memory(server: Mapping[str, Any]) -> Finding:
     return Finding("memory", "ok", words)
 
 
+def judge_broker(where: str, error: str | None) -> Finding:
+    """Whether the broker beside the store can be reached; ``error``: why not."""
+    if error is None:
+        return Finding("broker", "ok", where)
+    return Finding(
+        "broker", "warn", f"{where}: {error}", "Steps wait until it is back: start it, or correct AGENTQ_BROKER_URL."
+    )
+
+
 def judge_archive(url: str | None, waiting: int, seconds: float, *, shared: bool) -> Finding:
     """Whether ended runs reach their archive; ``shared``: other machines may use the server too."""
     if url is None:

@@ -9,6 +9,7 @@ import pytest
 from agentq.cli.findings import (
     Finding,
     judge_archive,
+    judge_broker,
     judge_eviction,
     judge_memory,
     judge_model,
@@ -37,6 +38,8 @@ from agentq.cli.findings import (
         (judge_writing({"role": "master", "aof_last_write_status": "ok"}), "ok", "taken"),
         (judge_writing({"aof_last_write_status": "err"}), "bad", "cannot write its append-only file"),
         (judge_writing({"role": "slave"}), "bad", "a replica"),
+        (judge_broker("amqp://h//", None), "ok", "amqp://h//"),
+        (judge_broker("amqp://h//", "refused"), "warn", "amqp://h//: refused"),
         (judge_memory({"used_memory": 2**20, "maxmemory": 0}), "ok", "1 MiB used, no limit set"),
         (judge_memory({"used_memory": 90 * 2**20, "maxmemory": 100 * 2**20}), "warn", "of 100 MiB"),
         (judge_archive(None, 0, 0.0, shared=True), "ok", "off"),
