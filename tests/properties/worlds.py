@@ -12,7 +12,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
-from agentq.core.errors import StaleHolder
+from agentq.core.errors import CalledOff, StaleHolder
 from agentq.store.refs import Arrival, Holder, Join
 from tests.store.bench import Bench, Got
 
@@ -169,8 +169,8 @@ class Workers:
         record = bench.record(got.holder.id, got.holder.root)
         return (record["s"], record["w"], record["t"]) == ("h", got.holder.worker, str(got.holder.take))
 
-    def _finish(self, bench: Bench, got: Got) -> None:
-        bench.finish(got.holder)
+    def _finish(self, bench: Bench, got: Got, *, status: str = "SUCCESS") -> None:
+        bench.finish(got.holder, status=status)
 
     def check(self, bench: Bench) -> None:
         """Check that each record is in its one place, and done if and only if an attempt has ended it."""
@@ -266,12 +266,25 @@ class JoinWorld(Workers):
             return
         super()._begun(bench, got)
 
+    def _finish(self, bench: Bench, got: Got, *, status: str = "SUCCESS") -> None:
+        try:
+            super()._finish(bench, got, status=status)
+        except CalledOff:
+            # Enough have arrived, and nobody wants the rest: an attempt that hears so ends as revoked.
+            assert self.need is not None
+            assert self._released(), "a member was called off before the join was released"
+            super()._finish(bench, got, status="REVOKED")
+
+    def _released(self) -> bool:
+        oks = sum(self.succeeded.get(at, True) for at in self.ended.values())
+        return len(self.ended) == 2 or (self.need is not None and oks >= self.need)
+
     def fail(self, bench: Bench, at: int) -> None:
         """Commit a failure."""
         attempt = self.attempts[at]
         owns = self._owns(bench, attempt.got)
         try:
-            bench.finish(attempt.got.holder, status="FAILURE")
+            self._finish(bench, attempt.got, status="FAILURE")
         except StaleHolder:
             assert not owns
         else:
@@ -289,8 +302,7 @@ class JoinWorld(Workers):
     def check(self, bench: Bench) -> None:
         """Check that the join is released once, exactly when its members say so, and that the agent is woken then."""
         super().check(bench)
-        oks = sum(self.succeeded.get(at, True) for at in self.ended.values())
-        released = len(self.ended) == 2 or (self.need is not None and oks >= self.need)
+        released = self._released()
         kinds = bench.kinds(ROOT)
         assert kinds.count("joined") == int(released), f"{kinds} after {self.ended}"
         assert (bench.state(ROOT) != "p") == released
@@ -359,8 +371,10 @@ class TurnWorld(Workers):
             self.seen[len(self.attempts) - 1] = len(bench.log(ROOT))
             self.parked = None
 
-    def _finish(self, bench: Bench, got: Got) -> None:
-        bench.finish(got.holder, entry=json.dumps({"k": "result", "id": got.holder.id, "s": "ok", "v": 1}))
+    def _finish(self, bench: Bench, got: Got, *, status: str = "SUCCESS") -> None:
+        bench.finish(
+            got.holder, status=status, entry=json.dumps({"k": "result", "id": got.holder.id, "s": "ok", "v": 1})
+        )
 
     def send(self, bench: Bench, at: int, lost: bool) -> None:
         """Ask for a step; when the reply is lost, the same is sent again later."""
