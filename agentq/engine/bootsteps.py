@@ -7,14 +7,10 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
-import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from time import sleep
 from typing import Any, ClassVar
 
 from billiard import current_process
@@ -28,30 +24,23 @@ from agentq.core.errors import Unavailable
 from agentq.engine import afterwords
 from agentq.engine.archivist import Archivist
 from agentq.engine.delivery import condemn
+from agentq.engine.given_up import stop_attempts
 from agentq.engine.keeper import claims
 from agentq.engine.misfits import Misfits, fits
 from agentq.engine.presence import Card, LeaseTerms, Presence
 from agentq.engine.recall import Recaller
-from agentq.engine.request import has_children, recaller_of
+from agentq.engine.request import recaller_of
 from agentq.engine.slots import Taker
 from agentq.engine.task import Step
 from agentq.store import Store
 
 logger = get_logger(__name__)
 
-EXIT_GIVEN_UP = 70
-"""Exit status of a worker that was given up (EX_SOFTWARE): anything but 0, so that its supervisor starts
-another."""
-
 AFTERWORDS_S = 5.0
 """For what is still to be written when a worker ends; without a server none of it can be."""
 
 BEAT_S = 0.5
 """How often the main loop shows that it comes round; it is judged by the minute."""
-
-GIVEN_UP_GRACE_S = 5.0
-"""For Celery's own cold shutdown of a worker that was given up; what runs then cannot commit, but does
-cost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,53 +301,6 @@ def running_takes(presence: Presence | None) -> set[int]:
     tags = (request.message.delivery_tag for request in tuple(state.active_requests))
     known = {int(tag) for tag in tags if str(tag).isdigit()}
     return known | ({running.take for running in presence.board.running()} if presence is not None else set())
-
-
-def stop_attempts(worker: Any) -> bool:
-    """End what runs here and is another's by now; tell whether nothing of it is left.
-
-    A thread cannot be ended: the worker ends with it.
-    """
-    attempts = [request.worker_pid for request in tuple(state.active_requests) if not request.acknowledged]
-    if attempts and not has_children(worker.pool):
-        give_up(worker)
-        return False
-    running = set(attempts).intersection(_children(worker))
-    for pid in running:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    # What was sent to a child and has not begun shows in a moment.
-    return not running and state.reserved_requests <= state.active_requests
-
-
-def give_up(worker: Any) -> None:
-    """End this worker: another owns what it runs, and nothing that it does counts any more.
-
-    Celery's cold shutdown first; if that does not come to an end (a thread cannot be killed, a main loop may
-    stand still), the process ends hard.
-    """
-    if worker.exitcode == EXIT_GIVEN_UP:
-        return
-    logger.critical("worker_given_up: marked dead by the others; ending, so that another can be started")
-    worker.exitcode = EXIT_GIVEN_UP
-    state.should_terminate = EXIT_GIVEN_UP
-    threading.Thread(target=_end_hard, args=(worker,), name="agentq-end", daemon=True).start()
-
-
-def _end_hard(worker: Any) -> None:
-    children = _children(worker)
-    sleep(GIVEN_UP_GRACE_S)
-    for pid in children:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-    os._exit(EXIT_GIVEN_UP)
-
-
-def _children(worker: Any) -> list[int]:
-    pool = getattr(worker.pool, "_pool", None)
-    return [process.pid for process in getattr(pool, "_pool", None) or [] if process.pid is not None]
 
 
 def _free_slots(worker: Any) -> Callable[[], int]:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from agentq.engine.bootsteps import EXIT_GIVEN_UP
+from agentq.engine.given_up import EXIT_GIVEN_UP
 from agentq.engine.messages import HEADER
 from agentq.store import Store
 from tests.engine.transport_app import make_app
