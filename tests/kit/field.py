@@ -15,6 +15,9 @@ from tests.kit.worker import WorkerProcess
 
 FLOWS = "tests.projects.flows"
 
+LENIENT = {"AGENTQ_DEATH_LIMIT": "1000"}
+"""Who kills at random hits one step alone three times now and then: that is bad luck here, and no poison."""
+
 
 class Fleet:
     """Workers that serve a project, by default the flows, on one server; killed ones are topped up.
@@ -32,7 +35,7 @@ class Fleet:
         env: Mapping[str, str] | None = None,
     ) -> None:
         self.server = server
-        self.env = dict(env or {})
+        self.env = {**LENIENT, **(env or {})}
         self.flows: ModuleType = load_module(module, url=server.celery_url, **self.env)
         self.workers: list[WorkerProcess] = []
         self._make = make
