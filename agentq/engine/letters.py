@@ -14,14 +14,14 @@ from kombu.utils.json import loads
 
 from agentq.core.errors import StepCondemned
 from agentq.engine import capture, joins, outcome
-from agentq.engine.messages import HEADER, HOLDER_HEADER
+from agentq.engine.messages import HEADER, HOLDER_HEADER, PAYLOAD, unstowed
 from agentq.store import Store
 from agentq.store.letters import Claimed
 
 
 def end_condemned(app: Celery, store: Store, claimed: Claimed, *, reason: str) -> None:
     """Commit the failure of a step whose dead letter is dropped: its join, its chain and its agent go on with that."""
-    request = _request_of(claimed)
+    request = _request_of(store, claimed)
     error = StepCondemned(step=request.task or "", step_id=claimed.holder.id, reason=reason)
     if request.task == joins.DISPATCH_TASK and request.args:
         request.chain = list(joins.ends_of(request.args[0]))
@@ -34,11 +34,15 @@ def end_condemned(app: Celery, store: Store, claimed: Claimed, *, reason: str) -
         store.leave(claimed.holder.worker)
 
 
-def _request_of(claimed: Claimed) -> Any:
+def _request_of(store: Store, claimed: Claimed) -> Any:
     """Return what Celery knows of a task in a worker, as far as it can be read from the message."""
     payload: dict[str, Any] = {}
     try:
         payload = loads(claimed.message.decode())
+        stowed = payload["headers"].get(HEADER, {}).get(PAYLOAD)
+        arguments = store.payload(claimed.holder.root, stowed) if stowed is not None else None
+        if arguments is not None:
+            payload = unstowed(payload, arguments)
         args, kwargs, embedded = _body_of(payload)
     except (ValueError, TypeError, KeyError, AttributeError):
         args, kwargs, embedded = (), {}, {}

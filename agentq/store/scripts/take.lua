@@ -78,6 +78,7 @@ local function is_freeing(queue, since)
 end
 
 local alone = count_alone(worker) > 0
+if c[4] and not alone then redis.call('HDEL', card, 'alone') end
 local most = alone and 0 or slots
 
 -- A suspect comes if nothing else has come, and as many together as each of them allows.
