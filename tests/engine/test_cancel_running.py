@@ -18,7 +18,7 @@ from tests.kit.worker import WorkerProcess
 
 pytestmark = pytest.mark.timeout(90)
 
-PROJECT = "tests.projects.leaving"
+PROJECT = "tests.projects.stopping"
 Start = Callable[..., WorkerProcess]
 
 

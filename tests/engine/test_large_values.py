@@ -18,7 +18,7 @@ from tests.kit.worker import WorkerProcess
 
 pytestmark = pytest.mark.timeout(90)
 
-PROJECT = "tests.projects.leaving"
+PROJECT = "tests.projects.stopping"
 INLINE = 64 * 1024
 LARGE = "x" * 200_000
 

@@ -19,7 +19,7 @@ from tests.kit.worker import WorkerProcess
 
 pytestmark = pytest.mark.timeout(90)
 
-PROJECT = "tests.projects.leaving"
+PROJECT = "tests.projects.stopping"
 Start = Callable[..., WorkerProcess]
 
 
@@ -36,7 +36,7 @@ def pid_in(line: str) -> int:
 
 def test_its_step_starts_again_within_a_second(app: Any, tmp_path: Path) -> None:
     hit = tmp_path / "hit"
-    victim = app.celery.tasks["tests.projects.leaving.sits"].delay(str(hit), 1.5)
+    victim = app.celery.tasks["tests.projects.stopping.sits"].delay(str(hit), 1.5)
     os.kill(pid_in(wait_for_lines(hit, 1)[0]), signal.SIGKILL)
     killed = time.monotonic()
     wait_for_lines(hit, 2)
@@ -48,7 +48,7 @@ def test_its_step_starts_again_within_a_second(app: Any, tmp_path: Path) -> None
 
 def test_a_bystander_goes_on(app: Any, tmp_path: Path) -> None:
     hit, bystander = tmp_path / "hit", tmp_path / "bystander"
-    sits = app.celery.tasks["tests.projects.leaving.sits"]
+    sits = app.celery.tasks["tests.projects.stopping.sits"]
     other = sits.delay(str(bystander), 2.0)
     victim = sits.delay(str(hit), 1.0)
     wait_for_lines(bystander, 1)

@@ -12,7 +12,7 @@ from typing import Any
 from agentq import AgentQ, Retry, Run
 from tests.projects.library import note
 
-app = AgentQ("leaving")
+app = AgentQ("stopping")
 
 
 @app.step
@@ -167,7 +167,7 @@ def ignored(path: str, fails: bool) -> str:
 async def calls(run: Run, name: str, args: list[Any]) -> Any:
     """Call a step by its name; a failure is told by the name of its error."""
     try:
-        return await run.call(app.celery.tasks[f"tests.projects.leaving.{name}"], *args)
+        return await run.call(app.celery.tasks[f"tests.projects.stopping.{name}"], *args)
     except Exception as error:
         return [type(error).__name__, getattr(error, "error_type", ""), str(error)[:200]]
 
