@@ -101,7 +101,7 @@ class TestPoison:
         handle = app.tasks["daring"].start(str(tmp_path))
         letter = letter_of(app)
         assert (letter.why, letter.deaths, starts(tmp_path)) == ("poison", 3, 3)
-        assert "condemned number=1" in worker.log()
+        worker.wait_for_log("condemned number=1")
         assert app.tasks[f"{PROJECT}.quiet"].delay("still here").get(timeout=TIMEOUT) == "still here"
         (step,) = handle.steps()
         assert step.status == "condemned"
