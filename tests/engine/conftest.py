@@ -22,6 +22,7 @@ from tests.kit.nodes import LocalWorker, ServerContainer, WorkerContainer
 from tests.kit.projects import load_app
 from tests.kit.sample import Library, start_library
 from tests.kit.server import PrivateServer
+from tests.kit.stopping import Stopping, start_stopping
 from tests.kit.worker import WorkerProcess
 
 PROJECT = "tests.projects.flows"
@@ -112,3 +113,31 @@ def library(library_session: Library) -> Iterator[Library]:
     library_session.app.set_current()
     yield library_session
     check_leaks(library_session.server.client)
+
+
+@pytest.fixture(scope="session")
+def stopping_session(start_session_worker: Callable[..., WorkerProcess]) -> Iterator[Callable[[str], Stopping]]:
+    """The project of steps that are stopped, one server and worker a pool, started when a test first asks for it."""
+    found: dict[str, Stopping] = {}
+
+    def of_pool(pool: str) -> Stopping:
+        if pool not in found:
+            server = PrivateServer()
+            server.start()
+            found[pool] = start_stopping(server, pool=pool, start=start_session_worker)
+        return found[pool]
+
+    yield of_pool
+    for stopping in found.values():
+        stopping.worker.kill_tree()
+        stopping.server.stop()
+
+
+@pytest.fixture
+def stopping(
+    request: pytest.FixtureRequest, stopping_session: Callable[[str], Stopping], tmp_path: Path
+) -> Iterator[Stopping]:
+    """The project in the pool that the test names, checked for leaked keys after each test."""
+    found = stopping_session(getattr(request, "param", "prefork"))
+    yield found.at(tmp_path)
+    check_leaks(found.server.client)
