@@ -39,7 +39,6 @@ RUN_RULES: Final[Rules] = {
     "wake by no signal": ("if waited == name then wake(root, run, now) break end", ""),
     "tell without a wake": ("stamped(entry, now))\n  wake(root, run, now, urgent)", "stamped(entry, now))"),
     "rest without an end": ("redis.call('ZADD', K.due(), f[5], name)\n      return", "return"),
-    "let a cancel wait": (",\"why\":' .. ARGV[5] .. '}', now, true)", ",\"why\":' .. ARGV[5] .. '}', now)"),
     "append a signal twice": ("if seen then return", "if false then return"),
     "send twice for one token": ("if f[4] == h.token then return reply() end", ""),
     "send by anybody": (
@@ -70,5 +69,6 @@ JOIN_RULES: Final[Rules] = {
 
 RARE_RULES: Final[Rules] = {
     "take an old generation": (_TAKEN, "if f[1] ~= 'q' then return false end"),
+    "let a cancel wait": (",\"why\":' .. ARGV[5] .. '}', now, true)", ",\"why\":' .. ARGV[5] .. '}', now)"),
 }
-"""What only a search of every order finds each time."""
+"""What the machines do not meet every time: shown by a search of every order, or by hand."""

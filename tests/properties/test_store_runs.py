@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from agentq.core.errors import CalledOff, StaleHolder
 from agentq.store.refs import Join
 from tests.kit.server import PrivateServer
-from tests.properties.rules import RUN_RULES
+from tests.properties.rules import RARE_RULES, RUN_RULES
 from tests.store.bench import Bench, Got, break_rule
 
 RUNS = ["run", "sub"]
@@ -380,3 +380,13 @@ def test_the_machine_notices_a_missing_rule(bench: Bench, name: str) -> None:
     )
     with pytest.raises((AssertionError, StaleHolder)):
         run_state_machine_as_test(machine(bench), settings=quick)
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_cancel_does_not_wait_for_the_end_of_a_rest(bench: Bench, broken: bool) -> None:
+    if broken:
+        break_rule(bench, *RARE_RULES["let a cancel wait"])
+    holder = bench.run_agent("run")
+    assert bench.store.park(holder, seen=1, due_ms=None, rest_ms=HOUR_MS)
+    bench.store.cancel("run", "run", "x")
+    assert (bench.state("run") == "q") != broken
