@@ -37,6 +37,7 @@ class TurnEnd:
         value: the agent's return value, not encoded.
         error: what the agent raised.
         closes, cancels: open asks and running children that end with it.
+        torn: it could not say which those are; all of them end.
     """
 
     kind: str
@@ -44,6 +45,7 @@ class TurnEnd:
     error: BaseException | None = None
     closes: tuple[str, ...] = ()
     cancels: tuple[str, ...] = ()
+    torn: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,7 +163,7 @@ class Ending:
                 usage=usage,
                 closes=end.closes if end is not None else (),
                 cancels=end.cancels if end is not None else (),
-                inside=end is not None,
+                inside=end is not None and not end.torn,
                 ran=ran,
             )
         self.request.chain = None

@@ -131,10 +131,10 @@ class Turn:
         try:
             return self._run()
         except (ReplayMismatch, JournalUnreadable) as error:
-            return TurnEnd("error", error=error)
+            return TurnEnd("error", error=error, torn=True)
         except Overran:
             # It was in the loop itself, between two of the agent's own frames.
-            return TurnEnd("error", error=self._machine.overran(self._compute_s))
+            return TurnEnd("error", error=self._machine.overran(self._compute_s), torn=True)
         finally:
             self._locals.close()
             self._machine.drop()

@@ -278,6 +278,7 @@ def test_a_changed_agent_sends_nothing() -> None:
     before = list(desk.log)
     end = desk.run(changed)
     assert isinstance(end.error, ReplayMismatch)
+    assert end.torn, "what it had asked for ends with it"
     assert desk.log == before
 
 
