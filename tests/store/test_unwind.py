@@ -79,3 +79,13 @@ def test_a_cancelled_agent_starts_no_other(bench: Bench) -> None:
     assert (refused["id"], refused["v"]["code"]) == ("late", "run_cancelled")
     assert bench.record("late", "run") == {}
     assert bench.state("undo", "run") == "q"
+
+
+def test_a_step_that_waits_for_another_try_ends_at_once(bench: Bench) -> None:
+    parent = bench.run_agent("run")
+    bench.store.send(parent, token="t", seen=1, offers=[bench.step("late", root="run", parent="run", ask="late")])
+    bench.again(bench.take_one("w2").holder, due_ms=bench.store.now_ms() + 3_600_000)
+    bench.store.send(parent, token="u", seen=1, cancels=["late"])
+    got = bench.take_one("w2")
+    assert (got.holder.id, got.generation, got.cancelled) == ("late", 2, True)
+    assert bench.client.zcard(bench.keys.of("due")) == 0

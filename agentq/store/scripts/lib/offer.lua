@@ -44,11 +44,16 @@ end
 -- Nobody wants a child any more: a sub-agent hears of it, a step that is not taken yet never starts.
 local function call_off(root, child, why, now)
   if redis.call('SADD', K.cancelled(root), child) == 0 then return end
-  local kind = redis.call('HGET', K.step(root, child), 'k')
-  if kind == 'a' then
+  local rec = K.step(root, child)
+  local f = redis.call('HMGET', rec, 'k', 's', 'g', 'q', 'l')
+  if f[1] == 'a' then
     tell(root, child, '{"k":"cancel","why":' .. cjson.encode(why) .. '}', now, true)
-  elseif not kind then
+  elseif not f[1] then
     unwind(root, child)
+  elseif f[2] == 'l' then
+    -- It waits for another try, for hours perhaps; whoever waits for its end need not.
+    redis.call('ZREM', K.due(), root .. '|' .. child .. '|' .. f[3])
+    place(root, child, rec, f[4], f[5], f[3], take_kept(root, child), nil, now)
   end
 end
 
