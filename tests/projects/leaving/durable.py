@@ -26,6 +26,11 @@ def plain_double(n: int) -> int:
     return functions.double(n)
 
 
+@app.task(name="leaving.late_double", shared=False, acks_late=True, reject_on_worker_lost=True)
+def late_double(n: int) -> int:
+    return functions.double(n)
+
+
 @app.task(name="leaving.plain_total", shared=False)
 def plain_total(numbers: list[int]) -> int:
     return functions.total(numbers)

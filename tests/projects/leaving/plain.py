@@ -19,3 +19,5 @@ for name, function in {
     "leaving.plain_total": functions.total,
 }.items():
     app.task(function, name=name, shared=False)
+
+app.task(functions.double, name="leaving.late_double", shared=False, acks_late=True, reject_on_worker_lost=True)
