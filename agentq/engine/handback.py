@@ -23,7 +23,7 @@ from celery.result import GroupResult
 
 from agentq.core.errors import UsageError
 from agentq.engine import capture, joins
-from agentq.engine.messages import HEADER, HOLDER_HEADER
+from agentq.engine.messages import HEADER, HOLDER_HEADER, PAYLOAD, unstowed
 from agentq.engine.split.posting import CONFIRM_S, Outlet
 from agentq.store import Store
 from agentq.store.handback import LABEL, Holding, Verdict
@@ -197,6 +197,13 @@ class Handback:
                 return self._body(holding, payload)
             if name.startswith("agentq."):
                 return None
+            stowed = headers[HEADER].get(PAYLOAD)
+            if stowed is not None:
+                arguments = self._store.payload(holding.root, stowed)
+                if arguments is None:
+                    return None
+                payload = unstowed(payload, arguments)
+                headers = payload["headers"]
             _with_results(self._app, self._store, payload)
         except ChordError:
             return None

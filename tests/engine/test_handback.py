@@ -52,6 +52,7 @@ def test_steps_and_tasks_that_wait_run_in_a_stock_worker(leaving: Any, start: An
     store = leaving.app.store
     store.enroll("gone", label="gone", queues=("leaving",), concurrency=2, lease_ms=60_000)
     assert len(store.take("gone", "t", slots=2, label="gone", queues=["leaving"]).taken) == 2
+    large = leaving.total.delay(list(range(30_000)))
     results = [
         leaving.double.delay(1),
         leaving.plain_double.delay(2),
@@ -59,16 +60,20 @@ def test_steps_and_tasks_that_wait_run_in_a_stock_worker(leaving: Any, start: An
         leaving.double.using(priority="low").delay(4),
         chain(leaving.double.s(5), leaving.double.s()).apply_async(),
     ]
+    unknown = leaving.app.send_task("leaving.unknown", (1,))
     foreseen = hand_back(leaving).preview()
-    assert (foreseen.steps, foreseen.tasks, foreseen.delayed, foreseen.kept) == (4, 1, 1, {})
+    assert (foreseen.steps, foreseen.tasks, foreseen.delayed, foreseen.kept) == (5, 2, 1, {})
     store.client.zadd(store.keys.of("workers"), {"gone": 1})
     done = hand_back(leaving).perform()
-    assert (done.steps, done.tasks, done.delayed, done.kept) == (5, 2, 1, {})
+    assert (done.steps, done.tasks, done.delayed, done.kept) == (6, 3, 1, {})
     assert hand_back(leaving).preview().steps == 0
     start(PLAIN)
     assert [result.get(timeout=TIMEOUT) for result in [*results, *of_the_dead]] == [2, 4, 6, 8, 20, 14, 16]
     assert datetime.now(UTC) >= later
-    assert len(lines(notes)) == 8
+    assert large.get(timeout=TIMEOUT) == sum(range(30_000))
+    assert unknown.get(timeout=TIMEOUT, propagate=False) is not None
+    assert unknown.state == "FAILURE", "stock Celery knows no patience with unknown tasks"
+    assert len(lines(notes)) == 9
 
 
 def test_chords_go_on_where_they_stood(leaving: Any, start: Any, notes: Path) -> None:

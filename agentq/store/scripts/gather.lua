@@ -1,5 +1,5 @@
 -- gather: moves what waits in lanes or stands in the timers into the custody of one who hands it back to stock Celery.
--- include: common tree offer suspects
+-- include: common tree offer suspects letters
 -- ARGV: worker, its label, chunk, 'lane', queue, lane
 --       … 'suspects', queue
 --       … 'names', names (root|step|generation) of timers, or in split mode of what the broker is to hear of
@@ -14,6 +14,7 @@ local seen = 0
 local function hold(queue, lane, message)
   local take = redis.call('HINCRBY', card, 'last', 1)
   local root, id = name_of(message)
+  if not root then message = without_stamp(message) end
   if root then
     redis.call('HSET', K.step(root, id), 's', 'h', 'w', worker, 't', take, 'wl', label)
     redis.call('HINCRBY', K.step(root, id), 'a', 1)
@@ -33,7 +34,14 @@ if what == 'names' then
     seen = seen + 1
     local root, id, generation = string.match(ARGV[i], '^([^|]*)|([^|]*)|(%d+)$')
     local f = redis.call('HMGET', K.step(root, id), 's', 'g', 'q', 'l')
-    if f[2] == generation and (f[1] == 'l' or SPLIT and f[1] == 'q') then
+    local deferred = root == '' and not redis.call('ZSCORE', K.letters(), id)
+      and redis.call('HMGET', K.letter(id), 'q', 'l', 'm')
+    if deferred and deferred[3] then
+      -- A plain message that waits for a worker with its task.
+      redis.call('ZREM', K.due(), ARGV[i])
+      redis.call('DEL', K.letter(id))
+      hold(deferred[1], deferred[2], deferred[3])
+    elseif f[2] == generation and (f[1] == 'l' or SPLIT and f[1] == 'q') then
       redis.call('ZREM', K.due(), ARGV[i])
       unlist(ARGV[i], f[3], f[4])
       hold(f[3], f[4], message_of(root, id, generation, take_kept(root, id)))
