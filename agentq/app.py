@@ -255,7 +255,7 @@ def install(app: Celery, *, settings: Settings | None = None) -> Installed:
     """Give an existing Celery app steps and agents; its own tasks stay as they are.
 
     Uses the app's public settings and signals: the transport of its Redis broker, its result backend, one boot step.
-    A second call replaces the first. Raises InvalidSetting for a broker that is not Redis.
+    A second call replaces the first. Raises InvalidSetting for a broker that is neither Redis nor RabbitMQ.
     """
     return Installed(app, settings=settings)
 

@@ -123,6 +123,11 @@ class Taker:
             self._token = self.store.new_token()
         return self._token
 
+    @property
+    def is_asking(self) -> bool:
+        """Whether the reply of the last take has not been read, perhaps because its connection was lost."""
+        return self._token is not None
+
     def answered(self, reply: TakeReply) -> None:
         """Have the next take be a new one: the last reply was read, its messages are being delivered.
 

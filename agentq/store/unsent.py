@@ -52,9 +52,9 @@ class UnsentCalls(StoreConnection):
         ]
 
     def await_posts(self, timeout_s: float) -> None:
-        """Return when there may be something to publish, at the latest after the time-out."""
+        """Return when there may be something to publish, at the latest after the time-out, well below the socket's."""
         bell = self.keys.bell(PUBLISHERS_BELL)
-        self.guarded(lambda: self.patient.brpop([bell], timeout=timeout_s))
+        self.guarded(lambda: self.client.brpop([bell], timeout=timeout_s))
 
     def confirm(self, posts: Sequence[Post]) -> None:
         """End the custody of plain messages that the broker has confirmed; of steps nothing, which their claim ends."""

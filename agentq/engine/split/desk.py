@@ -204,6 +204,9 @@ class Desk:
         self._flushing = False
         if self._intake is None or monotonic() < self._not_before:
             return
+        if self._taker.is_asking and not self._asked and not self._claim([]):
+            # What the desk before this one, on a lost connection, was not answered: with its token it comes now.
+            return
         while True:
             asked = self._asked = self._asked or self._chosen(self._taker.credit(prefetch=0, unacknowledged=0))
             if not asked:
@@ -232,12 +235,18 @@ class Desk:
             return False
         taker.answered(reply)
         self._asked = []
-        for message in asked:
-            message.ack()
         if reply.refused:
+            for message in asked:
+                message.requeue()
             taker.refuse()
             return False
-        failures = [deliver(self.hands, taken) for taken in reply.taken]
+        failures: list[Exception | None] = []
+        try:
+            for message in asked:
+                message.ack()
+        finally:
+            # Also when the broker is gone: they are in this worker's custody now.
+            failures += [deliver(self.hands, taken) for taken in reply.taken]
         for failure in failures:
             if failure is not None:
                 raise failure

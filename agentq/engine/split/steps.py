@@ -121,6 +121,7 @@ class Claiming(bootsteps.StartStopStep):
     def __init__(self, parent: Any, **kwargs: Any) -> None:
         super().__init__(parent, **kwargs)
         self.desk: Desk | None = None
+        self.store: Store | None = None
 
     def include_if(self, parent: Any) -> bool:
         """Tell whether there is a broker beside the store."""
@@ -132,11 +133,13 @@ class Claiming(bootsteps.StartStopStep):
         if taker is None:
             return
         terms = self.terms
+        if self.store is None:
+            self.store = terms.open_brisk_store()
         desk = Desk(
             parent.connection,
             parent.hub,
             lambda: current() or taker,
-            terms.open_brisk_store(),
+            self.store,
             prefix=terms.prefix,
             kind=terms.kind,
             slots=parent.pool.num_processes,

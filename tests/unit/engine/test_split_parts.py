@@ -7,11 +7,14 @@ from typing import Any, cast
 
 import pytest
 
-from agentq.core.errors import InvalidSetting
+from agentq.core.errors import InvalidSetting, StoreUnavailable
 from agentq.engine.mode import Mode, Wanted, decide_mode
+from agentq.engine.slots import Taker
+from agentq.engine.split.desk import Desk
 from agentq.engine.split.hints import hint_queue, lanes_of
 from agentq.engine.split.posting import Outlet, Poster, Unconfirmed
 from agentq.store import Store
+from agentq.store.refs import TakeReply
 from agentq.store.unsent import Post
 
 
@@ -91,3 +94,130 @@ def test_a_broker_that_is_away_is_tried_again_with_all() -> None:
     with pytest.raises(ConnectionResetError):
         poster_of(shaky)._publish([post("a"), post("b")])
     assert shaky.confirmed == []
+
+
+class Hint:
+    """A broker's message, with what became of it."""
+
+    def __init__(self, name: str) -> None:
+        self.body = name.encode()
+        self.end = ""
+
+    def ack(self) -> None:
+        self.end = "acknowledged"
+
+    def requeue(self) -> None:
+        self.end = "given back"
+
+
+class Claims:
+    """Stands in for the store: answers claims as it was told to, and keeps what was asked."""
+
+    def __init__(self, *replies: TakeReply | Exception) -> None:
+        self.replies = list(replies)
+        self.asked: list[tuple[str, list[str]]] = []
+
+    def new_token(self) -> str:
+        return f"token {len(self.asked)}"
+
+    def claim(self, worker: str, token: str, names: list[str], **_options: Any) -> TakeReply:
+        self.asked.append((token, names))
+        reply = self.replies.pop(0) if self.replies else TakeReply(refused=False)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+
+class Connection:
+    connection_errors = (OSError,)
+
+
+def desk_of(claims: Claims, *, free: int, low_share: int = 0) -> Any:
+    store = cast(Store, claims)
+    taker = Taker(store, label="w", free=lambda: free)
+    desk: Any = Desk(
+        Connection(),
+        None,
+        lambda: taker,
+        store,
+        prefix="p",
+        kind="quorum",
+        slots=free,
+        queues=lambda: ["q"],
+        low_share=low_share,
+    )
+    desk._intake = object()
+    return desk
+
+
+def lay(desk: Any, **lanes: int) -> dict[str, Hint]:
+    """Put hints on the desk: as many as are said for each lane."""
+    numbers = {"critical": 0, "high": 3, "normal": 6, "low": 9}
+    made = {f"{lane} {number}": numbers[lane] for lane, count in lanes.items() for number in range(count)}
+    hints = {name: Hint(name) for name in made}
+    for name, lane in made.items():
+        desk._waiting[lane].append((hints[name], 0.0))
+    return hints
+
+
+def test_the_most_urgent_hints_are_claimed_first_and_acknowledged() -> None:
+    claims = Claims()
+    desk = desk_of(claims, free=2)
+    hints = lay(desk, low=1, normal=1, critical=2)
+    desk.flush()
+    assert [names for _, names in claims.asked] == [["critical 0", "critical 1"], ["normal 0", "low 0"]]
+    assert {hint.end for hint in hints.values()} == {"acknowledged"}
+
+
+def test_every_so_many_claims_one_begins_with_the_lowest_lane() -> None:
+    claims = Claims()
+    desk = desk_of(claims, free=1, low_share=3)
+    lay(desk, low=2, critical=3)
+    desk.flush()
+    assert [names[0] for _, names in claims.asked] == ["critical 0", "critical 1", "low 0", "critical 2", "low 1"]
+
+
+def test_a_worker_without_a_slot_claims_nothing_and_gives_hints_back() -> None:
+    claims = Claims()
+    desk = desk_of(claims, free=0)
+    hints = lay(desk, normal=2)
+    desk.flush()
+    assert claims.asked == []
+    desk._intake = None
+    desk._pause()
+    assert {hint.end for hint in hints.values()} == {"given back"}
+
+
+def test_a_claim_without_an_answer_is_made_again_as_it_was() -> None:
+    claims = Claims(StoreUnavailable(url="redis://h", reason="away"))
+    desk = desk_of(claims, free=1)
+    hints = lay(desk, normal=1)
+    desk.flush()
+    assert [hint.end for hint in hints.values()] == [""]
+    lay(desk, critical=1)
+    desk._not_before = 0.0
+    desk.flush()
+    first, again, other = claims.asked
+    assert first == again
+    assert other[1] == ["critical 0"]
+
+
+def test_a_new_connection_first_asks_for_what_the_last_one_was_not_answered() -> None:
+    claims = Claims(StoreUnavailable(url="redis://h", reason="away"))
+    desk = desk_of(claims, free=1)
+    lay(desk, normal=1)
+    desk.flush()
+    desk._asked, desk._not_before = [], 0.0
+    lay(desk, high=1)
+    desk.flush()
+    assert [names for _, names in claims.asked] == [["normal 0"], [], ["high 0"]]
+    assert claims.asked[0][0] == claims.asked[1][0] != claims.asked[2][0]
+
+
+def test_a_worker_that_was_given_up_gives_its_hints_to_others() -> None:
+    claims = Claims(TakeReply(refused=True))
+    desk = desk_of(claims, free=1)
+    hints = lay(desk, normal=1)
+    desk.flush()
+    assert [hint.end for hint in hints.values()] == ["given back"]
+    assert desk._taker.refused
