@@ -18,7 +18,7 @@ from tests.kit.server import PrivateServer
 from tests.kit.waiting import wait_until
 from tests.kit.worker import WorkerProcess
 
-TIMEOUT = 25.0
+TIMEOUT = 90.0
 LANES = ("critical", "high", "normal", "low")
 
 
@@ -49,8 +49,9 @@ def test_runs_go_on_after_the_broker_was_killed(fleet: Fleet, rabbitmq: PrivateB
     rabbitmq.start()
     assert handle.get(timeout=TIMEOUT) == list(range(1, 31))
     assert behind.get(timeout=TIMEOUT) == list(range(1, 11))
+    assert set(lines(started)) == {str(number) for number in range(30)}
     attempts = Counter(lines(started)) + Counter(lines(later))
-    assert attempts.total() == 40, "a lost connection is no reason to start anything again"
+    assert attempts.total() <= 42, "but for what was on its way to a child, nothing starts again for a lost connection"
 
 
 def test_what_the_broker_loses_is_published_again(fleet: Fleet, rabbitmq: PrivateBroker, tmp_path: Path) -> None:

@@ -158,6 +158,7 @@ def _seconds_of(path: Path) -> float:
     return time.time() - path.stat().st_mtime
 
 
+@pytest.mark.parametrize("module_site", ["stock"], indirect=True)
 def test_a_worker_of_the_other_mode_ends_what_was_begun(
     site: Site, start_worker: Callable[..., WorkerProcess], tmp_path: Path
 ) -> None:
