@@ -58,7 +58,8 @@ def test_a_hundred_parked_runs_hold_nothing(field: Field) -> None:
     )
     assert held_messages(field) == 0
     assert process_ids(field) == processes
-    assert threads(processes) <= before
+    # A child starts the watch over its turns with its first one, which may be among these.
+    assert threads(processes) <= before + len(processes)
     assert field.flows.double.delay(4).get(timeout=TIMEOUT) == 8
 
     for number, handle in enumerate(handles):
