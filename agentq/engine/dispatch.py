@@ -6,6 +6,7 @@ holds no more than a chunk of a large fan-out: see ``spread``.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from agentq.core.errors import UsageError
 from agentq.core.ids import step_id
 from agentq.engine import capture, spread
 from agentq.engine.capture import Capture
-from agentq.engine.messages import HEADER
+from agentq.engine.messages import HEADER, is_plain_json
 from agentq.store.refs import Join, Offer
 
 if TYPE_CHECKING:
@@ -65,8 +66,7 @@ def map_offers(
     ours = {"pr": run, "jr": root, "jn": ask_id, "ji": 0}
     first = _applied(attempt, step, calls[0], task_id=step_id(ask_id, "0"), ours=ours)
     (head,) = first.offers
-    if not spread.is_plain_json(head):
-        # Another serializer or compression: Celery knows how, we do not.
+    if not is_plain_json(json.loads(head.message)):
         caught.offers.append(head)
         for index, call in enumerate(calls[1:], start=1):
             member = _applied(attempt, step, call, task_id=step_id(ask_id, str(index)), ours={**ours, "ji": index})

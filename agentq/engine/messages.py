@@ -105,7 +105,7 @@ def stow(offer: Offer, *, most_bytes: int) -> tuple[Offer, str | None]:
         return offer, None
     message = json.loads(offer.message)
     headers = message["headers"]
-    if not _is_plain_json(message) or PAYLOAD in headers[HEADER]:
+    if not is_plain_json(message) or PAYLOAD in headers[HEADER]:
         return offer, None
     args, kwargs, embedded = json.loads(base64.b64decode(message["body"]))
     text = json.dumps([args, kwargs], separators=(",", ":"))
@@ -125,6 +125,7 @@ def unstowed(message: dict[str, Any], payload: bytes | str) -> dict[str, Any]:
     return {**message, "body": body, "headers": {**headers, HEADER: ours}}
 
 
-def _is_plain_json(message: dict[str, Any]) -> bool:
+def is_plain_json(message: dict[str, Any]) -> bool:
+    """Tell whether a virtual message's body can be put together here: another serializer or compression is Celery's."""
     encoded = message["properties"].get("body_encoding"), message.get("content-type"), message.get("content-encoding")
     return encoded == ("base64", "application/json", "utf-8") and "compression" not in message["headers"]

@@ -74,13 +74,6 @@ def members(first: Offer, calls: Sequence[Call], *, ask_id: str, start: int) -> 
         yield _member(first, template, embedded, call, step_id(ask_id, str(index)), index)
 
 
-def is_plain_json(offer: Offer) -> bool:
-    """Tell whether a message's body is JSON that can be put together here; another serializer is Celery's matter."""
-    message = json.loads(offer.message)
-    encoded = message["properties"].get("body_encoding"), message.get("content-type")
-    return encoded == ("base64", "application/json")
-
-
 def offer_from(wire: dict[str, Any]) -> Offer:
     """Rebuild an offer from JSON."""
     join = wire.get("join")

@@ -93,6 +93,18 @@ async def first_of(run: Run, numbers: list[int], need: int) -> list[int] | str:
         return str(failed)
 
 
+@app.step(compression="gzip")
+def squeezed(number: int) -> int:
+    """A step whose messages are Celery's own, as they are compressed."""
+    return 2 * number
+
+
+@app.agent
+async def fan_squeezed(run: Run, size: int) -> int:
+    """The sum of the doubled numbers below ``size``."""
+    return sum(await run.map(squeezed, range(size)))
+
+
 @app.agent(budget=Budget(steps=505))
 async def poor(run: Run, size: int) -> int:
     """How many members of a fan-out are refused for the budget."""

@@ -45,6 +45,10 @@ def test_a_wide_map_goes_out_in_chunks_and_counts_as_its_members(app: ModuleType
     assert {event.name for event in handle.events(follow=False)} == {"fan", app.double.name}
 
 
+def test_compressed_messages_are_left_to_celery(app: ModuleType) -> None:
+    assert app.fan_squeezed.start(3).get(timeout=TIMEOUT) == 6
+
+
 def test_a_wide_maps_members_beyond_the_budget_are_refused(app: ModuleType) -> None:
     assert app.poor.start(WIDE).get(timeout=TIMEOUT) == WIDE - 505
 
