@@ -72,7 +72,7 @@ local function arrive(root, id, index, succeeded, now)
   local n = redis.call('HINCRBY', key, 'n', 1)
   local ok = redis.call('HINCRBY', key, 'ok', succeeded and 1 or 0)
   if f[3] ~= '0' then return end
-  if f[2] and succeeded then
+  if f[2] and succeeded and place then
     local won = redis.call('HGET', key, 'won')
     redis.call('HSET', key, 'won', won and won .. ',' .. place or place)
   end
