@@ -81,6 +81,22 @@ def test_a_map_over_five_thousand(field: Field) -> None:
     assert handle.get(timeout=TIMEOUT) == sum(2 * n for n in range(5000))
 
 
+@pytest.mark.long
+def test_a_map_over_a_hundred_thousand(field: Field) -> None:
+    """Time grows with the number of members, and no script holds the server for long."""
+    client = field.server.client
+    took = []
+    for size in (10_000, 100_000):
+        client.slowlog_reset()
+        began = time.monotonic()
+        assert field.flows.fan.start(size).get(timeout=3600) == sum(2 * n for n in range(size))
+        took.append(time.monotonic() - began)
+        slowest = max((entry["duration"] for entry in client.slowlog_get(128)), default=0) / 1e6
+        logger.info("%d members: %.0f s, the slowest script %.2f s", size, took[-1], slowest)
+        assert slowest < 1
+    assert took[1] <= 15 * took[0]
+
+
 def test_ten_thousand_signals_through_continue_as_new(field: Field) -> None:
     count, chunk = 10_000, 500
     handle = field.flows.tally.start(0, 0, count, chunk)
