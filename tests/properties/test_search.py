@@ -9,8 +9,9 @@ import pytest
 
 from tests.kit.server import PrivateServer
 from tests.properties.rules import JOIN_RULES, RARE_RULES, RUN_RULES, STEP_RULES, Rules
+from tests.properties.run_worlds import JoinWorld, TurnWorld
 from tests.properties.search import Search, World
-from tests.properties.worlds import JoinWorld, StepWorld, TurnWorld
+from tests.properties.worlds import StepWorld
 from tests.store.bench import Bench, break_rule
 
 logger = logging.getLogger(__name__)
