@@ -19,7 +19,7 @@ from agentq.core.errors import AgentqError, CalledOff, RunCancelled, StaleHolder
 from agentq.engine import afterwords, capture
 from agentq.engine.binding import find_binding
 from agentq.engine.joins import body_offer, leaves, members_of
-from agentq.engine.outcome import COMMITTED, commit_failure, commit_revoked, holder_of, tell_behind
+from agentq.engine.outcome import COMMITTED, commit_failure, commit_revoked, holder_of, keep_trying, tell_behind
 from agentq.store.refs import Arrival, Join
 
 logger = get_logger(__name__)
@@ -50,7 +50,9 @@ class Backend(RedisBackend):
         else:
             binding = find_binding(self.app)
             if binding is not None and holder is not None:
-                binding.store.progress(holder, self.encode(meta))
+                # A step that says how far it is must not fail for a server that restarts.
+                encoded, store = self.encode(meta), binding.store
+                keep_trying(lambda: store.progress(holder, encoded))
         return result
 
     def _get_task_meta_for(self, task_id: str) -> Any:

@@ -76,3 +76,7 @@ def test_a_body_that_reads_its_results_waits(outage: Outage) -> None:
         return chord([flows.double.s(number) for number in range(3)], flows.total.s()).apply_async()
 
     assert outage.during("MGET", "before", start) == 6
+
+
+def test_a_step_that_says_how_far_it_is_waits(outage: Outage) -> None:
+    assert outage.during("progress", "before", lambda: outage.flows.halfway.delay(3)) == 3

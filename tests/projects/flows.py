@@ -9,6 +9,7 @@ import time
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from agentq import AgentQ, Retry, Run, this_step
 
@@ -48,6 +49,13 @@ def total(numbers: list[int]) -> int:
 @app.step
 def says(number: int) -> int:
     this_step.emit("said", number=number)
+    return number
+
+
+@app.step(bind=True)
+def halfway(self: Any, number: int) -> int:
+    """Says how far it is, as Celery's tasks do."""
+    self.update_state(state="HALF", meta={"done": 0.5})
     return number
 
 
