@@ -126,14 +126,10 @@ class Campaign:
         # A commit that the server has confirmed must outlive its death, or nothing could be counted.
         server = PrivateServer(fsync="always")
         server.start()
-        proxy = fleet = broker = None
+        proxy = fleet = None
         try:
-            if self.report.mode == "split":
-                broker = PrivateBroker()
-                broker.start()
             path = Path(server.folder) / "p"
-            env = settings_of(self.report.mode, broker)
-            fleet = Fleet(server, self._make, module=PROJECT, url=f"redis+socket://{path}", env=env)
+            fleet = Fleet(server, self._make, module=PROJECT, url=f"redis+socket://{path}", env=self._env)
             proxy = Proxy(server.socket, path, fleet.flows.app.store.scripts.hashes)
             witness = Witness()
             proxy.on_reply = witness
@@ -146,8 +142,6 @@ class Campaign:
                 worker.kill_tree()
             if proxy is not None:
                 proxy.close()
-            if broker is not None:
-                broker.stop()
             server.stop()
 
     def _measure(self, fleet: Fleet) -> None:
