@@ -18,9 +18,7 @@ from agentq.engine.delivery import deliver
 from agentq.engine.messages import HOLDER_HEADER
 from agentq.engine.slots import try_settle
 from agentq.store.refs import TakeReply
-
-# Through kombu: only the store imports redis.
-NoScriptError = kombu_redis.exceptions.NoScriptError  # type: ignore[attr-defined]
+from agentq.store.runner import NoScriptError
 
 
 class QoS(kombu_redis.QoS):

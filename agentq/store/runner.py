@@ -16,6 +16,9 @@ import redis
 
 from agentq.store.keys import Keys
 
+NoScriptError: Final = redis.exceptions.NoScriptError
+"""The server does not know a script, as after its restart; nothing of the call has run."""
+
 _INCLUDE = re.compile(r"^-- include:(.*)$", re.MULTILINE)
 _SCRIPTS = resources.files("agentq.store.scripts")
 
@@ -91,7 +94,7 @@ class ScriptSet:
         """
         try:
             return client.evalsha(self.hashes[name], 0, *arguments)
-        except redis.exceptions.NoScriptError:
+        except NoScriptError:
             self.load(client)
             return client.evalsha(self.hashes[name], 0, *arguments)
 
