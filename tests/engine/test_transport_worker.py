@@ -191,7 +191,7 @@ class TestEnds:
         assert worker.children() == []
         store.client.flushdb()
 
-    @pytest.mark.parametrize("pool", ["prefork", "threads"])
+    @pytest.mark.parametrize("pool", ["prefork", pytest.param("threads", marks=pytest.mark.long)])
     def test_one_that_can_end_what_runs_goes_on_under_a_fresh_id(
         self, app: Celery, server: PrivateServer, store: Store, start_worker: Start, notes: Path, pool: str
     ) -> None:
@@ -272,40 +272,21 @@ class TestEnds:
 class TestReconcile:
     """What stands in a worker's custody and is known to nobody there: a consumer lost it with its connection, say."""
 
-    def test_it_goes_back(
+    def test_it_goes_back_once_it_cannot_be_on_its_way(
         self, app: Celery, server: PrivateServer, store: Store, start_worker: Start, notes: Path
     ) -> None:
-        launch(start_worker, server)
+        launch(start_worker, server, concurrency=2)
         (card,) = store.workers()
         store.ring("other", 0, "{}")
         reply = store.take(card.id, "a token of nobody", slots=1, label="x", queues=["other"])
         assert len(reply.taken) == 1
-        # Only what is older than the last take that the worker has seen.
-        assert send(app, "echo", 1).get(timeout=10) == 1
+        holds_for(lambda: store.client.llen("other") == 0, description="newer than what it has seen", seconds=0.8)
+        # It runs longer than two looks, and stays.
+        send(app, "note_late", str(notes), "a", 1.5, ignore_result=True)
         wait_until(lambda: store.client.llen("other") == 1, description="it is in its lane again")
+        wait_until(lambda: lines(notes, "end") == ["a"], description="the other has run")
+        assert lines(notes, "start") == ["a"]
         store.client.delete("other")
-
-    def test_what_runs_and_what_waits_here_stays(
-        self, app: Celery, server: PrivateServer, store: Store, start_worker: Start, notes: Path
-    ) -> None:
-        launch(start_worker, server, concurrency=2)
-        for number in range(2):
-            send(app, "note_late", str(notes), str(number), 2.5, ignore_result=True)
-        delayed = send(app, "echo", "later", countdown=2.0)
-        assert delayed.get(timeout=20) == "later"
-        wait_until(lambda: len(lines(notes, "end")) == 2, description="both have run")
-        assert sorted(lines(notes, "start")) == ["0", "1"]
-
-    def test_a_newer_take_is_not_touched(
-        self, app: Celery, server: PrivateServer, store: Store, start_worker: Start
-    ) -> None:
-        """Its reply may be on its way."""
-        launch(start_worker, server)
-        (card,) = store.workers()
-        store.ring("other", 0, "{}")
-        reply = store.take(card.id, "a token of nobody", slots=1, label="x", queues=["other"])
-        holds_for(lambda: store.client.llen("other") == 0, description="it is held", seconds=1.5)
-        store.drop(card.id, reply.taken[0].take)
 
 
 @pytest.mark.leaves(r".*")
