@@ -91,6 +91,13 @@ class TestReplay:
         bench.store.requeue("w2", got.holder.take, lost=True)
         assert bench.suspects() == ["s0"]
 
+    def test_condemned_again_at_once_it_is_kept_as_long_as_before(self, bench: Bench) -> None:
+        condemned(bench)
+        bench.store.replay("s0")
+        bench.store.condemn("w2", bench.take_one("w2").holder.take, why="unreadable", words="again")
+        assert bench.client.ttl(bench.keys.of("letter", "s0")) == -1
+        drop(bench, "s0")
+
     def test_twice_is_once(self, bench: Bench) -> None:
         condemned(bench)
         assert [bench.store.replay("s0"), bench.store.replay("s0")] == ["replayed", "unknown"]

@@ -4,6 +4,8 @@
 local function write_letter(id, queue, lane, message, why, words, now, more)
   redis.call('HSET', K.letter(id), 'q', queue, 'l', lane, 'm', message, 'why', why, 'words', words, 'at', ms_text(now),
     unpack(more or {}))
+  -- A step that was replayed a moment ago left its token there, with an end.
+  redis.call('PERSIST', K.letter(id))
   redis.call('ZADD', K.letters(), now, id)
 end
 
