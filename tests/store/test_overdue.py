@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.store.bench import LEASE_MS, Bench
 
 
@@ -51,6 +53,18 @@ def test_the_retry_after_it_runs(bench: Bench) -> None:
     bench.store.mark_overdue("w1", bench.take_one().holder.take)
     bench.store.leave("w1")
     bench.again(bench.take_one("w2").holder)
+    assert not bench.take_one("w2").overdue
+
+
+@pytest.mark.parametrize("ends", ["park", "restart"])
+def test_a_turn_that_comes_to_rest_first_has_not_overrun(bench: Bench, ends: str) -> None:
+    run = bench.run_agent()
+    bench.store.mark_overdue("w1", run.take)
+    if ends == "park":
+        bench.store.park(run, seen=1, due_ms=None, waits=["go"])
+        bench.store.signal("run", "run", "go", "1", signal_id="i")
+    else:
+        bench.store.restart(run, token="t", seen=1, message=bench.agent("run").message, version="1", carry=[])
     assert not bench.take_one("w2").overdue
 
 

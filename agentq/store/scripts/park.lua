@@ -18,6 +18,8 @@ local generation = tonumber(f[4]) + 1
 redis.call('HDEL', K.held(worker), take)
 redis.call('DEL', K.wake(root, run))
 redis.call('HSET', rec, 's', 'p', 'g', generation, 'sw', ARGV[7], 'd', 0, 'pt', worker .. '|' .. take)
+-- Its keeper may have marked it as overdue just before it came to rest, and has left it alone since.
+redis.call('HDEL', rec, 'ov')
 if ARGV[8] == '0' then redis.call('HDEL', rec, 'hb') else redis.call('HSET', rec, 'hb', ms_text(now + ARGV[8])) end
 keep(root, run, rest_of(message))
 if due ~= '' then redis.call('ZADD', K.due(), due, root .. '|' .. run .. '|' .. generation) end

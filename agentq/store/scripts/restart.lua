@@ -43,6 +43,7 @@ end
 redis.call('HDEL', K.held(worker), take)
 local generation = tonumber(f[5]) + 1
 redis.call('HSET', rec, 'g', generation, 'tok', token, 'd', 0)
+redis.call('HDEL', rec, 'ov')
 if ARGV[8] ~= '' then redis.call('HSET', rec, 'v', ARGV[8]) end
 place(root, run, rec, f[6], f[7], generation, ARGV[7], nil, now)
 note_step(root, rec, run, 'restarted', now)
