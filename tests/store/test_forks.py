@@ -79,6 +79,23 @@ def test_a_fan_out_goes_on_with_the_members_that_are_left(bench: Bench) -> None:
     bench.finish(run)
 
 
+@pytest.mark.parametrize(("need", "ended", "winners"), [(3, [1], [0, 2, 1]), (2, [], [0, 2]), (1, [], [0])])
+def test_a_fan_out_that_needs_some_counts_those_that_are_kept(
+    bench: Bench, need: int, ended: list[int], winners: list[int]
+) -> None:
+    copied = replace(fork_of(bench), joins=[CopiedJoin("map", 4, (0, 2))])
+    bench.store.start_fork(copied)
+    run = bench.take_one().holder
+    members = [bench.step(f"m{n}", root="new", parent="new", join=("new", "map"), index=n) for n in range(4)]
+    join = agent_join("new", "map", 4, need=need)
+    bench.store.send(run, token="t", seen=4, offers=[members[1], members[3]], joins=[join])
+    for index in ended:
+        bench.store.arrive([Arrival("new", "map", index, succeeded=True)])
+    (joined,) = [entry for entry in bench.log("new") if entry["k"] == "joined"]
+    assert joined["at"] == winners
+    bench.finish(run)
+
+
 def test_a_run_is_retried_once_and_its_key_passes_over(bench: Bench) -> None:
     bench.store.start(bench.agent("old", start_digest="d", args_digest="a"), key="k")
     bench.finish(bench.take_one().holder)

@@ -2,7 +2,7 @@
 -- include: common tree offer
 -- ARGV: 'copy', root, place in the journal, number of lines, lines…, place among the members,
 --         number of steps; per step: id, number of its record's parts, field, value…, Celery's meta or ''
---         number of joins; per join: JSON {id, size, need?, pr, arrived: places of the members that have succeeded}
+--         number of joins; per join: JSON {id, size, pr, arrived: places of the members that have succeeded}
 --       'start', JSON header {o: offer, lines, members, from, at?, used: counters, signals: ids, payloads: names, retry?: digest,
 --         key?: digest of the start key that the other run stands under}, message
 -- Reply: copy: 1; 0 what was copied before has ended
@@ -43,8 +43,7 @@ local function copy_join(root, j)
     redis.call('SETBIT', bits, place, 1)
     n = n + 1
   end
-  redis.call('HSET', key, 'size', j.size, 'n', n, 'ok', n, 'sent', 0, 'pr', j.pr)
-  if j.need then redis.call('HSET', key, 'need', j.need) end
+  redis.call('HSET', key, 'size', j.size, 'n', n, 'ok', n, 'sent', 0, 'pr', j.pr, 'won', table.concat(j.arrived, ','))
   redis.call('PEXPIRE', key, HOLD_MS)
   redis.call('PEXPIRE', bits, HOLD_MS)
 end

@@ -35,11 +35,26 @@ local function is_another(key, j)
   return f[1] == '1' and f[2] and j.body and cjson.decode(f[2]).id ~= j.body.id
 end
 
+-- A fork's join is laid down with the members that have succeeded; how many of them are enough is said when the fork
+-- asks for it again.
+local function complete_copy(key, j, now)
+  local f = redis.call('HMGET', key, 'need', 'sent', 'ok', 'won')
+  if not j.need or f[1] or f[2] == '1' then return end
+  redis.call('HSET', key, 'need', j.need)
+  if tonumber(f[3]) < j.need then return end
+  local first = {}
+  for place in string.gmatch(f[4], '%d+') do
+    if #first < j.need then first[#first + 1] = place end
+  end
+  redis.call('HSET', key, 'ok', j.need, 'won', table.concat(first, ','))
+  release_join(j.root, j.id, now)
+end
+
 -- Opens a join if it is absent; one without members releases at once. A body that waits keeps the tree alive.
 local function open_join(j, message, now)
   local key = K.join(j.root, j.id)
   if redis.call('EXISTS', key) == 1 then
-    if not is_another(key, j) then return end
+    if not is_another(key, j) then return complete_copy(key, j, now) end
     redis.call('DEL', key, K.bits(j.root, j.id))
   end
   redis.call('HSET', key, 'size', j.size, 'n', 0, 'ok', 0, 'sent', 0)
