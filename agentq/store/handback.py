@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from agentq.core.errors import StoreUnavailable
 from agentq.core.lanes import PRIORITIES
 from agentq.store.connection import StoreConnection
-from agentq.store.wire import text
+from agentq.store.wire import redacted, text
 
 LABEL = "handback"
 
@@ -59,18 +60,28 @@ class HandbackCalls(StoreConnection):
         return {name.decode(): int(due) for name, due in found}
 
     def gather(self, worker: str, queues: Sequence[str], names: Sequence[str]) -> None:
-        """Move all that waits in the queues, and the steps under ``names``, into the custody of ``worker``."""
+        """Move all that waits in the queues, and the steps under ``names``, into the custody of ``worker``.
+
+        Raises StoreUnavailable when the worker was marked dead meanwhile.
+        """
         for queue in queues:
             for lane in PRIORITIES.values():
                 self._gather_all(worker, "lane", queue, lane)
             self._gather_all(worker, "suspects", queue)
         listed = [*names, *self._unsent_steps()]
         for at in range(0, len(listed), _CHUNK):
-            self.run_script("gather", worker, LABEL, _CHUNK, "names", *listed[at : at + _CHUNK])
+            self._gather_some(worker, "names", *listed[at : at + _CHUNK])
 
     def _gather_all(self, worker: str, *what: Any) -> None:
-        while int(self.run_script("gather", worker, LABEL, _CHUNK, *what)) == _CHUNK:
+        while self._gather_some(worker, *what) == _CHUNK:
             pass
+
+    def _gather_some(self, worker: str, *what: Any) -> int:
+        found = int(self.run_script("gather", worker, LABEL, _CHUNK, *what))
+        if found < 0:
+            reason = "this process stood still for longer than its lease, and what it had gathered is back: try again"
+            raise StoreUnavailable(url=redacted(self.url), reason=reason)
+        return found
 
     def holdings(self, worker: str) -> Iterator[Holding]:
         """Yield what a worker holds, in the order of its takes."""

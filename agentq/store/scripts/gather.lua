@@ -3,10 +3,12 @@
 -- ARGV: worker, its label, chunk, 'lane', queue, lane
 --       … 'suspects', queue
 --       … 'names', names (root|step|generation) of timers, or in split mode of what the broker is to hear of
--- Reply: how many were looked at; fewer than chunk means that there were no more
+-- Reply: how many were looked at; fewer than chunk means that there were no more; -1 the worker was marked dead
 -- Keeps: no instant exists at which a step is in no list (1): if the one who hands back dies, tick releases what it holds;
 --   a message whose record says something else is dropped, as at a take.
 local worker, label, chunk, what = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+-- Stopped for longer than its lease, it was reaped already: what it gathered now would be nobody's to release.
+if redis.call('EXISTS', K.dead(worker)) == 1 then return -1 end
 local now = now_ms()
 local held, card = K.held(worker), K.worker(worker)
 local seen = 0
