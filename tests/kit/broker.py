@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import tempfile
 import uuid
 from contextlib import suppress
@@ -13,6 +14,7 @@ from amqp import Connection
 from tests.kit.process import ManagedProcess, clean_environment
 from tests.kit.requirements import require
 from tests.kit.server import free_port
+from tests.kit.waiting import wait_until
 
 PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 """Debian's. The one on the path changes to another user first."""
@@ -34,6 +36,11 @@ class PortMapper(ManagedProcess):
         self.port = free_port()
         argv = [shutil.which("epmd") or "epmd", "-port", str(self.port), "-address", "127.0.0.1"]
         super().__init__(argv, log=folder / "epmd.log", env=clean_environment())
+
+    def answers(self) -> bool:
+        """Return whether it can be connected to."""
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
 
 class PrivateBroker(ManagedProcess):
@@ -67,7 +74,11 @@ class PrivateBroker(ManagedProcess):
             "RABBITMQ_CONF_ENV_FILE": str(self.folder / "none"),
             "RABBITMQ_CONFIG_FILE": str(self.folder / "rabbit"),
             "RABBITMQ_ADVANCED_CONFIG_FILE": str(self.folder / "advanced.config"),
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+sbwt none -kernel inet_dist_use_interface {127,0,0,1}",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
+                "+sbwt none -start_epmd false -noinput -kernel inet_dist_use_interface {127,0,0,1}"
+            ),
+            # Else the script runs the server as a child of its own, which a kill of these tests would leave behind.
+            "RABBITMQ_ALLOW_INPUT": "1",
         }
         super().__init__([program], log=self.folder / "server.log", env=clean_environment(environment))
 
@@ -80,6 +91,7 @@ class PrivateBroker(ManagedProcess):
         """Start the broker and return once it accepts connections."""
         if not self._mapper.running:
             self._mapper.start()
+            wait_until(self._mapper.answers, description="epmd answers")
         super().start()
         self.wait_ready()
 
