@@ -159,6 +159,15 @@ def test_a_wide_fan_out_is_retried_where_it_failed(desk: Desk) -> None:
     assert done.total() == 522
 
 
+def test_a_fan_out_that_needs_some_is_retried_for_those_that_it_lacks(desk: Desk) -> None:
+    desk.break_("m1", "m2")
+    handle = desk.start("enough")
+    failed(handle)
+    (desk.folder / "broken-m2").unlink()
+    assert handle.retry().get(timeout=TIMEOUT) == ["M0", "M2"]
+    assert desk.done()["m0"] == 1
+
+
 def test_what_is_large_goes_with_the_fork(desk: Desk) -> None:
     desk.break_("z")
     handle = desk.app.agents["large"].start(desk.path, "t" * 90_000)

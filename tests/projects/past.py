@@ -134,3 +134,9 @@ async def spender(run: Run, path: str) -> str:
 async def wide(run: Run, path: str) -> int:
     """A fan-out that internal steps send."""
     return len(await run.starmap(work, [(path, f"m{n}") for n in range(520)]))
+
+
+@app.agent
+async def enough(run: Run, path: str) -> list[str]:
+    """The first two of three that succeed."""
+    return list(await run.starmap(work, [(path, f"m{n}") for n in range(3)], need=2))
