@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,10 +19,10 @@ from pathlib import Path
 
 from agentq import AgentQ, Run
 from agentq.store.embedded import ensure_server
+from benchmarks.place import state_folder
 
-STATE = Path(os.environ.get("AGENTQ_STATE_DIR") or tempfile.mkdtemp(prefix="agentq-bench-"))
+STATE = state_folder()
 
-os.environ["AGENTQ_STATE_DIR"] = str(STATE)
 app = AgentQ("benchmarks.parked_latency")
 
 

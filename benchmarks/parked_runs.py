@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import statistics
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -21,7 +20,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("AGENTQ_STATE_DIR", tempfile.mkdtemp(prefix="agentq-bench-"))
 # A turn that lingers holds its slot; here nothing comes while it would.
 os.environ.setdefault("AGENTQ_LINGER", "0")
 
