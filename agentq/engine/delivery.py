@@ -19,6 +19,7 @@ from agentq.core.errors import Unavailable
 from agentq.engine.messages import HEADER, HOLDER_HEADER, UNSERVED, offer_of
 from agentq.engine.misfits import Misfit
 from agentq.engine.slots import current, try_settle
+from agentq.store.letters import DeferReply
 from agentq.store.refs import Holder, Taken
 
 logger = get_logger(__name__)
@@ -62,9 +63,12 @@ def hand_over(channel: Any, taken: Taken, handler: Callable[[Any], Any]) -> None
     misfit = taker.misfit(payload, taken.queue)
     if misfit is None:
         handler(payload)
-    else:
-        logger.warning("put_off id=%s: %s", payload["headers"].get("id"), misfit.words)
-        _put_off(channel, taken, misfit)
+        return
+    logger.warning("put_off id=%s: %s", payload["headers"].get("id"), misfit.words)
+    if _put_off(channel, taken, misfit) == "given up":
+        # A cancelled run that nobody can replay: ended without its code, or it would wait for ever.
+        payload["headers"][HOLDER_HEADER]["cancelled"] = True
+        handler(payload)
 
 
 def _adopt(channel: Any, taken: Taken, payload: dict[str, Any], ours: dict[str, Any]) -> None:
@@ -144,17 +148,19 @@ def condemn(channel: Any, take: int, words: str) -> None:
         raise ConnectionError(str(error)) from error
 
 
-def _put_off(channel: Any, taken: Taken, misfit: Misfit) -> None:
+def _put_off(channel: Any, taken: Taken, misfit: Misfit) -> DeferReply:
     taker = channel.taker
     try:
-        channel.store.defer(
+        reply: DeferReply = channel.store.defer(
             taker.id,
             taken.take,
             lacks=misfit.lacks,
             words=misfit.words,
             pause_ms=misfit.pause_ms,
             longest_ms=misfit.longest_ms,
+            nowhere=misfit.nowhere,
         )
     except Unavailable as error:
         taker.abandon([taken.take])
         raise ConnectionError(str(error)) from error
+    return reply

@@ -30,12 +30,16 @@ LOOK_AGAIN_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Misfit:
-    """What a message lacks here, in words for people, and the shortest and longest pause until its next offer."""
+    """What a message lacks here, in words for people, and the shortest and longest pause until its next offer.
+
+    ``nowhere``: no living worker serves its version.
+    """
 
     lacks: Literal["task", "version"]
     words: str
     pause_ms: int = OFFER_AGAIN_MS
     longest_ms: int = OFFER_AGAIN_MS
+    nowhere: bool = False
 
 
 def fits(unserved: Unserved, task: Any) -> bool:
@@ -91,7 +95,7 @@ class Misfits:
         if version in options.continues:
             return None
         words = f"no worker serves version {version!r} of {name!r}; here it is version {options.version!r}"
-        return Misfit("version", words, OFFER_AGAIN_MS, LONGEST_MS)
+        return Misfit("version", words, OFFER_AGAIN_MS, LONGEST_MS, nowhere=True)
 
     def _served(self) -> set[tuple[str, str, str | None]]:
         if monotonic() - self._looked_at >= LOOK_AGAIN_S:

@@ -15,8 +15,8 @@ from agentq.store.wire import moment
 
 _LISTED = ("why", "words", "at", "q", "l", "root", "id", "nm", "d", "wl")
 
-DeferReply = Literal["deferred", "condemned", "gone"]
-_DEFERRED: dict[int, DeferReply] = {1: "deferred", 2: "condemned", 0: "gone"}
+DeferReply = Literal["deferred", "condemned", "given up", "gone"]
+_DEFERRED: dict[int, DeferReply] = {1: "deferred", 2: "condemned", 3: "given up", 0: "gone"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +38,24 @@ class LetterCalls(StoreConnection):
         return done
 
     def defer(
-        self, worker: str, take: int, *, lacks: Literal["task", "version"], words: str, pause_ms: int, longest_ms: int
+        self,
+        worker: str,
+        take: int,
+        *,
+        lacks: Literal["task", "version"],
+        words: str,
+        pause_ms: int,
+        longest_ms: int,
+        nowhere: bool = False,
     ) -> DeferReply:
         """Hand back what the worker cannot run; it is offered again after a pause.
 
         The pause is half of the time for which it has been unserved, but within the two limits. ``condemned``: its task
-        was unknown for too long, and it is a dead letter now.
+        was unknown for too long, and it is a dead letter now. ``given up``: a cancelled run has been unserved for as
+        long, and the worker, which holds it still, is to end it. That takes ``nowhere``: no living worker can run it.
         """
-        reply = _DEFERRED[int(self.run_script("defer", worker, take, lacks, words, pause_ms, longest_ms))]
+        arguments = (worker, take, lacks, words, pause_ms, longest_ms, int(nowhere))
+        reply = _DEFERRED[int(self.run_script("defer", *arguments))]
         if reply == "condemned":
             report_condemned()
         return reply

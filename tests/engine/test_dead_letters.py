@@ -11,6 +11,7 @@ import pytest
 from celery import chord
 
 from agentq.cli.root import execute
+from agentq.core.errors import RunCancelled
 from agentq.engine.messages import HEADER
 from tests.kit.leaks import check_leaks
 from tests.kit.projects import load_app
@@ -210,6 +211,15 @@ class TestUnknown:
 
 
 class TestVersions:
+    def test_a_cancelled_run_ends_when_nobody_has_its_version_any_more(self, app: Any, launch: Start) -> None:
+        launch("aged", PERILS_VERSION="2", AGENTQ_UNKNOWN_TASK_GRACE="500ms")
+        handle = app.tasks["aged"].start()
+        wait_until(lambda: handle.status() == "unschedulable", description="nobody serves it", timeout=TIMEOUT)
+        handle.cancel("nobody will")
+        offer_until(app, lambda: handle.status() == "cancelled")
+        with pytest.raises(RunCancelled):
+            handle.get(timeout=TIMEOUT)
+
     def test_a_run_waits_for_its_version_or_goes_on_where_the_agent_says_so(
         self, app: Any, launch: Start, agentq: Command
     ) -> None:

@@ -171,7 +171,7 @@ class TestDrop:
 
 
 class TestDeferred:
-    def defer(self, bench: Bench, lacks: str = "task", longest_ms: int = 60_000) -> str:
+    def defer(self, bench: Bench, lacks: str = "task", longest_ms: int = 60_000, *, nowhere: bool = False) -> str:
         holder = bench.take_one("w1").holder
         return bench.store.defer(
             "w1",
@@ -180,6 +180,7 @@ class TestDeferred:
             words="nobody knows it",
             pause_ms=5_000,
             longest_ms=longest_ms,
+            nowhere=nowhere,
         )
 
     def pause_of(self, bench: Bench) -> int:
@@ -225,6 +226,22 @@ class TestDeferred:
         bench.fire_timers()
         assert self.defer(bench, "version") == "deferred"
         assert bench.store.letters() == []
+
+    def test_a_cancelled_run_whose_version_is_gone_is_left_to_its_taker_to_end(self, bench: Bench) -> None:
+        bench.store.offer([bench.agent("s0")])
+        bench.store.cancel("s0", "s0", "enough")
+        assert self.defer(bench, "version", nowhere=True) == "deferred"
+        bench.fire_timers()
+        self.age(bench, 590_000)
+        assert self.defer(bench, "version", nowhere=True) == "deferred"
+        bench.fire_timers()
+        self.age(bench, 600_001)
+        assert self.defer(bench, "version") == "deferred", "it is served elsewhere"
+        bench.fire_timers()
+        assert self.defer(bench, "version", nowhere=True) == "given up"
+        record = bench.record("s0")
+        bench.finish(Holder("s0", "s0", record["w"], int(record["t"])), status="REVOKED")
+        assert bench.client.zcard(bench.keys.of("unserved")) == 0
 
     def test_an_attempt_in_between_begins_the_grace_anew(self, bench: Bench) -> None:
         bench.store.offer([bench.step("s0")])

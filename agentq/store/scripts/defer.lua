@@ -1,10 +1,11 @@
 -- defer: a worker hands back what it cannot run, to be offered again after a while; it counts as no start.
 -- include: common tree offer suspects letters
 -- ARGV: worker, take, 'task' | 'version', what is missing, ms until the next offer at least, at most (it waits half of
---   the time for which it is unserved already)
--- Reply: 1 deferred; 2 condemned to the dead letters, since no worker with the task came for too long; 0 it was not held
+--   the time for which it is unserved already), '1' when no living worker can run it | '0'
+-- Reply: 1 deferred; 2 condemned to the dead letters, since no worker with the task came for too long; 0 it was not held;
+--   3 still held, and the caller is to end it: a cancelled run whose version nobody has served for too long
 -- Keeps: a rolling deploy loses nothing (1), a task that is gone for good does not loop (9); a run whose version nobody
---   serves is no dead letter: it waits.
+--   serves is no dead letter: it waits, unless a person gives it up.
 local worker, take, what, words = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local entry = redis.call('HGET', K.held(worker), take)
 if not entry then return 0 end
@@ -30,14 +31,18 @@ if not root then
 end
 
 local rec = K.step(root, id)
-local f = redis.call('HMGET', rec, 's', 'w', 't', 'g', 'un')
+local f = redis.call('HMGET', rec, 's', 'w', 't', 'g', 'un', 'a')
 if f[1] ~= 'h' or f[2] ~= worker or f[3] ~= take then return 0 end
-redis.call('HDEL', K.held(worker), take)
-local attempts, generation = redis.call('HINCRBY', rec, 'a', -1), tonumber(f[4]) + 1
-redis.call('HSET', rec, 'g', generation)
+local attempts, generation = tonumber(f[6]) - 1, tonumber(f[4]) + 1
 -- What it was unserved for before an attempt was made is another story.
 local known = string.match(f[5] or '', '^' .. attempts .. '|(%d+)|')
 local since = tonumber(known or now)
+if what == 'version' and ARGV[7] == '1' and now - since >= UNKNOWN_MS
+  and redis.call('SISMEMBER', K.cancelled(root), id) == 1 then
+  return 3
+end
+redis.call('HDEL', K.held(worker), take)
+redis.call('HSET', rec, 'a', attempts, 'g', generation)
 if what == 'task' and now - since >= UNKNOWN_MS then
   condemn_step(root, id, rec, queue, lane, message, 'unknown task', words, now)
   return 2
