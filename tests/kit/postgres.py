@@ -29,13 +29,13 @@ def _program(name: str) -> str | None:
 
 
 class PostgresServer(ManagedProcess):
-    """A server that only this test session knows. Without its programs the test fails in CI, and is skipped elsewhere."""
+    """A server that only this test session knows. Without its programs the test fails in CI, else it is skipped."""
 
     ready_line = "ready to accept connections"
 
     def __init__(self) -> None:
         server, initdb = _program("postgres"), _program("initdb")
-        require("PostgreSQL", present=server is not None and initdb is not None, hint="its programs postgres and initdb")
+        require("PostgreSQL", present=server is not None and initdb is not None, hint="programs postgres and initdb")
         assert server is not None
         assert initdb is not None
         self._initdb = initdb
