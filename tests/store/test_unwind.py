@@ -89,3 +89,20 @@ def test_a_step_that_waits_for_another_try_ends_at_once(bench: Bench) -> None:
     got = bench.take_one("w2")
     assert (got.holder.id, got.generation, got.cancelled) == ("late", 2, True)
     assert bench.client.zcard(bench.keys.of("due")) == 0
+
+
+def test_a_member_that_waits_for_another_try_ends_with_its_fan_out(bench: Bench) -> None:
+    parent = bench.run_agent("run")
+    members = [
+        bench.step(f"m{number}", root="run", parent="run", join=("run", name), index=number)
+        for name, number in (("map", 0), ("other", 1))
+    ]
+    joins = [agent_join("run", "map", 1), agent_join("run", "other", 2)]
+    bench.store.send(parent, token="t", seen=1, joins=joins, offers=members)
+    for got in bench.take("w2", slots=2):
+        bench.again(got.holder, due_ms=bench.store.now_ms() + 3_600_000)
+    bench.store.send(parent, token="u", seen=1, cancels=["map"])
+    bench.tick()
+    got = bench.take_one("w2")
+    assert (got.holder.id, got.generation, got.cancelled) == ("m0", 2, True)
+    assert bench.state("m1", "run") == "l"

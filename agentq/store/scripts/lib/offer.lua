@@ -41,19 +41,24 @@ local function unwind(root, above)
   end
 end
 
+-- It waits for another try, for hours perhaps; whoever waits for its end need not.
+local function end_wait(root, id, rec, now)
+  local f = redis.call('HMGET', rec, 'g', 'q', 'l')
+  redis.call('ZREM', K.due(), root .. '|' .. id .. '|' .. f[1])
+  place(root, id, rec, f[2], f[3], f[1], take_kept(root, id), nil, now)
+end
+
 -- Nobody wants a child any more: a sub-agent hears of it, a step that is not taken yet never starts.
 local function call_off(root, child, why, now)
   if redis.call('SADD', K.cancelled(root), child) == 0 then return end
   local rec = K.step(root, child)
-  local f = redis.call('HMGET', rec, 'k', 's', 'g', 'q', 'l')
+  local f = redis.call('HMGET', rec, 'k', 's')
   if f[1] == 'a' then
     tell(root, child, '{"k":"cancel","why":' .. cjson.encode(why) .. '}', now, true)
   elseif not f[1] then
     unwind(root, child)
   elseif f[2] == 'l' then
-    -- It waits for another try, for hours perhaps; whoever waits for its end need not.
-    redis.call('ZREM', K.due(), root .. '|' .. child .. '|' .. f[3])
-    place(root, child, rec, f[4], f[5], f[3], take_kept(root, child), nil, now)
+    end_wait(root, child, rec, now)
   end
 end
 
