@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from agentq.core.errors import StaleHolder
+from agentq.core.errors import CalledOff, StaleHolder
 from agentq.store.letters import Claimed
 from agentq.store.refs import Holder
 from tests.store.bench import LONG_AGO, Bench
@@ -168,6 +168,30 @@ class TestDrop:
         bench.tick()
         assert bench.take_one("w2").cancelled
         assert bench.store.letters() == []
+
+    def test_a_cancelled_agent_whose_turns_died_is_left_to_its_taker_to_end(self, bench: Bench) -> None:
+        bench.store.offer([bench.agent("run")])
+        for _ in range(3):
+            bench.store.requeue("w1", bench.take_one("w1").holder.take, lost=True)
+        bench.tick()
+        assert bench.state("run") == "x"
+        bench.store.cancel("run", "run", "enough")
+        bench.tick()
+        got = bench.take_one("w2")
+        assert got.cancelled
+        with pytest.raises(CalledOff):
+            bench.finish(got.holder)
+        bench.finish(got.holder, status="REVOKED")
+        assert (bench.record("run")["o"], bench.record("run").get("gu")) == ("REVOKED", None)
+        assert bench.store.letters() == []
+
+    def test_a_cancelled_agent_that_nobody_can_read_is_not_offered_again(self, bench: Bench) -> None:
+        holder = bench.run_agent("run")
+        bench.store.condemn("w1", holder.take, why="unreadable", words="x")
+        bench.store.cancel("run", "run", "enough")
+        bench.tick()
+        assert bench.state("run") == "x"
+        drop(bench, "run")
 
 
 class TestDeferred:

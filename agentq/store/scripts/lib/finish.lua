@@ -7,7 +7,7 @@ local function finish(root, id, status, entry, error, now, inside)
   local rec = K.step(root, id)
   local f = redis.call('HMGET', rec, 'pr', 'ak', 'jr', 'jn', 'ji', 'tr', 'k', 'pl', 'dl', 'un')
   redis.call('HSET', rec, 's', 'd', 'o', status, 'f', ms_text(now))
-  redis.call('HDEL', rec, 'sw', 'tr', 'e', 'dl', 'un')
+  redis.call('HDEL', rec, 'sw', 'tr', 'e', 'dl', 'un', 'gu')
   -- An agent's is kept: a fork of the run begins with it.
   if f[7] == 'a' and not inside and status ~= 'SUCCESS' then
     redis.call('SADD', K.cancelled(root), id)
