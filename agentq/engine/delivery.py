@@ -6,8 +6,9 @@ ever: the same handler would fail again.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from celery.utils.log import get_logger
 from kombu.transport import redis as kombu_redis
@@ -23,6 +24,9 @@ from agentq.store.letters import DeferReply
 from agentq.store.refs import Holder, Taken
 
 logger = get_logger(__name__)
+
+_NAME: Final = re.compile(r'\{"agentq":"([^"|]*)\|([^"|]*)\|(\d+)",')
+"""How a step's message begins, as ``name_of`` in common.lua has it."""
 
 LOGGED_BYTES = 2_000
 """Of what cannot be read; the whole lies among the dead letters."""
@@ -87,21 +91,24 @@ def _adopt(channel: Any, taken: Taken, payload: dict[str, Any], ours: dict[str, 
 
 def _read(channel: Any, taken: Taken) -> tuple[dict[str, Any] | None, Holder | None]:
     try:
-        payload = loads(bytes_to_str(taken.message))
-        named = payload.pop(HEADER, None)
+        text = bytes_to_str(taken.message)
+        payload = loads(text)
+        name = _NAME.match(text)
+        if (payload.pop(HEADER, None) is None) != (name is None):
+            raise ValueError("its name is none of agentq's")
         payload.pop(UNSERVED, None)
         headers = payload.setdefault("headers", {})
         properties = payload["properties"]
         properties["delivery_tag"] = str(taken.take)
         properties.setdefault("delivery_info", {"exchange": "", "routing_key": taken.queue})
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        text = taken.message
-        logger.error("unreadable queue=%s: %r\n%r", taken.queue, error, text[:LOGGED_BYTES])
+    except Exception as error:
+        # Whatever it is that a decoder raises: an error that left the event loop would end each worker in turn.
+        logger.error("unreadable queue=%s: %r\n%r", taken.queue, error, taken.message[:LOGGED_BYTES])
         condemn(channel, taken.take, f"it is no message of kombu's: {error!r}")
         return None, None
-    if named is None:
+    if name is None:
         return payload, None
-    root, step, generation = named.split("|")
+    root, step, generation = name.groups()
     holder = Holder(root=root, id=step, worker=channel.taker.id, take=taken.take)
     headers[HOLDER_HEADER] = {
         **holder.to_wire(),

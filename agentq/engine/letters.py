@@ -44,7 +44,8 @@ def _request_of(store: Store, claimed: Claimed) -> Any:
         if arguments is not None:
             payload = unstowed(payload, arguments)
         args, kwargs, embedded = _body_of(payload)
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except Exception:
+        # As unreadable as what made it a dead letter.
         args, kwargs, embedded = (), {}, {}
     headers = dict(payload.get("headers") or {}) if isinstance(payload, dict) else {}
     known = {**headers, **{name: value for name, value in embedded.items() if value is not None}}

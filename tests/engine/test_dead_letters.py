@@ -164,7 +164,15 @@ class TestPoison:
 
 class TestUnreadable:
     def test_it_is_kept_whole_and_the_worker_goes_on(self, app: Any, worker: WorkerProcess, agentq: Command) -> None:
-        raws = [b"\x00\xff no message", b'{"body": "x", "headers": {}, "properties": {}}', b"[1, 2]"]
+        raws = [
+            b"\x00\xff no message",
+            b'{"body": "x", "headers": {}, "properties": {}}',
+            b"[1, 2]",
+            b'{"agentq":"no name","body": "x", "headers": {}, "properties": {}}',
+            b'{"body": "x", "agentq": "a|b|1", "headers": {}, "properties": {}}',
+            b'{"body": {"__type__": "decimal", "__value__": "none"}, "headers": {}, "properties": {}}',
+            b"[" * 100_000,
+        ]
         for raw in raws:
             app.store.client.lpush("celery", raw)
         with app.producer_pool.acquire() as producer:
