@@ -65,7 +65,7 @@ def answer(session: Session, ask_id: str, value: str, as_json: bool) -> int:
     Example:
       agentq asks answer 5b1d02aa yes
     """
-    found = [ask for ask in session.app.asks.list() if ask.ask_id.startswith(ask_id)]
+    found = [ask for ask in session.app.asks.list() if ask_id and ask.ask_id.startswith(ask_id)]
     if not found:
         raise CommandRefused(f'No question has an id that begins with "{ask_id}". "agentq asks list" shows them.')
     if len(found) > 1:

@@ -38,7 +38,9 @@ def dead() -> None:
 
 def find_letter(app: AgentQ, identity: str) -> str:
     """The id of the dead letter with the id, or with the only id that begins so."""
-    found = [letter.letter_id for letter in app.dead.list() if letter.letter_id.startswith(identity)]
+    # An empty one, of a variable that was not set, must not stand for the only letter that there is.
+    names = [letter.letter_id for letter in app.dead.list()] if identity else []
+    found = [name for name in names if name.startswith(identity)]
     if len(found) > 1 and identity not in found:
         raise CommandRefused(f'"{identity}" begins the ids of {len(found)} dead letters. Give more of it.')
     return found[0] if len(found) == 1 else identity
@@ -154,21 +156,28 @@ def _each(
         raise CommandRefused("Name dead letters by their ids, or all of them by --all.")
     letters: list[DeadLetter] = app.dead.list() if every else []
     names = [letter.letter_id for letter in letters] if every else [find_letter(app, name) for name in given]
-    acted = []
-    for name in names:
-        try:
-            act(name)
-        except LetterNotFound:
-            # Of all of them, one may be gone meanwhile: another person, or its run was cancelled.
-            if not every:
-                raise
-            continue
-        acted.append(name)
-    if as_json:
-        print_json({done: acted})
-        return 0
-    for name in acted:
-        click.echo(f"Dead letter {name} is {done}.")
-    if not acted:
+    acted: list[str] = []
+    try:
+        for name in dict.fromkeys(names):
+            try:
+                act(name)
+            except LetterNotFound:
+                # Of all of them, one may be gone meanwhile: another person, or its run was cancelled.
+                if not every:
+                    raise
+                continue
+            acted.append(name)
+    finally:
+        # Also when another one of them is not there: what was done is told.
+        _tell(acted, done, as_json=as_json)
+    if not acted and not as_json:
         say("No dead letters.")
     return 0
+
+
+def _tell(acted: list[str], done: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json({done: acted})
+        return
+    for name in acted:
+        click.echo(f"Dead letter {name} is {done}.")

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from agentq.core.models import AskSummary
 
 EMITTED = "emit"
+"""The kind of an event that an agent or a step made by `emit`."""
 HELD_UP = ("condemned", "unserved")
 """Kinds of events by which a run waits for somebody to do something."""
-"""The kind of an event that an agent or a step made by `emit`."""
 POLL_SECONDS = 0.1
 COST_FACTOR = 8
 """A look at a large run costs the server time; at most a ninth of the time goes into looking."""

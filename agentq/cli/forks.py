@@ -103,7 +103,7 @@ def fork(
     from agentq.cli.runs import find_run
 
     handle = find_run(session.app, run_id)
-    found = {step.step_id for step in handle.steps() if step.step_id.startswith(step_id)}
+    found = {step.step_id for step in handle.steps() if step_id and step.step_id.startswith(step_id)}
     if len(found) > 1:
         raise CommandRefused(f'"{step_id}" begins the ids of {len(found)} steps of the run. Give more of it.')
     budget = _budget(budget_usd, budget_tokens, budget_steps)

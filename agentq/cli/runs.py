@@ -51,7 +51,9 @@ def find_run(app: AgentQ, identity: str) -> Any:
     """The handle of the run with the id, or with the only id that begins so."""
     if len(identity) >= ID_LENGTH:
         return app.runs.get(identity)
-    found = {run.run_id for run in app.runs.list(limit=SEARCHED_RUNS) if run.run_id.startswith(identity)}
+    # An empty one, of a variable that was not set, must not stand for the only run that there is.
+    newest = app.runs.list(limit=SEARCHED_RUNS) if identity else []
+    found = {run.run_id for run in newest if run.run_id.startswith(identity)}
     if len(found) > 1:
         raise CommandRefused(
             f'"{identity}" begins the ids of {len(found)} runs: {", ".join(sorted(found)[:4])}. Give more of it.'

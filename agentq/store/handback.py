@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,6 +16,8 @@ from agentq.store.wire import redacted, text
 LABEL = "handback"
 
 _CHUNK = 200
+_NAME = re.compile(rb'\{"agentq":"([^"|]*)\|([^"|]*)\|\d+",')
+"""How a step's message begins, as ``name_of`` in common.lua has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +135,8 @@ class HandbackCalls(StoreConnection):
         for verdict in verdicts:
             messages = verdict.messages or (("", 0, ""),)
             for at, (queue, lane, message) in enumerate(messages):
-                arguments += [verdict.take if at == 0 else "", verdict.what, queue, lane, message]
+                whole = message.encode(errors="surrogateescape")
+                arguments += [verdict.take if at == 0 else "", verdict.what, queue, lane, whole]
         return int(self.run_script("handback", worker, *arguments)) if arguments else 0
 
     def close_join(self, group_id: str) -> None:
@@ -206,8 +210,8 @@ def _holding(take: int, entry: bytes) -> Holding:
 
 def _named(take: int, queue: str, lane: int, message: bytes) -> Holding:
     root = identity = ""
-    if message.startswith(b'{"agentq":"'):
-        name, rest = message.removeprefix(b'{"agentq":"').split(b'",', 1)
-        root, identity, _ = name.decode().split("|")
-        message = b"{" + rest
-    return Holding(take, queue, lane, root, identity, message.decode())
+    if name := _NAME.match(message):
+        root, identity = (part.decode() for part in name.groups())
+        message = b"{" + message[name.end() :]
+    # What is no text goes back as it came, byte by byte.
+    return Holding(take, queue, lane, root, identity, message.decode(errors="surrogateescape"))

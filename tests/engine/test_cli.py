@@ -196,6 +196,9 @@ def test_a_failed_run_ends_with_one(agentq: Command) -> None:
         (["runs", "show", "00000000-0000-0000-0000-000000000000"], "00000000-0000-0000-0000-000000000000"),
         (["worker", "--pool", "nowhere"], "nowhere"),
         (["asks", "answer", "nothing", "yes"], "agentq asks list"),
+        (["asks", "answer", "", "yes"], "agentq asks list"),
+        (["runs", "cancel", ""], "is not in the store"),
+        (["dead", "drop", ""], "agentq dead list"),
     ],
 )
 def test_wrong_use_ends_with_two(agentq: Command, argv: list[str], words: str) -> None:

@@ -187,6 +187,10 @@ class TestUnreadable:
         assert {letter.why for letter in app.dead.list()} == {"unreadable"}
         assert "it names no task" in {letter.words for letter in app.dead.list()}
         assert app.tasks[f"{PROJECT}.quiet"].delay("still here").get(timeout=TIMEOUT) == "still here"
+        plain = next(letter.letter_id for letter in app.dead.list() if letter.step_id is None)
+        code, told, hint = agentq("dead", "drop", plain, plain, "nothing")
+        assert (code, told) == (2, f"Dead letter {plain} is dropped.\n")
+        assert "no dead letter nothing" in hint
         assert agentq("dead", "drop", "--all")[0] == 0
         with pytest.raises(Exception, match="given up"):
             step.get(timeout=TIMEOUT)

@@ -61,11 +61,14 @@ def test_steps_and_tasks_that_wait_run_in_a_stock_worker(leaving: Any, start: An
         chain(leaving.double.s(5), leaving.double.s()).apply_async(),
     ]
     unknown = leaving.app.send_task("leaving.unknown", (1,))
+    raws = [b"\xff\x00", b'{"agentq":"no name"}']
+    store.client.lpush("leaving", *raws)
     foreseen = hand_back(leaving).preview()
-    assert (foreseen.steps, foreseen.tasks, foreseen.delayed, foreseen.kept) == (5, 2, 1, {})
+    assert (foreseen.steps, foreseen.tasks, foreseen.delayed, foreseen.kept) == (5, 4, 1, {})
     store.client.zadd(store.keys.of("workers"), {"gone": 1})
     done = hand_back(leaving).perform()
-    assert (done.steps, done.tasks, done.delayed, done.kept) == (6, 3, 1, {})
+    assert (done.steps, done.tasks, done.delayed, done.kept) == (6, 5, 1, {})
+    assert [store.client.lrem("leaving", 0, raw) for raw in raws] == [1, 1], "what cannot be read is whole"
     assert hand_back(leaving).preview().steps == 0
     start(PLAIN)
     assert [result.get(timeout=TIMEOUT) for result in [*results, *of_the_dead]] == [2, 4, 6, 8, 20, 14, 16]
