@@ -12,7 +12,7 @@ from celery import Celery, states
 from celery.app.task import Context
 from kombu.utils.json import loads
 
-from agentq.core.errors import StepCondemned
+from agentq.core.errors import CalledOff, RunCancelled, StepCondemned
 from agentq.engine import capture, joins, outcome
 from agentq.engine.messages import HEADER, HOLDER_HEADER, PAYLOAD, unstowed
 from agentq.store import Store
@@ -20,7 +20,10 @@ from agentq.store.letters import Claimed
 
 
 def end_condemned(app: Celery, store: Store, claimed: Claimed, *, reason: str) -> None:
-    """Commit the failure of a step whose dead letter is dropped: its join, its chain and its agent go on with that."""
+    """Commit the failure of a step whose dead letter is dropped: its join, its chain and its agent go on with that.
+
+    A step of a cancelled run ends as REVOKED.
+    """
     request = _request_of(store, claimed)
     error = StepCondemned(step=request.task or "", step_id=claimed.holder.id, reason=reason)
     if request.task == joins.DISPATCH_TASK and request.args:
@@ -29,6 +32,9 @@ def end_condemned(app: Celery, store: Store, claimed: Claimed, *, reason: str) -
         with capture.capturing() as caught:
             app.backend.mark_as_failure(request.id, error, None, request, True, True, states.FAILURE)
         outcome.commit_failure(store, claimed.holder, caught, request, error)
+    except CalledOff:
+        # Nobody waits for it any more, and REVOKED is the only end that it may have.
+        app.backend.mark_as_called_off(request.id, RunCancelled(run_id=claimed.holder.root), request)
     finally:
         # If it could not be committed, the letter stands again as before.
         store.leave(claimed.holder.worker)

@@ -79,7 +79,8 @@ def test_an_item_that_does_not_fit_is_found_when_it_is_read(app: ModuleType) -> 
 
 def test_a_lazy_body_does_not_run_after_a_failure(app: ModuleType) -> None:
     result = chord([app.double.s(1), app.bad.s(2), app.bad.s(3)], app.peek.s()).apply_async()
-    with pytest.raises(Exception, match="bad 2"):
+    # Of the first to fail, whichever that was.
+    with pytest.raises(Exception, match=r"bad [23]"):
         result.get(timeout=TIMEOUT)
 
 

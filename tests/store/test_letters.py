@@ -30,11 +30,11 @@ def put(bench: Bench, raw: bytes) -> int:
     return reply.taken[0].take
 
 
-def drop(bench: Bench, letter_id: str) -> None:
+def drop(bench: Bench, letter_id: str, *, status: str = "FAILURE") -> None:
     """Give a condemned step up, as the engine does."""
     claimed = bench.store.drop_letter(letter_id, label="test")
     assert isinstance(claimed, Claimed)
-    bench.store.commit(claimed.holder, mode="done", status="FAILURE")
+    bench.store.commit(claimed.holder, mode="done", status=status)
     bench.store.leave(claimed.holder.worker)
 
 
@@ -158,16 +158,25 @@ class TestDrop:
         drop(bench, "s0")
 
     def test_a_step_of_a_cancelled_run_goes_by_itself(self, bench: Bench) -> None:
-        run = bench.run_agent("run")
-        bench.store.send(run, token="t", seen=1, offers=[bench.step("s0", root="run", parent="run", ask="s0")])
-        holder = bench.take_one("w1").holder
-        bench.store.condemn("w1", holder.take, why="unreadable", words="x")
+        self.condemn_child(bench, "poison")
         bench.tick()
         assert bench.state("s0", "run") == "x"
         bench.store.cancel("run", "run", "enough")
         bench.tick()
         assert bench.take_one("w2").cancelled
         assert bench.store.letters() == []
+
+    def test_a_step_of_a_cancelled_run_that_nobody_can_read_is_not_offered_again(self, bench: Bench) -> None:
+        self.condemn_child(bench, "unreadable")
+        bench.store.cancel("run", "run", "enough")
+        bench.tick()
+        assert bench.state("s0", "run") == "x"
+        drop(bench, "s0", status="REVOKED")
+
+    def condemn_child(self, bench: Bench, why: str) -> None:
+        run = bench.run_agent("run")
+        bench.store.send(run, token="t", seen=1, offers=[bench.step("s0", root="run", parent="run", ask="s0")])
+        bench.store.condemn("w1", bench.take_one("w1").holder.take, why=why, words="x")
 
     def test_a_cancelled_agent_whose_turns_died_is_left_to_its_taker_to_end(self, bench: Bench) -> None:
         bench.store.offer([bench.agent("run")])

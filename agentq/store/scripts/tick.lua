@@ -64,17 +64,14 @@ if not SPLIT then
 end
 
 -- Any two of the dead letters: a step that nobody wants any more is taken as cancelled, and does not start. A cancelled
--- agent whose turns kill their workers will never see its cancel: it is given up. One that no worker can read or knows
--- nobody can end so: it would be condemned again and again.
+-- agent whose turns kill their workers will never see its cancel: it is given up. What no worker can read or knows is
+-- left to a person, wanted or not: it would be condemned again and again.
 for _, id in ipairs(redis.call('ZRANDMEMBER', K.letters(), 2)) do
   local l = redis.call('HMGET', K.letter(id), 'root', 'q', 'l', 'm', 'k', 'why')
   local rec = l[1] and K.step(l[1], id)
-  local condemned = rec and redis.call('HGET', rec, 's') == 'x'
-  if condemned and l[5] == 'a' and l[6] == 'poison' and redis.call('SISMEMBER', K.cancelled(l[1]), id) == 1 then
-    redis.call('HSET', rec, 'gu', 1)
-  end
-  if condemned and is_cancelled(l[1], id, rec) then
-    pardon(l[1], id, rec, l[2], l[3], rest_of(l[4]), now)
+  if rec and l[6] == 'poison' and redis.call('HGET', rec, 's') == 'x' then
+    if l[5] == 'a' and redis.call('SISMEMBER', K.cancelled(l[1]), id) == 1 then redis.call('HSET', rec, 'gu', 1) end
+    if is_cancelled(l[1], id, rec) then pardon(l[1], id, rec, l[2], l[3], rest_of(l[4]), now) end
   end
 end
 
