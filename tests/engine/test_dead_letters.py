@@ -180,7 +180,8 @@ class TestUnreadable:
         sent = {"args": ("a",), "queue": "celery", "serializer": "pickle"}
         step = app.send_task(f"{PROJECT}.quiet", headers={HEADER: {"k": "s"}}, **sent)
         app.send_task("plain", **sent)
-        count = len(raws) + 3
+        unwanted = app.send_task(f"{PROJECT}.quiet", headers={HEADER: {"k": "s"}}, **sent)
+        count = len(raws) + 4
         wait_until(lambda: len(app.dead.list()) == count, description="all are dead letters", timeout=TIMEOUT)
         kept = {app.dead.get(letter.letter_id)[1] for letter in app.dead.list()}
         assert set(raws) <= kept
@@ -191,9 +192,11 @@ class TestUnreadable:
         code, told, hint = agentq("dead", "drop", plain, plain, "nothing")
         assert (code, told) == (2, f"Dead letter {plain} is dropped.\n")
         assert "no dead letter nothing" in hint
+        app.store.client.sadd(app.store.keys.of("cancelled", unwanted.id), unwanted.id)
         assert agentq("dead", "drop", "--all")[0] == 0
         with pytest.raises(Exception, match="given up"):
             step.get(timeout=TIMEOUT)
+        assert unwanted.state == "REVOKED"
 
 
 class TestUnknown:
