@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -19,10 +19,22 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+def _amount(_ctx: click.Context, _param: click.Parameter, given: str | None) -> Decimal | None:
+    if given is None:
+        return None
+    try:
+        amount = Decimal(given)
+    except InvalidOperation:
+        amount = Decimal("nan")
+    if not amount.is_finite() or amount < 0:
+        raise click.BadParameter(f"{given!r} is no amount of money; write it like 0.50.")
+    return amount
+
+
 def _going_on(command: F) -> F:
     """What both have: other limits, and another version of the agent."""
     options = [
-        click.option("--budget-usd", type=Decimal, metavar="USD", help="Limit what the new run may cost."),
+        click.option("--budget-usd", callback=_amount, metavar="USD", help="Limit what the new run may cost."),
         click.option("--budget-tokens", type=click.IntRange(min=0), metavar="N", help="Limit its tokens."),
         click.option("--budget-steps", type=click.IntRange(min=0), metavar="N", help="Limit its steps."),
         click.option("--agent-version", metavar="VERSION", help="The version of the agent that goes on."),

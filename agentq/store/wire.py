@@ -25,9 +25,11 @@ def redacted(url: str) -> str:
     """Return ``url`` without its password, for messages and ``repr``."""
     if ";" in url:
         return ";".join(redacted(part) for part in url.split(";"))
-    parts = urlsplit(re.sub(r"(sentinel_password=)[^&]*", r"\1***", url))
+    url = re.sub(r"(sentinel_password=)[^&]*", r"\1***", url)
+    parts = urlsplit(url)
     if parts.password is None:
-        return parts.geturl()
+        # Put together again, sqlite:////file would lose two of its slashes.
+        return url
     host = parts.hostname or ""
     port = f":{parts.port}" if parts.port is not None else ""
     user = parts.username or ""

@@ -199,6 +199,8 @@ def test_a_failed_run_ends_with_one(agentq: Command) -> None:
         (["asks", "answer", "", "yes"], "agentq asks list"),
         (["runs", "cancel", ""], "is not in the store"),
         (["dead", "drop", ""], "agentq dead list"),
+        (["runs", "retry", "x", "--budget-usd", "much"], "'much' is no amount of money"),
+        (["runs", "retry", "x", "--budget-usd", "-1"], "'-1' is no amount of money"),
     ],
 )
 def test_wrong_use_ends_with_two(agentq: Command, argv: list[str], words: str) -> None:
