@@ -71,6 +71,7 @@ class Recaller:
         self._stop_request = stop
         self._look = look
         self._rounds = 0
+        self._doubtful: set[Holder] = set()
         self._every_s = every_s
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="agentq-recall", daemon=True)
@@ -105,7 +106,15 @@ class Recaller:
         if self._rounds % 2:
             return
         verdicts = self._store.recalled([holder for _, holder in requests])
+        # A turn that has just parked may be held by its next take before this process hears of its end. Its child is
+        # free then, or runs something else, which the signal would strike.
+        doubtful, self._doubtful = self._doubtful, set()
+        current = {request.holder for request in self._running()}
         for (request, holder), verdict in zip(requests, verdicts, strict=True):
-            if verdict != "go on":
-                logger.warning("step_recalled id=%s take=%d why=%s", holder.id, holder.take, verdict)
-                self._stop_request(request)
+            if verdict == "go on" or holder not in current:
+                continue
+            if verdict == "another's" and holder not in doubtful:
+                self._doubtful.add(holder)
+                continue
+            logger.warning("step_recalled id=%s take=%d why=%s", holder.id, holder.take, verdict)
+            self._stop_request(request)
