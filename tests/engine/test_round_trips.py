@@ -22,10 +22,31 @@ TIMEOUT = 60.0
 STEPS = 100
 
 SLACK = 10
-"""For what belongs to no step: a connection that is opened, a health check."""
+"""For an agent's own turns: how many its run comes to differs with the pace of its steps."""
 
-LEASE = {"renew", "tick"}
+PACE = {"renew", "tick", "recalled"}
 """What a worker says at its own pace, whether it runs steps or not."""
+
+CONNECTION = {"HELLO", "AUTH", "CLIENT", "SELECT", "PING"}
+"""What a new connection says, and the look at one that was idle."""
+
+HOUSEKEEPING = {"SCRIPT", "EVALSHA", "SADD", "LLEN", "MULTI", "EXEC", "PUBLISH"}
+"""What kombu and the worker say once per process or now and then: a child's first sending declares its queue, the
+remote control's binding is renewed (by scripts of kombu's own, which have no name here), a heartbeat goes out, a
+resting turn asks how much waits for its slot."""
+
+LEFT_OUT = PACE | CONNECTION | HOUSEKEEPING
+
+
+def cost_of(asked: Counter[str], steps: int) -> int:
+    """Return what ``steps`` steps said, housekeeping left out.
+
+    What is left out by its name is rare: were one of these words part of every step, it would be said as often as
+    there are steps, and be a round trip that hides behind its name.
+    """
+    hidden = {name: number for name, number in asked.items() if name in LEFT_OUT - PACE and number >= steps}
+    assert not hidden, f"said for every step, and left out as housekeeping: {hidden}"
+    return sum(number for name, number in asked.items() if name not in LEFT_OUT)
 
 
 @dataclass(frozen=True)
@@ -41,7 +62,7 @@ class Counted:
         work()
         since = Counter[str]()
         for (_, name), number in (Counter(self.proxy.counts) - before).items():
-            since[name] += 0 if name in LEASE else number
+            since[name] += number
         # An idle worker waits, and looks again when the wait is over: that is no step's cost.
         since["take"] -= min(since["take"], since["BRPOP"])
         since["BRPOP"] = 0
@@ -69,7 +90,7 @@ def test_a_step_costs_two_round_trips(counted: Counted) -> None:
 
     asked = counted.during(work)
     logger.info("asked for %d steps: %s", STEPS, dict(asked))
-    assert asked.total() <= 2 * STEPS + SLACK, asked
+    assert cost_of(asked, STEPS) <= 2 * STEPS + SLACK, asked
 
 
 def test_a_member_of_a_fan_out_costs_two_round_trips(counted: Counted) -> None:
@@ -80,7 +101,7 @@ def test_a_member_of_a_fan_out_costs_two_round_trips(counted: Counted) -> None:
 
     one, two = counted.during(work(STEPS)), counted.during(work(2 * STEPS))
     logger.info("asked for a fan-out of %d: %s; of %d: %s", STEPS, dict(one), 2 * STEPS, dict(two))
-    assert two.total() - one.total() <= 2 * STEPS + SLACK, (one, two)
+    assert cost_of(two, 2 * STEPS) - cost_of(one, STEPS) <= 2 * STEPS + SLACK, (one, two)
 
 
 def test_one_more_round_trip_would_be_seen(counted: Counted) -> None:
@@ -93,4 +114,10 @@ def test_one_more_round_trip_would_be_seen(counted: Counted) -> None:
 
     asked = counted.during(work)
     assert asked["emit"] == steps
-    assert asked.total() > 2 * steps + SLACK, asked
+    assert cost_of(asked, steps) > 2 * steps + SLACK, asked
+
+
+def test_a_round_trip_hides_behind_no_name() -> None:
+    """A step that asks for a queue's length each time, as only housekeeping does."""
+    with pytest.raises(AssertionError, match="left out as housekeeping"):
+        cost_of(Counter(take=STEPS, commit=STEPS, LLEN=STEPS), STEPS)
