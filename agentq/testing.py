@@ -96,8 +96,8 @@ def check_replay(agent: Agent[..., Any], journal_file: Path | str) -> Replayed:
     machine = machine_for(agent, (header.args, header.kwargs), identity)
     try:
         replay(machine, found.entries)
-        asked = machine.made
-        new = [effect for effect in machine.take_asks() if not effect.cancelled]
+        asked = machine.asks.made
+        new = [effect for effect in machine.asks.take() if not effect.cancelled]
         return Replayed(
             run_id=header.run_id,
             inputs=machine.seen,

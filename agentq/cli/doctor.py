@@ -11,23 +11,23 @@ import click
 
 from agentq.cli.commands import ExampleCommand
 from agentq.cli.errors import UNREACHABLE, exit_code_of
-from agentq.cli.findings import (
-    Finding,
-    judge_archive,
-    judge_broker,
-    judge_eviction,
-    judge_letters,
-    judge_memory,
-    judge_model,
-    judge_persistence,
-    judge_suspects,
-    judge_unserved,
-    judge_version,
-    judge_workers,
-    judge_writing,
-)
 from agentq.cli.output import print_json
 from agentq.cli.session import Session, app_command, json_option
+from agentq.core.health import (
+    Finding,
+    decide_archive,
+    decide_broker,
+    decide_eviction,
+    decide_letters,
+    decide_memory,
+    decide_model,
+    decide_persistence,
+    decide_suspects,
+    decide_unserved,
+    decide_version,
+    decide_workers,
+    decide_writing,
+)
 
 if TYPE_CHECKING:
     from agentq.app import AgentQ
@@ -53,7 +53,7 @@ def doctor(session: Session, as_json: bool) -> int:
     findings = [
         Finding("application", "ok", f"{session.source.spec}, named by {session.source.named_by}"),
         Finding("python", "ok", f"{platform.python_version()} on {platform.platform(terse=True)}"),
-        judge_model(*_model(app)),
+        decide_model(*_model(app)),
     ]
     code = 0
     try:
@@ -93,17 +93,17 @@ def _server_findings(app: AgentQ) -> list[Finding]:
     config = _config(client)
     return [
         Finding("server", "ok", app.server_words()),
-        judge_version(server),
-        judge_eviction(config.get("maxmemory-policy") or server.get("maxmemory_policy")),
-        judge_persistence(config.get("appendonly"), config.get("appendfsync")),
-        judge_writing(server),
-        judge_memory(server),
+        decide_version(server),
+        decide_eviction(config.get("maxmemory-policy") or server.get("maxmemory_policy")),
+        decide_persistence(config.get("appendonly"), config.get("appendfsync")),
+        decide_writing(server),
+        decide_memory(server),
         *_broker_findings(app),
         _archive_finding(app),
-        *judge_workers(app.pools, served_pools(app)),
-        judge_letters(app.store.count_letters()),
-        *judge_suspects({queue: app.store.count_suspects(queue) for queue in app.pools}),
-        *judge_unserved(app.store.unserved()),
+        *decide_workers(app.pools, served_pools(app)),
+        decide_letters(app.store.count_letters()),
+        *decide_suspects({queue: app.store.count_suspects(queue) for queue in app.pools}),
+        *decide_unserved(app.store.unserved()),
     ]
 
 
@@ -118,7 +118,7 @@ def _broker_findings(app: AgentQ) -> list[Finding]:
         error = str(raised) or type(raised).__name__
     finally:
         connection.release()
-    return [judge_broker(connection.as_uri(), error)]
+    return [decide_broker(connection.as_uri(), error)]
 
 
 def _archive_finding(app: AgentQ) -> Finding:
@@ -128,7 +128,7 @@ def _archive_finding(app: AgentQ) -> Finding:
     waiting, seconds = app.store.awaiting_archive()
     host = urlsplit(app.address.url).hostname
     shared = host is not None and host not in ("localhost", "127.0.0.1", "::1")
-    return judge_archive(redacted(url) if url is not None else None, waiting, seconds, shared=shared)
+    return decide_archive(redacted(url) if url is not None else None, waiting, seconds, shared=shared)
 
 
 def _config(client: Any) -> dict[str, str]:

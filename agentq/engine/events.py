@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from agentq.core.errors import StoreUnavailable
@@ -26,22 +26,23 @@ _LONGEST_PAUSE_S: Final = 1.0
 
 
 @dataclass(slots=True)
-class Patience:
-    """How long a follower has been without its server."""
+class Place:
+    """How far a follower has come, and how long it has been without its server."""
 
-    seconds: float = PATIENCE_S
+    after: int
+    patience: float = PATIENCE_S
     gone_at: float | None = None
-    pause: float = field(default=0.05)
+    pause: float = 0.05
 
-    def renew(self) -> None:
-        """The server has answered."""
-        self.gone_at, self.pause = None, 0.05
+    def move(self, event: Event) -> None:
+        """The server has answered with this line."""
+        self.after, self.gone_at, self.pause = event.offset, None, 0.05
 
     def next_pause(self) -> float | None:
         """Return how many seconds to wait before the next try; None when there is to be none."""
         now = time.monotonic()
         self.gone_at = now if self.gone_at is None else self.gone_at
-        if now - self.gone_at >= self.seconds:
+        if now - self.gone_at >= self.patience:
             return None
         self.pause = min(self.pause * 2, _LONGEST_PAUSE_S)
         return self.pause
@@ -62,20 +63,16 @@ class EventStream:
         self._follow = follow
 
     def __iter__(self) -> Iterator[Event]:
-        after, patience = self._after, Patience()
+        place = self._begin()
         while True:
             try:
-                for event in self._read(after):
-                    patience.renew()
-                    after = event.offset
+                for event in self._read(place.after):
+                    place.move(event)
                     if self._belongs(event):
                         yield event
                 return
-            except StoreUnavailable:
-                pause = patience.next_pause() if self._follow else None
-                if pause is None:
-                    raise
-                time.sleep(pause)
+            except StoreUnavailable as away:
+                time.sleep(_pause(place, away))
 
     def _read(self, after: int) -> Iterator[Event]:
         waits = self._store.wait_events(self._root, _POLL_S)
@@ -92,21 +89,17 @@ class EventStream:
             waits.close()
 
     async def __aiter__(self) -> AsyncIterator[Event]:
-        after, patience = self._after, Patience()
+        place = self._begin()
         while True:
             try:
-                async with aclosing(self._aread(after)) as events:
+                async with aclosing(self._aread(place.after)) as events:
                     async for event in events:
-                        patience.renew()
-                        after = event.offset
+                        place.move(event)
                         if self._belongs(event):
                             yield event
                 return
-            except StoreUnavailable:
-                pause = patience.next_pause() if self._follow else None
-                if pause is None:
-                    raise
-                await asyncio.sleep(pause)
+            except StoreUnavailable as away:
+                await asyncio.sleep(_pause(place, away))
 
     async def _aread(self, after: int) -> AsyncGenerator[Event, None]:
         async with aclosing(self._store.await_events(self._root, _POLL_S)) as waits:
@@ -119,6 +112,10 @@ class EventStream:
                 if ended:
                     return
 
+    def _begin(self) -> Place:
+        # Who does not follow has no patience: it reads what stands, or says that it cannot.
+        return Place(self._after, patience=PATIENCE_S if self._follow else 0.0)
+
     def _belongs(self, event: Event) -> bool:
         """A root run's history is its whole tree's; a sub-agent's is what names it."""
         return self._id == self._root or self._id in (event.run_id, event.step_id)
@@ -128,3 +125,10 @@ class EventStream:
             return True
         record = self._store.record(self._root, self._id)
         return not record or record.get("s") == "d"
+
+
+def _pause(place: Place, away: StoreUnavailable) -> float:
+    pause = place.next_pause()
+    if pause is None:
+        raise away
+    return pause

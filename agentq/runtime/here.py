@@ -118,13 +118,13 @@ class HereRun:
             machine.drop()
 
     def _carry_out(self, machine: Machine, *, ended: bool = False) -> None:
-        for effect in machine.take_asks():
+        for effect in machine.asks.take():
             self.log.append(encode(effect.ask))
             if not effect.cancelled and (not ended or effect.ask.kind == "spawn"):
                 self._perform(effect)
             elif not ended and effect.ask.kind != "local":
                 self._results.append((Result(id=effect.ask.id, status="revoked"), ()))
-        machine.take_given_up()
+        machine.asks.take_given_up()
 
     def _next_input(self, machine: Machine, signals: Mapping[str, deque[Any]]) -> None:
         members: Sequence[Result] = ()

@@ -1,6 +1,7 @@
 """One run's coroutine as a machine: log entries in, asks and an outcome out. No Redis, no clock, no threads.
 
-It owns the coroutine, its loop, its signals and its open asks. It must not know who carries out what it asks for.
+It owns the coroutine, its loop and its signals. What was asked for stands in its `asks`; it must not know who carries
+that out.
 """
 
 from __future__ import annotations
@@ -11,17 +12,14 @@ from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from agentq.core.codec import canonical, short_hash
 from agentq.core.errors import AgentqError, BudgetExceeded, RunCancelled, RunError, StepTimeout, UsageError
-from agentq.core.ids import step_id, step_key
-from agentq.core.journal import Answer, Ask, AskKind, Cancel, Entry, Joined, Result, Signal, Start
+from agentq.core.journal import Answer, Ask, Cancel, Entry, Joined, Result, Signal, Start
 from agentq.engine.exits import failure_by, is_ordered
-from agentq.runtime.effects import Effect, EffectFuture
+from agentq.runtime.asks import Asks
 from agentq.runtime.leaving import leave
 from agentq.runtime.loop import DeterministicLoop, Task
-from agentq.runtime.outcomes import Identity, Outcome, error_of
+from agentq.runtime.outcomes import Identity, Outcome
 from agentq.runtime.overrun import Overran
-from agentq.runtime.replay import Book
 from agentq.runtime.run import ContinueAsNew, Run, RunRandom
 from agentq.runtime.signals import Mailbox, Mailboxes
 from agentq.runtime.undo import take_back
@@ -31,9 +29,6 @@ logger = logging.getLogger(__name__)
 CANCEL_PATIENCE_S: Final = 60.0
 """After a cancel the agent has so long to leave. No setting: a replay elsewhere must come to the same moment."""
 
-SEGMENT: Final = "segment"
-"""Name of the entry that counts how often a run has continued as new; it stands among the first of such a log."""
-
 
 class Machine:
     """One run at one worker.
@@ -42,9 +37,8 @@ class Machine:
     coroutine to rest. Raises ReplayMismatch when the agent's code does not fit what was recorded.
 
     Attributes:
-        seen: number of inputs fed.
+        asks: what the agent has asked for.
         outcome: None until the agent ends.
-        open_locals: local calls that the agent waits for, by id.
     """
 
     def __init__(
@@ -58,25 +52,15 @@ class Machine:
     ) -> None:
         self.identity = identity
         self.loop = DeterministicLoop()
-        self.seen = 0
+        self.asks = Asks(identity.run_id, self.loop)
         self.outcome: Outcome | None = None
-        self.open_locals: dict[str, Effect] = {}
         self.dropped = False
-        self.segment = 0
         self.random = RunRandom()
-        self.made = 0
         self._body = body
         self._compute_s = compute_s
         self._write_result = write_result
         self._write_arguments = write_arguments
-        self._book = Book(identity.run_id)
-        self._effects: dict[str, Effect] = {}
-        self._early: dict[str, tuple[Result | Joined | Answer, Sequence[Result]]] = {}
-        self._occurrences: dict[str, int] = {}
         self._mailboxes = Mailboxes()
-        self._pending = 0
-        self._given_up: dict[str, Effect] = {}
-        self._undoable: list[Effect] = []
         self._undoing = False
         self._cancel: Cancel | None = None
         self._stuck: AgentqError | None = None
@@ -86,25 +70,22 @@ class Machine:
 
     # -- in
 
+    @property
+    def seen(self) -> int:
+        """Number of inputs fed."""
+        return self.asks.seen
+
     def record(self, ask: Ask) -> None:
         """The log holds this ask; all of them are told before the first input."""
-        if ask.name == SEGMENT and ask.kind == "emit":
-            self.segment = int(ask.key.partition("/")[2])
-        else:
-            self._book.record(ask)
+        self.asks.record(ask)
 
     def wants(self, entry: Entry) -> bool:
         """Whether the outcome that the entry only points to is needed to feed it."""
-        if not isinstance(entry, Result | Joined):
-            return False
-        effect = self._effects.get(entry.id)
-        if effect is None:
-            return self._book.is_unmade(entry.id)
-        return effect.undo is not None or (effect.future is not None and not effect.future.done())
+        return isinstance(entry, Result | Joined) and self.asks.wants(entry.id)
 
     def feed(self, entry: Entry, members: Sequence[Result] = ()) -> None:
         """The agent has seen the input, and rests. A `Joined` comes with the outcomes of its members."""
-        self.seen += 1
+        self.asks.seen += 1
         if entry.__class__ is Start:
             self._start(entry)
         else:
@@ -114,9 +95,9 @@ class Machine:
             if self.outcome is None:
                 self._apply(entry, members)
                 self._run_to_rest()
-        self._book.check_rest(self.seen)
+        self.asks.book.check_rest(self.seen)
         if self.outcome is not None:
-            self._book.check_end()
+            self.asks.book.check_end()
 
     # -- out
 
@@ -130,39 +111,6 @@ class Machine:
     def waits(self) -> list[str]:
         """Names of the signals that the agent waits for."""
         return self._mailboxes.waits
-
-    @property
-    def has_urgent(self) -> bool:
-        """Whether there is something to send at once: asks but for local ones, or what was given up."""
-        return bool(self._given_up) or self._book.has_urgent
-
-    @property
-    def has_news(self) -> bool:
-        """Whether an event or a child run is yet to be sent, now that the agent has ended."""
-        return self._book.has_lasting
-
-    def ask_of(self, ask_id: str) -> Ask:
-        """The ask of this id, which the agent or its journal has made."""
-        effect = self._effects.get(ask_id)
-        return effect.ask if effect is not None else self._book.unmade(ask_id)
-
-    def take_asks(self) -> list[Effect]:
-        """What is to be recorded now, in order; none of it is given again."""
-        return self._book.take()
-
-    def take_given_up(self) -> list[Effect]:
-        """Recorded asks that the agent does not want any more and whose outcome was not seen."""
-        found = list(self._given_up.values())
-        self._given_up.clear()
-        return found
-
-    def open_effects(self) -> list[Effect]:
-        """Recorded asks without an outcome that end with the run: all but those of runs that were spawned."""
-        return [
-            effect
-            for effect in self._effects.values()
-            if effect.recorded and not effect.settled and effect.ask.kind not in ("spawn", "emit", "local")
-        ]
 
     def drop(self) -> None:
         """The coroutine is gone: its `finally` blocks have run, and could do nothing more to the run."""
@@ -192,89 +140,13 @@ class Machine:
         """The arguments of the agent itself, validated and encoded."""
         return self._write_arguments(args, kwargs)
 
-    def ask(
-        self,
-        kind: AskKind,
-        name: str,
-        *,
-        told_by: Any,
-        awaited: bool = True,
-        members: int | None = None,
-        question: str | None = None,
-        answer_schema: dict[str, Any] | None = None,
-        undoes: str | None = None,
-        **more: Any,
-    ) -> Effect:
-        """The agent asks for something; `told_by` is what tells it from other asks of that name."""
-        stem = f"{name}/{short_hash(canonical(told_by))}"
-        occurrence = self._occurrences.get(stem, 0)
-        self._occurrences[stem] = occurrence + 1
-        key = step_key(name, stem[len(name) + 1 :], occurrence)
-        if self.segment:
-            # A run that continued as new asks for the same again, and means another step.
-            key = f"{self.segment}:{key}"
-        ask = Ask(
-            id=step_id(self.identity.run_id, key),
-            key=key,
-            kind=kind,
-            name=name,
-            after=self.seen,
-            members=members,
-            question=question,
-            answer_schema=answer_schema,
-            undoes=undoes,
-        )
-        self.made += 1
-        effect = Effect(ask, self.made, **more)
-        if awaited:
-            effect.future = EffectFuture(loop=self.loop, given_up=lambda: self._give_up(effect))
-            self._pending += 1
-        self._enter(effect)
-        return effect
-
-    def _enter(self, effect: Effect) -> None:
-        ask_id = effect.ask.id
-        self._effects[ask_id] = effect
-        self._book.enter(effect)
-        if self._book.mismatch is not None:
-            # Not thrown through the agent, which might catch it: nothing of it runs any more.
-            self.loop.halt()
-            return
-        if effect.ask.kind == "local":
-            self.open_locals[ask_id] = effect
-        if effect.undo is not None:
-            self._undoable.append(effect)
-        if ask_id in self._early:
-            entry, members = self._early.pop(ask_id)
-            self.loop.call_soon(self._settle, effect, entry, members)
-
-    async def ended(self, effect: Effect) -> None:
-        """The outcome of the ask was seen; it is called off if nobody has done so."""
-        assert effect.future is not None
-        effect.future.cancel()
-        if not effect.settled:
-            effect.end = self.loop.create_future()
-            await effect.end
-
-    def give_up(self, effect: Effect) -> None:
-        """The agent does not want the outcome of a run that it spawned."""
-        if effect.future is not None:
-            effect.future.cancel()
-
-    def _give_up(self, effect: Effect) -> None:
-        self._pending -= 1
-        effect.cancelled_at = self.made
-        self.open_locals.pop(effect.ask.id, None)
-        if effect.recorded and not effect.settled and effect.ask.kind != "local":
-            self._given_up[effect.ask.id] = effect
-
     # -- the coroutine
 
     def _start(self, entry: Entry) -> None:
         assert isinstance(entry, Start)
         self._begin = entry
-        self._book.strict = entry.version == self.identity.version
-        self.random.seed(f"{entry.origin or self.identity.run_id}/{self.segment}")
+        self.asks.book.strict = entry.version == self.identity.version
+        self.random.seed(f"{entry.origin or self.identity.run_id}/{self.asks.segment}")
         self.loop.advance(entry.t or 0)
         self._main = self.loop.create_task(self._root(), name=self.identity.agent)
         if self.identity.wall_end_ms is not None:
@@ -310,7 +182,7 @@ class Machine:
     async def _left(self) -> None:
         self._undoing = True
         failure = asyncio.CancelledError()
-        await take_back(self, self._undoable, failure)
+        await take_back(self.asks, self.asks.undoable, failure)
         raise failure
 
     async def _root(self) -> Any:
@@ -323,7 +195,7 @@ class Machine:
                 raise
             failure = self._failure_of(error)
             self._undoing = True
-            await take_back(self, self._undoable, failure)
+            await take_back(self.asks, self.asks.undoable, failure)
             if failure is error:
                 raise
             raise failure from (None if failure is self._stuck else error)
@@ -340,7 +212,7 @@ class Machine:
     def _run_to_rest(self) -> None:
         self.loop.run_to_rest()
         main = self._main
-        if self.outcome is not None or self._book.mismatch is not None or main is None:
+        if self.outcome is not None or self.asks.book.mismatch is not None or main is None:
             return
         if not main.done() and self._is_stuck():
             self._stuck = UsageError(
@@ -354,7 +226,7 @@ class Machine:
 
     def _is_stuck(self) -> bool:
         return (
-            self._pending == 0
+            self.asks.pending == 0
             and self._stuck is None
             and not self._undoing
             and self.loop.next_due_ms is None
@@ -375,27 +247,14 @@ class Machine:
         return Outcome("value", value=main.result())
 
     def _carried(self) -> tuple[Entry, ...]:
-        number = self.segment + 1
-        mark = Ask(
-            id=step_id(self.identity.run_id, f"{SEGMENT}/{number}"),
-            key=f"{SEGMENT}/{number}",
-            kind="emit",
-            name=SEGMENT,
-            after=0,
-        )
-        return (mark, *self._mailboxes.take_all())
+        return (self.asks.next_segment(), *self._mailboxes.take_all())
 
     # -- inputs
 
     def _apply(self, entry: Entry, members: Sequence[Result]) -> None:
         match entry:
             case Result() | Joined() | Answer():
-                effect = self._effects.get(entry.id)
-                if effect is not None:
-                    self._settle(effect, entry, members)
-                elif self._book.is_unmade(entry.id):
-                    # A newer version of the agent asks for something else first.
-                    self._early[entry.id] = (entry, members)
+                self.asks.settle(entry, members)
             case Signal():
                 self._mailboxes.put(self.seen, entry)
             case Cancel():
@@ -405,39 +264,6 @@ class Machine:
                     self.loop.call_later(CANCEL_PATIENCE_S, self._leave)
             case _:
                 pass
-
-    def _settle(self, effect: Effect, entry: Result | Joined | Answer, members: Sequence[Result]) -> None:
-        if effect.settled:
-            return
-        effect.settled = True
-        self.open_locals.pop(effect.ask.id, None)
-        self._given_up.pop(effect.ask.id, None)
-        if isinstance(entry, Joined):
-            effect.untouched = frozenset(at for at, member in enumerate(members) if _never_ran(member))
-        elif isinstance(entry, Result) and _never_ran(entry):
-            effect.untouched = frozenset((0,))
-        if effect.end is not None and not effect.end.done():
-            effect.end.set_result(None)
-        future = effect.future
-        if future is None or future.done():
-            return
-        self._pending -= 1
-        try:
-            if isinstance(entry, Joined):
-                future.set_result(members)
-            elif isinstance(entry, Result) and entry.status != "ok":
-                future.set_exception(error_of(entry, effect.ask))
-            else:
-                future.set_result(entry.value if effect.read is None else effect.read(entry.value))
-        except (AgentqError, ValueError) as error:
-            future.set_exception(error)
-        if effect.ask.kind == "spawn":
-            # Whoever spawns a run need not ask how it ended; asyncio shall not complain of it.
-            future.exception()
-
-
-def _never_ran(result: Result) -> bool:
-    return result.status == "revoked" and not result.ran
 
 
 def _tasks_of(loop: DeterministicLoop) -> list[Task[Any]]:

@@ -9,11 +9,13 @@ import random
 from asyncio import events
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, ParamSpec, TypeVar, cast, overload
 
 from agentq.core.codec import to_jsonable
 from agentq.core.errors import InvalidArguments, JoinFailed, NotInRun, UsageError
 from agentq.runtime.boundaries import boundary_of, local_schema
+from agentq.runtime.checks import check_need, check_step, name_of
+from agentq.runtime.child_run import ChildRun
 from agentq.runtime.effects import Effect
 from agentq.runtime.outcomes import error_of
 
@@ -42,29 +44,6 @@ class RunRandom(random.Random):
     def __call__(self) -> float:
         """The next number in [0, 1)."""
         return self.random()
-
-
-class ChildRun(Generic[R]):
-    """A run that an agent spawned. It goes on whatever becomes of the agent.
-
-    Attributes:
-        id: the child's run id.
-    """
-
-    def __init__(self, run: Run, effect: Effect) -> None:
-        self.id = effect.ask.id
-        self._run = run
-        self._effect = effect
-
-    async def result(self) -> R:
-        """What the child returned; raises what it raised. Giving this up leaves the child alone."""
-        self._run._check("ChildRun.result")
-        assert self._effect.future is not None
-        return cast(R, await asyncio.shield(self._effect.future))
-
-    def cancel(self) -> None:
-        """The child is told to stop, once the agent rests; `result` raises CancelledError from now on."""
-        self._run._check("ChildRun.cancel").give_up(self._effect)
 
 
 class Run:
@@ -120,7 +99,7 @@ class Run:
         """A child run has been asked for; it goes out when the agent next rests. Its end is not waited for."""
         machine = self._check("run.spawn")
         if getattr(agent, "kind", None) != "agent":
-            raise UsageError(f"run.spawn starts agents; {_name_of(agent)!r} is none. A step is called by run.call.")
+            raise UsageError(f"run.spawn starts agents; {name_of(agent)!r} is none. A step is called by run.call.")
         return ChildRun(self, self._called(machine, "spawn", agent, args, kwargs))
 
     @overload
@@ -193,7 +172,7 @@ class Run:
         machine = self._check("run.local")
         target = getattr(function, "function", function)
         schema = local_schema(target)
-        effect = machine.ask(
+        effect = machine.asks.make(
             "local",
             schema.name,
             told_by=schema.encode(args, kwargs),
@@ -265,7 +244,7 @@ class Run:
         """
         machine = self._check("run.ask")
         schema = boundary_of(kind).json_schema()
-        effect = machine.ask(
+        effect = machine.asks.make(
             "ask",
             "ask",
             told_by=[question, schema],
@@ -285,7 +264,7 @@ class Run:
         """A line stands in the run's history, once, when the agent next rests."""
         machine = self._check("run.emit")
         written = to_jsonable(fields)
-        machine.ask("emit", kind, told_by=written, awaited=False, fields=written)
+        machine.asks.make("emit", kind, told_by=written, awaited=False, fields=written)
 
     def continue_as_new(self, *args: Any, **kwargs: Any) -> NoReturn:
         """The run goes on from the agent's beginning, with these arguments and an empty journal.
@@ -307,9 +286,9 @@ class Run:
         return machine
 
     def _called(self, machine: Machine, kind: Literal["call", "spawn"], step: Any, args: Any, kwargs: Any) -> Effect:
-        _check_step(step, "run.call" if kind == "call" else "run.spawn")
+        check_step(step, "run.call" if kind == "call" else "run.spawn")
         call = step.schema.encode(args, kwargs)
-        return machine.ask(
+        return machine.asks.make(
             kind,
             step.name,
             told_by=call,
@@ -323,12 +302,12 @@ class Run:
         self, what: str, step: Any, items: list[Any], return_exceptions: bool, need: int | None
     ) -> list[Any]:
         machine = self._check(what)
-        _check_step(step, what)
-        _check_need(need, what, step, items, return_exceptions)
+        check_step(step, what)
+        check_need(need, what, step, items, return_exceptions)
         calls = [step.schema.encode(item, {}) for item in items]
         if not calls:
             return []
-        effect = machine.ask(
+        effect = machine.asks.make(
             "map",
             step.name,
             told_by=calls,
@@ -355,7 +334,7 @@ class Run:
     def _signed(self, machine: Machine, signature: Any) -> Awaitable[Any]:
         told_by = to_jsonable(signature)
         name = str(signature.get("task") or "canvas")
-        return _future(machine.ask("canvas", name, told_by=told_by, target=signature))
+        return _future(machine.asks.make("canvas", name, told_by=told_by, target=signature))
 
 
 def _future(effect: Effect) -> asyncio.Future[Any]:
@@ -365,32 +344,6 @@ def _future(effect: Effect) -> asyncio.Future[Any]:
 
 def _seconds(delay: timedelta | float) -> float:
     return delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
-
-
-def _name_of(value: Any) -> str:
-    return str(getattr(value, "name", None) or getattr(value, "__qualname__", None) or repr(value))
-
-
-def _check_step(step: Any, what: str) -> None:
-    if not hasattr(step, "schema") or not hasattr(step, "agentq"):
-        raise UsageError(
-            f"{what} takes a step or an agent, and {_name_of(step)!r} is neither: decorate it with @app.step, or call "
-            "it by run.local."
-        )
-
-
-def _check_need(need: int | None, what: str, step: Any, items: Sequence[Any], return_exceptions: bool) -> None:
-    if need is None:
-        return
-    if not 1 <= need <= len(items):
-        raise UsageError(f"{what}: need is {need}, but must be from 1 to the number of items, which is {len(items)}.")
-    if return_exceptions:
-        raise UsageError(f"{what} takes return_exceptions or need: who is not needed has no result to stand for it.")
-    if step.agentq.undo is not None:
-        raise UsageError(
-            f"{what} with need calls some of {step.name!r} off, started or not, and cannot know what its undo is to "
-            "take back: leave undo out, or call run.map without need."
-        )
 
 
 def _is_signature(value: Any) -> bool:

@@ -154,7 +154,7 @@ class Turn:
             if machine.outcome is not None:
                 return self._end(machine.outcome)
             self._start_locals()
-            if machine.has_urgent or self._is_due():
+            if machine.asks.has_urgent or self._is_due():
                 self._send()
             elif len(self._locals):
                 self._wait_for_locals()
@@ -181,18 +181,18 @@ class Turn:
             members: Sequence[Result] = ()
             if isinstance(entry, Joined):
                 if machine.wants(entry):
-                    members = self._port.load_members(machine.ask_of(entry.id), entry.at)
+                    members = self._port.load_members(machine.asks.of(entry.id), entry.at)
             elif isinstance(entry, Result) and entry.large and machine.wants(entry):
                 entry = replace(entry, value=self._port.load_result(entry.id), large=False)
             self._port.allow("computing")
             within(self._compute_s, functools.partial(machine.feed, entry, members))
         if fed:
-            self._port.allow("local calls" if machine.open_locals else "waiting")
+            self._port.allow("local calls" if machine.asks.open_locals else "waiting")
         return fed
 
     def _send(self, results: Sequence[Result] = (), *, final: bool = False) -> None:
         machine = self._machine
-        asks = machine.take_asks()
+        asks = machine.asks.take()
         if final:
             # Who still waits for a call when the agent ends will not hear of it: it is not sent.
             dispatch = [effect for effect in asks if effect.ask.kind in ("spawn", "emit")]
@@ -205,14 +205,14 @@ class Turn:
             dispatch=dispatch,
             results=results,
             tick=not final and self._is_due(),
-            calls_off=() if final else machine.take_given_up(),
+            calls_off=() if final else machine.asks.take_given_up(),
         )
         self._absorb(self._port.send(batch))
 
     # -- waiting
 
     def _start_locals(self) -> None:
-        wanted = self._machine.open_locals
+        wanted = self._machine.asks.open_locals
         self._locals.forget(wanted)
         if len(self._locals) < len(wanted):
             for effect in wanted.values():
@@ -276,8 +276,8 @@ class Turn:
     def _end(self, outcome: Outcome) -> TurnEnd:
         machine = self._machine
         machine.drop()
-        open_effects = machine.open_effects()
-        if machine.has_news:
+        open_effects = machine.asks.still_open()
+        if machine.asks.has_news:
             self._send(final=True)
         if outcome.kind == "restart":
             unseen = [entry for entry in self._inputs if isinstance(entry, Signal | Cancel)]

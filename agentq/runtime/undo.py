@@ -12,41 +12,41 @@ from typing import TYPE_CHECKING, Any
 from agentq.runtime.effects import Effect
 
 if TYPE_CHECKING:
-    from agentq.runtime.machine import Machine
+    from agentq.runtime.asks import Asks
 
 logger = logging.getLogger(__name__)
 
 
-async def take_back(machine: Machine, done: Sequence[Effect], failure: BaseException) -> None:
+async def take_back(asks: Asks, done: Sequence[Effect], failure: BaseException) -> None:
     """Every step of `done` that started has been undone, in reverse order, one after the other.
 
     A step that still runs is called off and waited for first, since its effect may come late. An undo that fails is
     noted on `failure`, and the next one goes on.
     """
     for effect in reversed(list(done)):
-        await machine.ended(effect)
+        await asks.ended(effect)
         for at in reversed(range(len(effect.calls))):
             if at in effect.untouched:
                 continue
             try:
-                await _take_back(machine, effect, effect.calls[at])
+                await _take_back(asks, effect, effect.calls[at])
             except Exception as error:
                 logger.warning("%s could not be undone", effect.words, exc_info=True)
                 failure.add_note(f"{effect.words} could not be undone: {error}")
 
 
-async def _take_back(machine: Machine, effect: Effect, call: tuple[list[Any], dict[str, Any]]) -> None:
+async def _take_back(asks: Asks, effect: Effect, call: tuple[list[Any], dict[str, Any]]) -> None:
     args, kwargs = effect.target.schema.decode(*call)
     undo, of = effect.undo, effect.ask.id
     if hasattr(undo, "schema"):
         encoded = undo.schema.encode(args, kwargs)
-        asked = machine.ask("undo", undo.name, told_by=encoded, undoes=of, target=undo, calls=[encoded])
+        asked = asks.make("undo", undo.name, told_by=encoded, undoes=of, target=undo, calls=[encoded])
     else:
         # A plain function is no step that a worker knows: it runs where the agent runs.
         name = getattr(undo, "__name__", type(undo).__name__)
         told = ["undo", *call]
         calls = [(args, kwargs)]
-        asked = machine.ask("local", name, told_by=told, undoes=of, target=undo, calls=calls, write=_nothing)
+        asked = asks.make("local", name, told_by=told, undoes=of, target=undo, calls=calls, write=_nothing)
     assert asked.future is not None
     await asked.future
 

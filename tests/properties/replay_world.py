@@ -252,14 +252,14 @@ def undisturbed(body: Body, world: World) -> tuple[Machine, list[Effect]]:
     """A machine that saw the log's inputs, one by one, without knowing what was asked before; and all that it asked."""
     machine = machine_of(body, run_id=world.run_id)
     asked: dict[str, Effect] = {}
-    enter = machine._enter
+    enter = machine.asks._enter
 
     def entered(effect: Effect) -> None:
         assert effect.ask.id not in asked, "one id for two asks"
         asked[effect.ask.id] = effect
         enter(effect)
 
-    machine._enter = entered  # type: ignore[method-assign]
+    machine.asks._enter = entered  # type: ignore[method-assign]
     feed_all(machine, world)
     return machine, list(asked.values())
 

@@ -55,7 +55,7 @@ def check_again(world: World, body: Any) -> None:
             machine.record(entry)
     feed_all(machine, world)
     assert machine.outcome is not None
-    assert not machine.has_news
+    assert not machine.asks.has_news
 
 
 @seed(SEED)

@@ -53,7 +53,7 @@ class Script:
 
     def take(self) -> Script:
         """What is new is recorded."""
-        new = self.machine.take_asks()
+        new = self.machine.asks.take()
         self.asked += new
         self.log += [effect.ask for effect in new]
         return self
@@ -124,5 +124,5 @@ def replayed(script: Script, body: Body | None = None, *, version: str = "1") ->
         if not isinstance(entry, Ask) and other.machine.outcome is None:
             other.machine.feed(entry)
     other.now_ms, other.log = script.now_ms, list(script.log)
-    other.asked = [effect for effect in other.machine._effects.values() if effect.recorded]
+    other.asked = [effect for effect in other.machine.asks._effects.values() if effect.recorded]
     return other.take()

@@ -41,7 +41,7 @@ def test_a_cancel_is_a_cancelled_error_in_the_agents_main_task() -> None:
     assert isinstance(script.outcome.error, RunCancelled)
     assert script.outcome.error.why == "not wanted"
     assert seen == ["cancelled"]
-    assert [effect.ask.name for effect in script.machine.open_effects()] == ["add"]
+    assert [effect.ask.name for effect in script.machine.asks.still_open()] == ["add"]
 
 
 def test_an_agent_may_clean_up_after_a_cancel_or_go_on() -> None:
@@ -125,7 +125,7 @@ def test_dropped_it_runs_its_finally_blocks_and_its_run_refuses() -> None:
     script = Script(agent)
     script.machine.drop()
     assert sorted(seen) == ["a", "agent", "b", "refused", "refused"]
-    assert not script.machine.take_asks()
+    assert not script.machine.asks.take()
     script.machine.drop()
 
 
@@ -181,8 +181,8 @@ def test_what_is_left_open_ends_with_the_run() -> None:
 
     script = Script(agent)
     assert script.finish("shout", "A", take=False).value == "done"
-    assert script.machine.has_news
-    assert [effect.ask.name for effect in script.machine.open_effects()] == ["add"]
+    assert script.machine.asks.has_news
+    assert [effect.ask.name for effect in script.machine.asks.still_open()] == ["add"]
 
 
 def test_it_continues_as_new_with_the_signals_that_nobody_took() -> None:
@@ -218,7 +218,7 @@ def test_the_next_log_begins_with_them_and_means_other_steps() -> None:
     for entry in first.outcome.carry:
         if not isinstance(entry, Ask):
             second.tell(entry)
-    assert second.machine.segment == 1
+    assert second.machine.asks.segment == 1
     assert second.asked[0].ask.id != first.asked[0].ask.id
     # The old step's result may still come: it is nobody's.
     second.tell(ok(first.asked[0].ask.id, 9))
@@ -301,10 +301,10 @@ def test_a_forks_timers_pass_over_the_time_between_it_and_its_origin() -> None:
     day = 24 * 3600 * 1000
     machine = machine_of(agent)
     machine.feed(Start(t=START_MS, version="1", origin="another", lags=((2, day),)))
-    (call,) = machine.take_asks()
+    (call,) = machine.asks.take()
     assert machine.next_due_ms == START_MS + 60_000
     machine.feed(replace(ok(call.ask.id, 3), t=START_MS + 1000))
-    (call,) = machine.take_asks()
+    (call,) = machine.asks.take()
     assert machine.next_due_ms == START_MS + 60_000 + day
     machine.feed(replace(ok(call.ask.id, "BYE"), t=START_MS + 2000 + day))
     assert machine.outcome is not None

@@ -151,7 +151,7 @@ def test_a_newer_version_may_ask_for_more_in_between() -> None:
     assert moved.names == ["twice"]
     moved.finish("twice", 6)
     assert moved.machine.outcome is None
-    moved.asked = list(moved.machine._effects.values())
+    moved.asked = list(moved.machine.asks._effects.values())
     assert moved.finish("shout", "X").value == (6, 2, "X")
 
 
@@ -170,7 +170,7 @@ def test_what_a_newer_version_added_replays_again() -> None:
     moved = replayed(Script(_one_then_two).finish("add", 2), inserted, version="2")
     moved.finish("twice", 6)
     again = replayed(moved, version="2")
-    again.asked = list(again.machine._effects.values())
+    again.asked = list(again.machine.asks._effects.values())
     assert again.finish("shout", "X").value == (6, 2, "X")
 
 

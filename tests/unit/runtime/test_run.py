@@ -13,7 +13,8 @@ from pydantic import BaseModel
 from agentq.core.errors import InvalidArguments, JoinFailed, NotInRun, StepFailed, UsageError
 from agentq.core.ids import step_id
 from agentq.core.journal import Result, ok
-from agentq.runtime.run import ChildRun, Run
+from agentq.runtime.child_run import ChildRun
+from agentq.runtime.run import Run
 from tests.properties.replay_world import RUN_ID, START_MS, FakeStep
 from tests.unit.runtime.scripted import Script, add, replayed, shout
 
@@ -174,7 +175,7 @@ def test_a_local_call_is_an_ask_with_its_own_function() -> None:
 
     script = Script(agent)
     assert script.asked[0].ask.kind == "local"
-    assert script.machine.open_locals
+    assert script.machine.asks.open_locals
     script.finish("len", 4).finish("<lambda>", {"a": [1, 2]})
     assert script.value == (4, {"a": [1, 2]})
 
@@ -269,7 +270,7 @@ def test_an_unanswered_question_closes_with_its_default() -> None:
         return answer
 
     script = Script(agent).pass_to(3 * 86_400)
-    assert [effect.ask.question for effect in script.machine.take_given_up()] == ["Publish?"]
+    assert [effect.ask.question for effect in script.machine.asks.take_given_up()] == ["Publish?"]
     assert script.pass_to(1).value is None
 
 
@@ -291,7 +292,7 @@ def test_an_event_is_recorded_once() -> None:
     assert [(each.ask.kind, each.ask.name, each.fields) for each in script.asked] == [
         ("emit", "chapter", {"number": 1})
     ]
-    assert not replayed(script).machine.take_asks()
+    assert not replayed(script).machine.asks.take()
 
 
 def test_a_spawned_run_has_an_id_at_once_and_a_result_later() -> None:
@@ -308,7 +309,7 @@ def test_a_spawned_run_has_an_id_at_once_and_a_result_later() -> None:
     script = Script(agent)
     assert script.asked[0].ask.kind == "spawn"
     script.pass_to(1)
-    assert not script.machine.take_given_up(), "giving up the wait leaves the child alone"
+    assert not script.machine.asks.take_given_up(), "giving up the wait leaves the child alone"
     assert script.finish("child", {"name": "Ada"}).value == (script.asked[0].ask.id, Card(name="Ada"))
 
 
@@ -333,8 +334,8 @@ def test_a_given_up_call_is_called_off() -> None:
             await run.sleep(1)
 
     script = Script(agent).pass_to(5)
-    assert [effect.ask.name for effect in script.machine.take_given_up()] == ["add"]
-    assert not script.machine.take_given_up()
+    assert [effect.ask.name for effect in script.machine.asks.take_given_up()] == ["add"]
+    assert not script.machine.asks.take_given_up()
 
 
 def test_who_the_run_is() -> None:

@@ -83,7 +83,7 @@ def test_a_cancelled_run_waits_for_what_still_runs() -> None:
         await run.call(publish, "one")
 
     script = Script(agent).cancel()
-    assert [effect.ask.name for effect in script.machine.take_given_up()] == ["publish"]
+    assert [effect.ask.name for effect in script.machine.asks.take_given_up()] == ["publish"]
     assert script.names == ["publish"], "its effect may come late"
     script.finish("publish", "one")
     assert script.names == ["publish", "unpublish"]
@@ -147,7 +147,7 @@ def test_a_plain_function_is_called_in_place() -> None:
     effect = script.open("_unpublish")
     assert effect.ask.kind == "local"
     assert effect.calls == [(("one",), {})]
-    assert script.machine.open_locals
+    assert script.machine.asks.open_locals
     assert script.finish("_unpublish", None).outcome.kind == "error"
 
 

@@ -1,4 +1,4 @@
-"""What `agentq doctor` can find: pure judgements over what the command has gathered.
+"""Whether a server, its workers and its archive are well: pure rules over what `agentq doctor` has gathered.
 
 Each finding says what stands, and, unless it is fine, what to do.
 """
@@ -29,7 +29,7 @@ class Finding:
     """What to do; empty when nothing is to be done."""
 
 
-def judge_version(server: Mapping[str, Any]) -> Finding:
+def decide_version(server: Mapping[str, Any]) -> Finding:
     """Whether the server is new enough."""
     name = "Valkey" if server.get("valkey_version") else str(server.get("server_name") or "Redis")
     version = str(server.get("valkey_version") or server.get("redis_version") or "unknown")
@@ -44,7 +44,7 @@ def judge_version(server: Mapping[str, Any]) -> Finding:
     )
 
 
-def judge_eviction(policy: str | None) -> Finding:
+def decide_eviction(policy: str | None) -> Finding:
     """Whether the server may throw keys away."""
     if policy is None:
         return Finding(
@@ -63,7 +63,7 @@ def judge_eviction(policy: str | None) -> Finding:
     )
 
 
-def judge_persistence(appendonly: str | None, fsync: str | None) -> Finding:
+def decide_persistence(appendonly: str | None, fsync: str | None) -> Finding:
     """Whether what is written survives the server's end."""
     if appendonly is None:
         return Finding(
@@ -89,7 +89,7 @@ def judge_persistence(appendonly: str | None, fsync: str | None) -> Finding:
     return Finding("append-only file", "ok", f"on, appendfsync {fsync}")
 
 
-def judge_writing(server: Mapping[str, Any]) -> Finding:
+def decide_writing(server: Mapping[str, Any]) -> Finding:
     """Whether the server takes writes at all."""
     if server.get("role") == "slave":
         return Finding("writes", "bad", "refused: this server is a replica", "Name the primary in AGENTQ_REDIS_URL.")
@@ -103,7 +103,7 @@ def judge_writing(server: Mapping[str, Any]) -> Finding:
     return Finding("writes", "ok", "taken")
 
 
-def judge_memory(server: Mapping[str, Any]) -> Finding:
+def decide_memory(server: Mapping[str, Any]) -> Finding:
     """Whether the server comes near its own limit."""
     used, limit = int(server.get("used_memory", 0)), int(server.get("maxmemory", 0))
     words = f"{used / 2**20:.0f} MiB used" + (f" of {limit / 2**20:.0f} MiB" if limit else ", no limit set")
@@ -112,7 +112,7 @@ def judge_memory(server: Mapping[str, Any]) -> Finding:
     return Finding("memory", "ok", words)
 
 
-def judge_broker(where: str, error: str | None) -> Finding:
+def decide_broker(where: str, error: str | None) -> Finding:
     """Whether the broker beside the store can be reached; ``error``: why not."""
     if error is None:
         return Finding("broker", "ok", where)
@@ -121,7 +121,7 @@ def judge_broker(where: str, error: str | None) -> Finding:
     )
 
 
-def judge_archive(url: str | None, waiting: int, seconds: float, *, shared: bool) -> Finding:
+def decide_archive(url: str | None, waiting: int, seconds: float, *, shared: bool) -> Finding:
     """Whether ended runs reach their archive; ``shared``: other machines may use the server too."""
     if url is None:
         return Finding("archive", "ok", "off: ended runs are gone after their retention")
@@ -142,7 +142,7 @@ def judge_archive(url: str | None, waiting: int, seconds: float, *, shared: bool
     return Finding("archive", "ok", url)
 
 
-def judge_workers(pools: Iterable[str], served: Mapping[str, list[str]]) -> list[Finding]:
+def decide_workers(pools: Iterable[str], served: Mapping[str, list[str]]) -> list[Finding]:
     """Whether each pool has a worker."""
     findings = []
     for name in pools:
@@ -161,7 +161,7 @@ def judge_workers(pools: Iterable[str], served: Mapping[str, list[str]]) -> list
     return findings
 
 
-def judge_letters(letters: int) -> Finding:
+def decide_letters(letters: int) -> Finding:
     """Whether anything waits for a person among the dead letters."""
     if not letters:
         return Finding("dead letters", "ok", "none")
@@ -173,7 +173,7 @@ def judge_letters(letters: int) -> Finding:
     )
 
 
-def judge_suspects(suspects: Mapping[str, int]) -> list[Finding]:
+def decide_suspects(suspects: Mapping[str, int]) -> list[Finding]:
     """Which queues have steps that must run alone, since their last attempt died."""
     return [
         Finding(
@@ -187,7 +187,7 @@ def judge_suspects(suspects: Mapping[str, int]) -> list[Finding]:
     ]
 
 
-def judge_unserved(unserved: Iterable[Unserved]) -> list[Finding]:
+def decide_unserved(unserved: Iterable[Unserved]) -> list[Finding]:
     """Which steps and runs no worker can run, by what they lack."""
     groups: dict[tuple[str, str | None, str], int] = {}
     for each in unserved:
@@ -208,7 +208,7 @@ def _unserved(name: str, version: str | None, lacks: str, number: int) -> Findin
     return Finding(f"task {name}", "warn", f"{waiting} for a worker that knows it", advice)
 
 
-def judge_model(url: str | None, name: str | None) -> Finding:
+def decide_model(url: str | None, name: str | None) -> Finding:
     """Whether the shipped agents have a model to ask."""
     if url and name:
         return Finding("model", "ok", f"{name} at {url}")
