@@ -13,7 +13,8 @@ from typing import Any
 from celery import Celery
 
 from agentq.core.errors import InvalidSetting, StoreUnavailable
-from agentq.core.pools import PoolSpec, load_pools
+from agentq.core.pools import Declared, PoolSpec, declared_in_code, load_pools
+from agentq.core.tenants import TenantSpec, load_tenants
 from agentq.directory import Agents, Asks, DeadLetters, Runs
 from agentq.engine.assembly import (
     agents_of,
@@ -55,7 +56,9 @@ class Toolkit(Declarations):
         self.asks = Asks(self)
         self.dead = DeadLetters(self)
         self._settings = settings if settings is not None else Settings.load()
-        self._declared: dict[str, PoolSpec] | None = None
+        self._in_code: dict[str, PoolSpec] = {}
+        self._declared: Declared | None = None
+        self._tenants: Mapping[str, TenantSpec] | None = None
         self._address: ServerAddress | None = None
         self._mode: Mode | None = None
         self._embedded = False
@@ -105,13 +108,33 @@ class Toolkit(Declarations):
         """The settings, read once: environment over file over defaults."""
         return self._settings
 
+    def declare_pool(self, name: str, **fields: Any) -> PoolSpec:
+        """Declare a pool in code, with the fields that its table in the pools file would have, and return it.
+
+        The file's table of that name goes before this one, so that who runs the workers has the last word; a later call
+        replaces an earlier one. Raises InvalidArguments.
+        """
+        spec = declared_in_code(name, fields)
+        self._in_code[name] = spec
+        self._declared = None
+        return spec
+
     @property
-    def declared_pools(self) -> Mapping[str, PoolSpec]:
-        """The pools of the pools file by name; empty where there is none."""
+    def declared_pools(self) -> Declared:
+        """The pools of the pools file, and those that code declares, by name; empty where there are none."""
         if self._declared is None:
             file = self.settings.pools_file
-            self._declared = load_pools(file) if file is not None else {}
+            in_file = load_pools(file) if file is not None else {}
+            self._declared = Declared({**self._in_code, **in_file}.values())
         return self._declared
+
+    @property
+    def tenants(self) -> Mapping[str, TenantSpec]:
+        """What the pools file says of tenants, by name; empty where it says nothing."""
+        if self._tenants is None:
+            file = self.settings.pools_file
+            self._tenants = load_tenants(file) if file is not None else {}
+        return self._tenants
 
     @property
     def pools(self) -> Mapping[str, PoolSpec]:

@@ -21,7 +21,7 @@ from agentq.cli.commands import ExampleCommand
 from agentq.cli.output import say
 from agentq.cli.processes import Company, Member, WriteLine
 from agentq.cli.session import Session, app_command
-from agentq.cli.workers import WorkerPlan, child_environment, plan_workers, worker_argv
+from agentq.cli.workers import WorkerPlan, check_installed, child_environment, plan_workers, worker_argv
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,6 +68,8 @@ def up(session: Session, no_flower: bool, port: int | None, grace: float, log_le
     console = open_console()
     server = app.server_words()
     plans = plan_workers(app.pools, app.pools)
+    for plan in plans:
+        check_installed(plan)
     with_flower = not no_flower and importlib.util.find_spec("flower") is not None
     members = worker_members(session, plans, log_level=log_level, events=with_flower)
     url = None

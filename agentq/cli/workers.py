@@ -5,6 +5,7 @@ Owns the translation of a pool's specification into Celery's options.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 import uuid
@@ -38,6 +39,9 @@ class WorkerPlan:
     """Slots: child processes or threads."""
     time_limit: timedelta | None = None
     """Of one attempt, for steps that set none; `None` for the application's own."""
+    hard_time_limit: timedelta | None = None
+    """`None` for a grace after the soft one."""
+    max_tasks_per_child: int | None = None
 
     @property
     def name(self) -> str:
@@ -56,16 +60,25 @@ def plan_workers(
     chosen = [_spec(specs, name) for name in dict.fromkeys(names)]
     if not together:
         return [_plan([spec], concurrency) for spec in chosen]
-    alike: dict[tuple[str, timedelta | None], list[PoolSpec]] = {}
+    alike: dict[tuple[object, ...], list[PoolSpec]] = {}
     for spec in chosen:
-        alike.setdefault((spec.kind, spec.time_limit), []).append(spec)
+        key = (spec.kind, spec.time_limit, spec.hard_time_limit, spec.max_tasks_per_child)
+        alike.setdefault(key, []).append(spec)
     return [_plan(specs_of_one, concurrency) for specs_of_one in alike.values()]
 
 
 def _plan(alike: Sequence[PoolSpec], concurrency: int | None) -> WorkerPlan:
     # One more for each pool that shares the worker: an agent that lingers must not take the place of steps.
     slots = concurrency or max(_slots(spec) for spec in alike) + len(alike) - 1
-    return WorkerPlan(tuple(spec.name for spec in alike), alike[0].kind, slots, alike[0].time_limit)
+    first = alike[0]
+    return WorkerPlan(
+        tuple(spec.name for spec in alike),
+        first.kind,
+        slots,
+        first.time_limit,
+        first.hard_time_limit,
+        first.max_tasks_per_child,
+    )
 
 
 def plan_one_worker(specs: Mapping[str, PoolSpec], names: Sequence[str], *, concurrency: int | None) -> WorkerPlan:
@@ -74,15 +87,30 @@ def plan_one_worker(specs: Mapping[str, PoolSpec], names: Sequence[str], *, conc
     if len(plans) > 1:
         words = "; ".join(f"{', '.join(plan.pools)}: {_kind_words(plan)}" for plan in plans)
         raise CommandRefused(
-            f"One worker serves pools of one kind and one time limit, and these differ ({words}). "
+            f"One worker serves pools of one kind, with the same limits, and these differ ({words}). "
             "Start one worker for each."
         )
     return plans[0]
 
 
 def _kind_words(plan: WorkerPlan) -> str:
-    limit = "" if plan.time_limit is None else f", time limit {plan.time_limit.total_seconds():g} s"
-    return f"{plan.kind}{limit}"
+    words = [plan.kind]
+    if plan.time_limit is not None:
+        words.append(f"time limit {plan.time_limit.total_seconds():g} s")
+    if plan.hard_time_limit is not None:
+        words.append(f"hard {plan.hard_time_limit.total_seconds():g} s")
+    if plan.max_tasks_per_child is not None:
+        words.append(f"{plan.max_tasks_per_child} tasks a child")
+    return ", ".join(words)
+
+
+def check_installed(plan: WorkerPlan) -> None:
+    """Return if this machine has what the pool's kind needs; refused with what to install."""
+    if plan.kind == "gevent" and importlib.util.find_spec("gevent") is None:
+        raise CommandRefused(
+            f"Pool {plan.name} is of kind gevent, and gevent is not installed here: pip install gevent, or take "
+            "threads."
+        )
 
 
 def _spec(specs: Mapping[str, PoolSpec], name: str) -> PoolSpec:
@@ -97,7 +125,8 @@ def _slots(spec: PoolSpec) -> int:
     if isinstance(spec.concurrency, int):
         return spec.concurrency
     cores = os.cpu_count() or 1
-    return {"solo": 1, "threads": max(THREADS_AT_LEAST, 4 * cores)}.get(spec.kind, cores)
+    waiting = max(THREADS_AT_LEAST, 4 * cores)
+    return {"solo": 1, "threads": waiting, "gevent": waiting}.get(spec.kind, cores)
 
 
 def new_label(plan: WorkerPlan) -> str:
@@ -121,7 +150,9 @@ def worker_argv(
     """
     quiet = [] if banner else ["--quiet"]
     soft = None if plan.time_limit is None else plan.time_limit.total_seconds()
-    limits = [] if soft is None else [f"--soft-time-limit={soft:g}", f"--time-limit={soft + HARD_GRACE_SECONDS:g}"]
+    limits = [] if soft is None else [f"--soft-time-limit={soft:g}", f"--time-limit={_hard_seconds(plan, soft):g}"]
+    if plan.max_tasks_per_child is not None:
+        limits.append(f"--max-tasks-per-child={plan.max_tasks_per_child}")
     return [
         sys.executable,
         "-m",
@@ -145,6 +176,10 @@ def worker_argv(
         *(["--task-events"] if events else []),
         *limits,
     ]
+
+
+def _hard_seconds(plan: WorkerPlan, soft: float) -> float:
+    return soft + HARD_GRACE_SECONDS if plan.hard_time_limit is None else plan.hard_time_limit.total_seconds()
 
 
 def child_environment(source: AppSource) -> dict[str, str]:

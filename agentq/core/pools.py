@@ -1,34 +1,27 @@
-"""Which pools there are, and which of them a call goes to. It must not know which workers serve them.
+"""Which pools there are: what is declared of each, and which of them have what a step needs.
 
-Precedence, the first that is given decides:
-
-1. `queue=` of the call
-2. `pool=` of the call
-3. `needs=` of the call
-4. `queue=` of the step
-5. `pool=` of the step
-6. `needs=` of the step
-7. the default pool
-
-A pool that is asked for by name is taken whatever the needs, unless its tags contradict them. The queue of a
-pool has the pool's name.
+A pool is declared in the pools file or in code. It must not know which workers serve it, nor how a call chooses among
+those that fit: see ``routes``. The queue of a pool has the pool's name.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from math import inf
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, Self
 
-from pydantic import Field, PositiveInt, ValidationError
+from pydantic import Field, PositiveInt, ValidationError, model_validator
 
+from agentq.core.declared import checked_table, impossible, read_tables, told
 from agentq.core.error_base import near
-from agentq.core.errors import NoPoolFor, UnknownPool
+from agentq.core.errors import InvalidArguments
 from agentq.core.models import Model, Needs
 from agentq.core.tomlfile import TomlFile, read_toml
 from agentq.core.units import Duration
 
 DEFAULT_POOL: Final = "default"
+
+PoolKind = Literal["prefork", "threads", "solo", "gevent"]
 
 _TABLE: Final = "pools"
 
@@ -38,22 +31,80 @@ class PoolSpec(Model):
 
     name: str = Field(pattern=r"^[^\s,]{1,200}$")
     """Also the name of its queue; no blanks and commas, since `celery -Q` takes a list of names."""
-    kind: Literal["prefork", "threads", "solo"] = "prefork"
-    """Threads for steps that wait for I/O, prefork for those that compute."""
+    kind: PoolKind = "prefork"
+    """Threads for steps that wait for I/O, prefork for those that compute; gevent where it is installed."""
     concurrency: PositiveInt | Literal["auto"] = "auto"
     """Attempts at once in one worker; auto is decided on the machine that the worker starts on."""
     tags: dict[str, str] = Field(default_factory=dict)
-    """What its machines have; see Needs."""
+    """What its machines have, and where they stand; see Needs."""
+    cost_per_hour: float | None = Field(default=None, ge=0)
+    """Of one slot, in any unit that all pools share; among pools that fit, the cheaper goes first. None counts as 0."""
     time_limit: Duration | None = Field(default=None, gt=timedelta(0))
     """Of one attempt, for steps that set none; None for the setting `step_soft_limit`."""
+    hard_time_limit: Duration | None = Field(default=None, gt=timedelta(0))
+    """After so long the attempt is killed; None for `step_hard_grace` after the `time_limit`."""
+    max_tasks_per_child: PositiveInt | None = None
+    """After so many attempts a child process gives way to a fresh one; prefork alone has children."""
+    max_waiting: PositiveInt | None = None
+    """More than so many that wait refuse a new start, and hold back new members of runs; None is no limit."""
+
+    @model_validator(mode="after")
+    def _check_possible(self) -> Self:
+        if self.kind == "solo" and self.concurrency not in ("auto", 1):
+            raise impossible("concurrency", f"a solo pool runs one attempt at once, not {self.concurrency}")
+        if self.max_tasks_per_child is not None and self.kind != "prefork":
+            raise impossible("max_tasks_per_child", f"a pool of kind {self.kind} has no child processes: take prefork")
+        if self.hard_time_limit is not None and (self.time_limit is None or self.hard_time_limit <= self.time_limit):
+            raise impossible(
+                "hard_time_limit", "it must be longer than time_limit, at which an attempt is asked to stop"
+            )
+        if "vram_gb" in self.tags and _number(self.tags["vram_gb"]) < 0:
+            raise impossible("tags", f"vram_gb is an amount of memory in GB, not {self.tags['vram_gb']!r}")
+        return self
 
 
-class Route(NamedTuple):
-    """Where a call goes. `pool` is None where a queue was named; `why` tells what decided, for people."""
+class Declared(Mapping[str, PoolSpec]):
+    """Pools by name, and which of them meet which needs: asked at every call, so that it is remembered."""
 
-    queue: str
-    pool: str | None
-    why: str
+    def __init__(self, specs: Iterable[PoolSpec] = ()) -> None:
+        self._specs = {spec.name: spec for spec in specs}
+        self._fitting: dict[tuple[tuple[str, str], ...], tuple[PoolSpec, ...]] = {}
+        self._names: dict[tuple[tuple[str, str], ...], frozenset[str]] = {}
+
+    def __getitem__(self, name: str) -> PoolSpec:
+        """The pool of that name."""
+        return self._specs[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._specs)
+
+    def __len__(self) -> int:
+        return len(self._specs)
+
+    def fitting(self, wanted: Mapping[str, str]) -> tuple[PoolSpec, ...]:
+        """The pools that have all of these tags, in the order of their declaration."""
+        key = tuple(wanted.items())
+        found = self._fitting.get(key)
+        if found is None:
+            if len(self._fitting) >= _REMEMBERED:
+                # Needs made of users' words could be of any number.
+                self._fitting.clear()
+                self._names.clear()
+            found = tuple(spec for spec in self._specs.values() if has_tags(spec.tags, wanted))
+            self._fitting[key] = found
+        return found
+
+    def names_fitting(self, wanted: Mapping[str, str]) -> frozenset[str]:
+        """The names of these pools."""
+        key = tuple(wanted.items())
+        found = self._names.get(key)
+        if found is None:
+            found = frozenset(spec.name for spec in self.fitting(wanted))
+            self._names[key] = found
+        return found
+
+
+_REMEMBERED: Final = 1000
 
 
 def load_pools(path: Path | str) -> dict[str, PoolSpec]:
@@ -62,56 +113,33 @@ def load_pools(path: Path | str) -> dict[str, PoolSpec]:
     Raises InvalidFile with the line that is wrong.
     """
     file = read_toml(Path(path))
-    for key in file.values:
-        if key != _TABLE:
-            raise file.wrong(f'"{key}" is unknown here: pools stand in tables [pools.NAME]', key)
-    tables = file.values.get(_TABLE, {})
-    if not isinstance(tables, dict):
-        raise file.wrong(f"{_TABLE} must be tables [pools.NAME]", _TABLE)
-    return {name: _pool(file, name, table) for name, table in tables.items()}
+    return {name: _pool(file, name, table) for name, table in read_tables(file, _TABLE).items()}
 
 
-def decide_route(
-    pools: Mapping[str, PoolSpec],
-    *,
-    step: str,
-    call_queue: str | None = None,
-    call_pool: str | None = None,
-    call_needs: Needs | None = None,
-    step_queue: str | None = None,
-    step_pool: str | None = None,
-    step_needs: Needs | None = None,
-    default_pool: str = DEFAULT_POOL,
-) -> Route:
-    """Where a call of the step goes, by the precedence above.
-
-    Of several pools that meet the needs, the step's own goes first, then the one with the fewest tags (the
-    special machines stay free for what needs them), then the first by name. Any pool may be named where none
-    is declared.
-
-    Raises:
-        UnknownPool: the pool is not declared, while others are.
-        NoPoolFor: no declared pool meets the needs, or the named one contradicts them.
-    """
-    if call_queue is not None:
-        return Route(call_queue, None, f"the call names queue {call_queue}")
-    if call_pool is not None:
-        needs = step_needs if call_needs is None else call_needs
-        return _named(pools, step, call_pool, needs, f"the call names pool {call_pool}")
-    if call_needs is not None and call_needs.as_tags():
-        return _needed(pools, step, call_needs, step_pool, "the call")
-    if step_queue is not None:
-        return Route(step_queue, None, f"the step names queue {step_queue}")
-    if step_pool is not None:
-        return _named(pools, step, step_pool, step_needs, f"the step names pool {step_pool}")
-    if step_needs is not None and step_needs.as_tags():
-        return _needed(pools, step, step_needs, None, "the step")
-    return Route(default_pool, default_pool, "the default pool")
+def declared_in_code(name: str, fields: Mapping[str, Any]) -> PoolSpec:
+    """The pool with these fields, as its table in a file would have them; raises InvalidArguments."""
+    known = set(PoolSpec.model_fields) - {"name"}
+    for field, value in fields.items():
+        if field not in known:
+            reason = f"it is unknown; known: {', '.join(sorted(known))}.{near(field, known)}"
+            raise InvalidArguments(step="declare_pool", parameter=field, value=value, reason=reason.rstrip("."))
+    try:
+        return PoolSpec(name=name, **_with_tag_texts(fields))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = str(first["loc"][0]) if first["loc"] else str(first.get("ctx", {}).get("field", "pool"))
+        value = name if field == "name" else fields.get(field)
+        raise InvalidArguments(step="declare_pool", parameter=field, value=value, reason=first["msg"]) from error
 
 
 def meets(tags: Mapping[str, str], needs: Needs) -> bool:
     """Whether a pool with these tags has everything that is needed."""
-    return all(name in tags and _agrees(name, tags[name], value) for name, value in needs.as_tags().items())
+    return has_tags(tags, needs.as_tags())
+
+
+def has_tags(tags: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+    """Whether these tags have everything that is wanted; of memory, at least as much."""
+    return all(name in tags and _agrees(name, tags[name], value) for name, value in wanted.items())
 
 
 def contradicts(tags: Mapping[str, str], needs: Needs) -> bool:
@@ -132,46 +160,19 @@ def _number(tag: str) -> float:
         return -inf
 
 
-def _named(pools: Mapping[str, PoolSpec], step: str, pool: str, needs: Needs | None, why: str) -> Route:
-    if pool not in pools and pools:
-        raise UnknownPool(name=pool, known=pools)
-    if pool in pools and needs is not None and contradicts(pools[pool].tags, needs):
-        raise NoPoolFor(step=step, needs=needs.as_tags(), pools=_tags(pools), pool=pool)
-    return Route(pool, pool, why)
-
-
-def _needed(pools: Mapping[str, PoolSpec], step: str, needs: Needs, preferred: str | None, who: str) -> Route:
-    fit = [name for name, spec in pools.items() if meets(spec.tags, needs)]
-    if not fit:
-        raise NoPoolFor(step=step, needs=needs.as_tags(), pools=_tags(pools))
-    chosen = min(fit, key=lambda name: (name != preferred, len(pools[name].tags), name))
-    words = ", ".join(f"{name}={value}" for name, value in needs.as_tags().items())
-    return Route(chosen, chosen, f"{who} needs {words}")
-
-
-def _tags(pools: Mapping[str, PoolSpec]) -> dict[str, dict[str, str]]:
-    return {name: spec.tags for name, spec in pools.items()}
-
-
 def _pool(file: TomlFile, name: str, table: Any) -> PoolSpec:
-    if not isinstance(table, dict):
-        raise file.wrong(f"pool {name} must be a table [pools.{name}]", _TABLE, name)
-    fields = set(PoolSpec.model_fields) - {"name"}
-    for key in table:
-        if key not in fields:
-            known = ", ".join(sorted(fields))
-            reason = f'pool {name}: "{key}" is unknown; known: {known}.{near(key, fields)}'
-            raise file.wrong(reason, _TABLE, name, key)
-    tags = table.get("tags")
-    if isinstance(tags, dict):
-        table = table | {"tags": {tag: _tag_text(value) for tag, value in tags.items()}}
+    table = checked_table(file, _TABLE, name, table, set(PoolSpec.model_fields) - {"name"})
     try:
-        return PoolSpec(name=name, **table)
+        return PoolSpec(name=name, **_with_tag_texts(table))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = [str(part) for part in first["loc"]]
-        reason = f"pool {name}: {'.'.join(place[:1])}: {first['msg']} (given: {first['input']!r})"
-        raise file.wrong(reason, _TABLE, name, *place) from error
+        raise told(file, _TABLE, name, error) from error
+
+
+def _with_tag_texts(fields: Mapping[str, Any]) -> dict[str, Any]:
+    tags = fields.get("tags")
+    if not isinstance(tags, dict):
+        return dict(fields)
+    return {**fields, "tags": {tag: _tag_text(value) for tag, value in tags.items()}}
 
 
 def _tag_text(value: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from agentq.core.lanes import DEFAULT_PRIORITY, PRIORITIES
-from agentq.core.pools import decide_route
+from agentq.core.routes import decide_route
 from agentq.engine.binding import Binding, binding_of
 from agentq.engine.options import CallOptions
 from agentq.engine.this_step import current_attempt

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from agentq.core.errors import InvalidFile, NoPoolFor, UnknownPool
+from agentq.core.errors import InvalidArguments, InvalidFile, NoPoolFor, UnknownPool
 from agentq.core.models import Needs
-from agentq.core.pools import PoolSpec, contradicts, decide_route, load_pools, meets
+from agentq.core.pools import PoolSpec, contradicts, declared_in_code, load_pools, meets
+from agentq.core.routes import decide_route
+from agentq.core.tenants import TenantSpec, load_tenants, tenant_spec
 
 POOLS = {
     spec.name: spec
@@ -141,6 +143,13 @@ def test_a_file_declares_pools_in_its_order(tmp_path: Path) -> None:
         ("pools = 3\n", 1, "must be tables"),
         ("[pools.a]\n[pools.'b c']\n", 2, "name"),
         ("[pools.a]\n[pools.a.tags]\ngpu = ['x']\n", 3, "valid string"),
+        ("[pools.a]\nkind = 'solo'\nconcurrency = 2\n", 3, "runs one attempt at once, not 2"),
+        ("[pools.a]\nmax_tasks_per_child = 5\nkind = 'threads'\n", 2, "no child processes"),
+        ("[pools.a]\nhard_time_limit = '5s'\n", 2, "longer than time_limit"),
+        ("[pools.a]\ntime_limit = '5s'\nhard_time_limit = '5s'\n", 3, "longer than time_limit"),
+        ("[pools.a]\ncost_per_hour = -1\n", 2, "given: -1"),
+        ("[pools.a]\nmax_waiting = 0\n", 2, "given: 0"),
+        ("[pools.a.tags]\nvram_gb = 'much'\n", 1, "amount of memory"),
         ("[pools.a\n", 1, "not TOML"),
         ("[pools.a]\nkind =\n", 2, "not TOML"),
         ("a = '''", None, "not TOML"),
@@ -155,6 +164,56 @@ def test_a_broken_file_is_told_with_its_line(tmp_path: Path, text: str, line: in
     assert refused.value.file == str(file)
     assert words in str(refused.value)
     assert str(refused.value).startswith(f"{file}:{line}: " if line else f"{file}: ")
+
+
+def test_a_pool_of_code_is_as_one_of_a_file() -> None:
+    spec = declared_in_code("gpu", {"tags": {"vram_gb": 80, "spot": True}, "time_limit": "10m", "kind": "threads"})
+    assert spec == PoolSpec(
+        name="gpu", tags={"vram_gb": "80", "spot": "true"}, time_limit=timedelta(minutes=10), kind="threads"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "words"),
+    [
+        ("a", {"concurency": 3}, 'Did you mean "concurrency"'),
+        ("a", {"concurrency": 0}, '"concurrency"'),
+        ("a b", {}, '"name"'),
+        ("a", {"kind": "solo", "concurrency": 2}, "runs one attempt at once, not 2"),
+    ],
+)
+def test_a_pool_of_code_that_cannot_be_is_refused(name: str, fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidArguments) as refused:
+        declared_in_code(name, fields)
+    assert words in str(refused.value)
+
+
+def test_a_file_declares_tenants_beside_its_pools(tmp_path: Path) -> None:
+    file = tmp_path / "pools.toml"
+    file.write_text("[pools.tools]\n[tenants.acme]\nweight = 3\nmax_waiting = 100\n[tenants.'*']\nmax_waiting = 10\n")
+    assert list(load_pools(file)) == ["tools"]
+    tenants = load_tenants(file)
+    assert tenants["acme"] == TenantSpec(name="acme", weight=3, max_waiting=100)
+    assert tenant_spec(tenants, "acme") is tenants["acme"]
+    assert tenant_spec(tenants, "other") is tenants["*"]
+    assert tenant_spec(tenants, None) is None
+    assert tenant_spec({}, "acme") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("[tenants.a]\nweigth = 1\n", 2, 'Did you mean "weight"'),
+        ("[tenants.a]\nweight = 0\n", 2, "given: 0"),
+        ("[tenants]\na = 3\n", 2, "tenant a must be a table"),
+    ],
+)
+def test_a_broken_table_of_a_tenant_is_told_with_its_line(tmp_path: Path, text: str, line: int, words: str) -> None:
+    file = tmp_path / "pools.toml"
+    file.write_text(text)
+    with pytest.raises(InvalidFile, match=words) as refused:
+        load_tenants(file)
+    assert refused.value.line == line
 
 
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
