@@ -19,6 +19,7 @@ from agentq.core.errors import StoreUnavailable
 from agentq.engine import capture
 from agentq.engine.messages import HEADER
 from agentq.engine.outcome import keep_trying
+from agentq.engine.split.stock import StockSentinelTransport, StockTransport
 from agentq.engine.this_step import current_attempt
 from agentq.engine.transport import SentinelTransport, Transport
 from agentq.store import Store
@@ -27,9 +28,15 @@ from agentq.store.wire import redacted
 RETRIES = {"interval_start": 0.2, "interval_step": 0.2, "interval_max": 2.0}
 """Seconds between attempts to connect: the first pause, how much longer the next one is, and the longest."""
 
+KINDS = {"redis": Transport, "rediss": Transport, "sentinel": SentinelTransport}
+"""Our transports, by kombu's names of its own."""
+
+STOCK_KINDS = {"redis": StockTransport, "rediss": StockTransport, "sentinel": StockSentinelTransport}
+"""The same where kombu's own serve."""
+
 
 class Fused:
-    """Part of a kombu connection: reaches Redis through ``Transport``; other brokers stay kombu's."""
+    """Part of a kombu connection: reaches Redis through our transport; other brokers stay kombu's."""
 
     open_store: ClassVar[Callable[[], Store]]
     is_fused: ClassVar[Callable[[], bool]]
@@ -42,10 +49,9 @@ class Fused:
 
     def get_transport_cls(self) -> Any:
         """Return the class of the transport."""
-        if self.transport_cls in ("redis", "rediss") and type(self).is_fused():
-            return Transport
-        if self.transport_cls == "sentinel" and type(self).is_fused():
-            return SentinelTransport
+        by_name = KINDS if type(self).is_fused() else STOCK_KINDS
+        if self.transport_cls in by_name:
+            return by_name[self.transport_cls]
         return super().get_transport_cls()  # type: ignore[misc]  # a kombu Connection comes next
 
     def ensure_connection(self, errback: Any = None, max_retries: int | None = None, **kwargs: Any) -> Any:
@@ -105,7 +111,8 @@ def fuse(app: Any, open_store: Callable[[], Store], is_fused: Callable[[], bool]
     """Have all of ``app``'s broker connections take and offer through its store.
 
     The broker and the store must be one server; where ``is_fused`` says that they are not, kombu's own transport
-    serves. Call it before the app publishes; a second call replaces the first.
+    serves, in which what is no message does no harm. Call it before the app publishes; a second call replaces the
+    first.
     """
     app.amqp.Connection = _fused(Connection, open_store, is_fused)
     app.amqp.create_task_message = _message_maker(app)

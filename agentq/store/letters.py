@@ -37,6 +37,21 @@ class LetterCalls(StoreConnection):
             report_condemned()
         return done
 
+    def shelve(
+        self, message: bytes | str, *, queue: str, lane: int, words: str, token: str = "", outbox_name: str = ""
+    ) -> None:
+        """Put a plain message that no worker holds among the dead letters, whole.
+
+        Args:
+            message: as it stood in the broker.
+            queue: and ``lane``: where it is put when it is replayed.
+            words: what was wrong with it.
+            token: one per message; the same again makes no second letter. Empty for a fresh one.
+            outbox_name: where the message stands in the outbox, which it leaves; empty when it does not.
+        """
+        self.run_script("shelve", token or uuid.uuid4().hex, queue, lane, message, words[:500], outbox_name)
+        report_condemned()
+
     def defer(
         self,
         worker: str,

@@ -24,7 +24,8 @@ class Post:
         name: ``root|step|generation``; of a plain message its place in the outbox.
         queue, lane: where it waits.
         pause_ms: after which it is published again if nobody has claimed it.
-        message: of a plain message, kombu's virtual message as JSON; None for a step, of which a hint is enough.
+        message: of a plain message, kombu's virtual message as JSON, or whatever else somebody has put into a lane,
+            with bytes that are no text as surrogates; None for a step, of which a hint is enough.
     """
 
     name: str
@@ -46,7 +47,7 @@ class UnsentCalls(StoreConnection):
                 queue=queue.decode(),
                 lane=int(lane),
                 pause_ms=int(pause),
-                message=message.decode() or None,
+                message=message.decode(errors="surrogateescape") or None,
             )
             for name, queue, lane, pause, message in replies
         ]

@@ -71,8 +71,8 @@ def test_a_chain_goes_on_through_the_broker(site: Site) -> None:
     flows = site.flows
     result = chain(flows.add.s(1, 2), flows.double.s(), flows.double_async.s()).apply_async()
     assert result.get(timeout=TIMEOUT) == 12
-    assert site.server.client.zcard("agentq:1:unsent") == 0
-    assert site.server.client.hgetall("agentq:1:queued") == {}
+    assert site.server.client.zcard(site.flows.app.store.keys.of("unsent")) == 0
+    assert site.server.client.hgetall(site.flows.app.store.keys.of("queued")) == {}
 
 
 def test_the_effects_of_many_steps_come_once_each(site: Site, tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_an_agent_asks_waits_and_fans_out(site: Site) -> None:
     handle = flows.approve.start(600.0)
     ask = wait_until(lambda: flows.app.asks.list(run_id=handle.id), description="the question is asked")[0]
     wait_until(lambda: str(handle.status()) == "parked", description="the run waits for nobody's worker")
-    assert site.server.client.zcard("agentq:1:unsent") == 0
+    assert site.server.client.zcard(site.flows.app.store.keys.of("unsent")) == 0
     assert flows.app.asks.answer(ask.ask_id, True)
     assert handle.get(timeout=TIMEOUT) is True
     assert flows.nap.start(0.3).get(timeout=TIMEOUT) >= 0.3
@@ -109,7 +109,9 @@ def test_plain_tasks_and_steps_call_each_other(site: Site, tmp_path: Path) -> No
     flows.plain_note.delay("itself", str(noted))
     chain(flows.add.s(3, 4), flows.plain_note.s(str(noted))).apply_async()
     assert sorted(wait_for_lines(noted, 3)) == ["plain 3", "plain 7", "plain itself"]
-    wait_until(lambda: not site.server.client.exists("agentq:1:outbox"), description="the outbox is empty")
+    wait_until(
+        lambda: not site.server.client.exists(site.flows.app.store.keys.of("outbox")), description="the outbox is empty"
+    )
 
 
 def test_a_producer_without_agentq_starts_our_steps(site: Site) -> None:
@@ -119,6 +121,8 @@ def test_a_producer_without_agentq_starts_our_steps(site: Site) -> None:
         sent = [stock.send_task("tests.projects.flows.add", (number, 1)) for number in range(3)]
         assert [result.get(timeout=TIMEOUT) for result in sent] == [1, 2, 3]
         assert stock.send_task("fan", (4,)).get(timeout=TIMEOUT) == 12
+        packed = stock.send_task("tests.projects.flows.add", (3, 1), compression="gzip")
+        assert packed.get(timeout=TIMEOUT) == 4
     finally:
         stock.close()
 

@@ -35,7 +35,7 @@ def quiet(word: str) -> str:
     return word
 
 
-@app.task(name="plain")
+@app.task(name="plain", shared=False)
 def plain(word: str) -> str:
     return word
 
@@ -65,6 +65,6 @@ if os.environ.get("PERILS_NEW"):
     def newcomer(word: str) -> str:
         return word
 
-    @app.task(name="plain_newcomer")
+    @app.task(name="plain_newcomer", shared=False)
     def plain_newcomer(word: str) -> str:
         return word

@@ -50,6 +50,17 @@ class TestCondemned:
         assert bench.store.drop_letter(letter.letter_id, label="x") == "unknown"
         assert bench.store.letters() == []
 
+    def test_what_no_worker_holds_is_shelved_once_per_token(self, bench: Bench) -> None:
+        for _ in range(2):
+            bench.store.shelve(RAW, queue="q", lane=3, words="no JSON", token="t")
+        (letter,) = bench.store.letters()
+        assert (letter.why, letter.words, letter.queue, letter.priority) == ("unreadable", "no JSON", "q", "high")
+        assert bench.store.letter(letter.letter_id) == (letter, RAW)
+        assert bench.store.replay(letter.letter_id) == "replayed"
+        bench.store.shelve(RAW, queue="q", lane=3, words="no JSON", token="t")
+        assert bench.store.letters() == []
+        assert bench.client.rpop(bench.keys.lane("q", 3)) == RAW
+
     def test_two_of_the_same_text_are_two_letters(self, bench: Bench) -> None:
         for _ in range(2):
             bench.store.condemn("w1", put(bench, RAW), why="unreadable", words="no JSON")

@@ -147,6 +147,24 @@ def test_a_plain_message_stays_until_the_broker_has_confirmed_it(split: Bench) -
     assert split.client.hgetall(split.keys.of("queued")) == {}
 
 
+def test_what_is_no_message_leaves_the_outbox_as_a_dead_letter(split: Bench) -> None:
+    """Also bytes that are no text: whoever publishes must be able to read the others beside them."""
+    raw = b"\xff no message"
+    split.client.lpush(split.keys.lane("q", 6), raw)
+    split.store.relist(["q"], plain=True)
+    (post,) = publish(split)
+    assert post.message is not None
+    split.store.shelve(
+        post.message.encode(errors="surrogateescape"), queue="q", lane=6, words="no JSON", outbox_name=post.name
+    )
+    assert publish(split, now=True) == []
+    assert split.client.hgetall(split.keys.of("outbox")) == {}
+    assert split.client.hgetall(split.keys.of("queued")) == {}
+    (letter,) = split.store.letters()
+    assert split.store.letter(letter.letter_id) == (letter, raw)
+    assert split.store.drop_letter(letter.letter_id, label="x") == "dropped"
+
+
 def test_steps_of_processes_in_fused_mode_come_to_the_broker(split: Bench, fused: Bench) -> None:
     steps = [fused.step(lane=lane) for lane in (0, 6, 6, 9)]
     fused.store.offer([*steps, fused.step(kind="plain", message=PLAIN)])

@@ -45,6 +45,13 @@ ENVELOPE = ("delivery_info", "delivery_tag", "body_encoding", "priority", "redel
 UNREACHABLE = (OSError, amqp_exceptions.ConnectionError, OperationalError)
 """What kombu and py-amqp raise when there is no connection, or none any more."""
 
+BROKERS_WORD = (*UNREACHABLE, amqp_exceptions.AMQPError)
+"""The same, and what they raise when the broker refuses."""
+
+
+class Unreadable(Exception):
+    """A plain message is none of kombu's: ``str`` says why."""
+
 
 class Unconfirmed(Exception):
     """The broker refused messages, or did not confirm them in time: ``posts``, which come again by themselves."""
@@ -139,7 +146,13 @@ class Outlet:
 
     def _publish(self, channel: Any, post: Post) -> None:
         if post.message is not None:
-            self._publish_plain(channel, post.queue, json.loads(post.message))
+            try:
+                self._publish_plain(channel, post.queue, json.loads(post.message))
+            except Exception as error:
+                # py-amqp's error for a header that has no place in its tables is one of the connection's.
+                if isinstance(error, BROKERS_WORD) and not isinstance(error, amqp_exceptions.FrameSyntaxError):
+                    raise
+                raise Unreadable(f"it is no message of kombu's: {error!r}") from error
             return
         # Once the next hint is due this one need not lie there any more: one hint a step, however long it waits.
         properties = {"delivery_mode": 2, "expiration": str(post.pause_ms)}
@@ -246,16 +259,24 @@ class Poster:
         except Unconfirmed as error:
             logger.warning("not_confirmed: %s", error)
             posts = [post for post in posts if post not in error.posts]
-        except UNREACHABLE:
-            raise
         except Exception as error:
-            logger.warning("not_published name=%s queue=%s: %r", posts[0].name, posts[0].queue, error)
+            if isinstance(error, UNREACHABLE):
+                raise
             if len(posts) > 1:
                 # One message, or the queue that it is for, must not hold up the others.
                 for post in posts:
                     self._publish([post])
+            else:
+                self._give_up(posts[0], error)
             return
         self._store.confirm(posts)
+
+    def _give_up(self, post: Post, error: Exception) -> None:
+        """Put a plain message of which no message can be made among the dead letters; anything else comes again."""
+        logger.warning("not_published name=%s queue=%s: %r", post.name, post.queue, error)
+        if post.message is not None and isinstance(error, Unreadable):
+            raw = post.message.encode(errors="surrogateescape")
+            self._store.shelve(raw, queue=post.queue, lane=post.lane, words=str(error), outbox_name=post.name)
 
     def _relist(self) -> None:
         now = monotonic()

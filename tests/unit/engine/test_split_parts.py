@@ -12,7 +12,7 @@ from agentq.engine.mode import Mode, Wanted, decide_mode
 from agentq.engine.slots import Taker
 from agentq.engine.split.desk import Desk
 from agentq.engine.split.hints import hint_queue, lanes_of
-from agentq.engine.split.posting import Outlet, Poster, Unconfirmed
+from agentq.engine.split.posting import Outlet, Poster, Unconfirmed, Unreadable
 from agentq.store import Store
 from agentq.store.refs import TakeReply
 from agentq.store.unsent import Post
@@ -60,6 +60,10 @@ class Shaky:
     def __init__(self, *, bad: set[str], error: Exception) -> None:
         self.bad, self.error = bad, error
         self.confirmed: list[str] = []
+        self.shelved: list[str] = []
+
+    def shelve(self, _raw: bytes, *, outbox_name: str, **_more: Any) -> None:
+        self.shelved.append(outbox_name)
 
     def publish(self, posts: Sequence[Post]) -> None:
         if self.bad & {post.name for post in posts}:
@@ -80,7 +84,13 @@ def poster_of(shaky: Shaky) -> Any:
 def test_a_message_that_cannot_be_published_holds_up_no_other() -> None:
     shaky = Shaky(bad={"b"}, error=ValueError("no such serializer"))
     poster_of(shaky)._publish([post("a"), post("b"), post("c")])
-    assert shaky.confirmed == ["a", "c"]
+    assert (shaky.confirmed, shaky.shelved) == (["a", "c"], [])
+
+
+def test_a_message_that_is_none_becomes_a_dead_letter() -> None:
+    shaky = Shaky(bad={"b"}, error=Unreadable("no JSON"))
+    poster_of(shaky)._publish([post("a"), post("b"), post("c")])
+    assert (shaky.confirmed, shaky.shelved) == (["a", "c"], ["b"])
 
 
 def test_what_the_broker_does_not_confirm_stays_in_the_outbox() -> None:
