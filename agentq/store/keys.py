@@ -61,6 +61,8 @@ _PLAIN_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "letter": ("id",),
     "breaker": ("digest",),
     "failures": ("digest",),
+    "survey": (),
+    "pace": (),
 }
 
 _PREFIX = re.compile(r"[A-Za-z0-9_.\-]{1,40}\Z")
@@ -70,7 +72,7 @@ PERMANENT: Final = frozenset(
     {
         *("workers", "reaping", "ticks", "due", "unsent", "outbox", "queued"),
         *("retiring", "unwinding", "ended", "runs", "asks", "agents", "held", "bell"),
-        *("suspects", "letters", "letter", "unserved"),
+        *("suspects", "letters", "letter", "unserved", "pace"),
     }
 )
 """Kinds that may stand without an end: registries, and what holds work in custody."""

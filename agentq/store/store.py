@@ -6,10 +6,22 @@ from agentq.store.letters import LetterCalls
 from agentq.store.logs import LogCalls
 from agentq.store.meters import MeterCalls
 from agentq.store.past import Past
+from agentq.store.survey import SurveyReads
 from agentq.store.unsent import UnsentCalls
 from agentq.store.unserved import UnservedReads
 from agentq.store.workers import WorkerCalls
 
 
-class Store(ForkCalls, LogCalls, WorkerCalls, MeterCalls, UnsentCalls, HandbackCalls, LetterCalls, UnservedReads, Past):
+class Store(
+    ForkCalls,
+    LogCalls,
+    WorkerCalls,
+    MeterCalls,
+    UnsentCalls,
+    HandbackCalls,
+    LetterCalls,
+    UnservedReads,
+    SurveyReads,
+    Past,
+):
     """One server and prefix, with a method for every script and the readers beside them."""

@@ -1,5 +1,5 @@
 -- commit: an attempt's outcome, with all that follows from it, at once.
--- include: common tree offer join refuse finish cancel
+-- include: common tree offer join refuse finish cancel pace
 -- ARGV: JSON header {root, id, worker, take, token, mode, status, error?, usage?, entry?, tells?, inside?, closes?, cancels?}
 --         mode: 'done', 'again' (the first offer is this step's next generation), 'replaced' (another will carry its id)
 --         entry: what the log of the step's own parent is told; tells: [run, entry]… for other runs of the tree
@@ -13,7 +13,7 @@
 local h = cjson.decode(ARGV[1])
 local now = now_ms()
 local rec = K.step(h.root, h.id)
-local f = redis.call('HMGET', rec, 's', 'w', 't', 'tok', 'g', 'k')
+local f = redis.call('HMGET', rec, 's', 'w', 't', 'tok', 'g', 'k', 'q', 'b')
 if f[4] == h.token then return { 1 } end
 if f[1] ~= 'h' or f[2] ~= h.worker or f[3] ~= tostring(h.take) then
   return { 0, f[1] or '', f[2] or '', f[3] or '' }
@@ -25,6 +25,7 @@ if f[6] == 'a' and h.mode == 'done' then
   keep(h.root, h.id, rest_of(message))
 end
 redis.call('HDEL', K.held(h.worker), h.take)
+note_pace(f[7], f[8], h.take, now)
 redis.call('HSET', rec, 'tok', h.token, 'd', 0)
 
 local at = 1
