@@ -15,6 +15,7 @@ from celery import Celery
 from kombu.entity import Queue
 
 from agentq.core.errors import AgentqError, InvalidSetting
+from agentq.engine.batch import open_batches
 from agentq.engine.binding import Binding, bind, find_binding
 from agentq.engine.bootsteps import Terms, attach
 from agentq.engine.connection import fuse
@@ -65,6 +66,7 @@ def bind_app(
     first = find_binding(app) is None
     bind(app, binding)
     fuse(app, open_store, lambda: not is_split())
+    open_batches(app, open_store)
     attach(app, terms)
     if split is not None:
         attach_split(app, split)

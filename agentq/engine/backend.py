@@ -19,6 +19,7 @@ from agentq.core.errors import AgentqError, CalledOff, RunCancelled, StaleHolder
 from agentq.engine import afterwords, capture
 from agentq.engine.binding import find_binding
 from agentq.engine.joins import body_offer, leaves, members_of
+from agentq.engine.listening import Listener
 from agentq.engine.outcome import COMMITTED, commit_failure, commit_revoked, holder_of, keep_trying, tell_behind
 from agentq.store.refs import Arrival, Join
 
@@ -27,6 +28,8 @@ logger = get_logger(__name__)
 
 class Backend(RedisBackend):
     """Where ``AsyncResult`` looks."""
+
+    ResultConsumer = Listener
 
     def _store_result(
         self,
@@ -77,9 +80,7 @@ class Backend(RedisBackend):
         return super().exception_to_python(exc)
 
     def on_task_call(self, producer: Any, task_id: str) -> None:
-        """Listen for the result of what is sent; not for what is only caught: its handle listens by itself."""
-        if capture.active() is None:
-            super().on_task_call(producer, task_id)
+        """Do nothing: whoever waits for the result listens then, see ``listening``."""
 
     def mark_as_done(
         self,

@@ -7,15 +7,14 @@ often its step runs.
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from agentq.core.ids import step_id
 from agentq.engine import capture
 from agentq.engine.messages import HEADER
+from agentq.engine.template import Template
 from agentq.store.refs import Offer
 
 if TYPE_CHECKING:
@@ -68,10 +67,9 @@ def members(first: Offer, calls: Sequence[Call], *, ask_id: str, start: int) -> 
 
     Celery's publishing path costs more than the step's own record. Member i has the id ``step_id(ask_id, str(i))``.
     """
-    template = json.loads(first.message)
-    embedded = json.loads(base64.b64decode(template["body"]))[2]
+    template = Template(first)
     for index, call in enumerate(calls, start=start):
-        yield _member(first, template, embedded, call, step_id(ask_id, str(index)), index)
+        yield template.offer(step_id(ask_id, str(index)), index, *call)
 
 
 def offer_from(wire: dict[str, Any]) -> Offer:
@@ -92,23 +90,3 @@ def _internal(attempt: Ending, name: str, args: list[Any], *, key: str) -> Offer
             headers={HEADER: {"k": "i"}},
         )
     return caught.offers[0]
-
-
-def _member(first: Offer, template: dict[str, Any], embedded: Any, call: Call, task_id: str, index: int) -> Offer:
-    args, kwargs = call
-    body = base64.b64encode(json.dumps([args, kwargs, embedded], separators=(",", ":")).encode()).decode()
-    headers = template["headers"]
-    message = {
-        **template,
-        "body": body,
-        "headers": {
-            **headers,
-            "id": task_id,
-            "argsrepr": repr(tuple(args))[:1024],
-            "kwargsrepr": repr(kwargs)[:1024],
-            HEADER: {**headers[HEADER], "ji": index},
-        },
-        "properties": {**template["properties"], "correlation_id": task_id, "delivery_tag": task_id},
-    }
-    text = json.dumps(message, separators=(",", ":"))
-    return replace(first, id=task_id, index=index, message=text)

@@ -16,6 +16,7 @@ from agentq.core.models import Needs, Priority
 from agentq.core.schema import CallSchema
 from agentq.engine import capture
 from agentq.engine.attempt import Attempt, in_place
+from agentq.engine.batch import batch_of, likeness_of, template_of
 from agentq.engine.binding import binding_of, find_binding
 from agentq.engine.dispatch import ending
 from agentq.engine.ending import CAUGHT
@@ -146,17 +147,33 @@ class Step(Task, Generic[P, R]):
         if USING in options:
             call = CallOptions.from_wire(options.pop(USING))
         args, kwargs = list(args or ()), dict(kwargs or {})
+        sent: dict[str, Any] = {"producer": producer, "link": link, "link_error": link_error, "shadow": shadow}
         if find_binding(self.app) is None:
             # A shared step in an app without agentq: a plain producer, whose message a worker of ours records.
-            sent = {"task_id": task_id, "producer": producer, "link": link, "link_error": link_error, "shadow": shadow}
-            return super().apply_async(*self.schema.encode(args, kwargs), **sent, **options)
+            args, kwargs = self.schema.encode(args, kwargs)
+            return super().apply_async(args, kwargs, task_id=task_id, **sent, **options)
         if self.app.conf.task_always_eager:
             self._refuse_eager()
+        batch = batch_of(producer, options)
+        likeness = likeness_of(self, call, options, link, link_error, shadow) if batch is not None else None
         if capture.active() is None:
             args, kwargs = self.schema.encode(args, kwargs)
         else:
             # A step of a chain that goes on: the attempt itself refuses what does not fit, as its own failure.
             args, kwargs = to_jsonable(args), to_jsonable(kwargs)
+        if batch is None or task_id is None:
+            return self._publish(call, args, kwargs, task_id=task_id, **sent, **options)
+        template = batch.template_for(likeness)
+        if template is not None:
+            batch.add([template.offer(task_id, options["group_index"], args, kwargs)])
+            return self.AsyncResult(task_id)
+        with capture.capturing() as caught:
+            result = self._publish(call, args, kwargs, task_id=task_id, **sent, **options)
+        batch.learn(likeness, caught.offers, template_of(self, options, caught.offers))
+        return result
+
+    def _publish(self, call: CallOptions, args: list[Any], kwargs: dict[str, Any], **options: Any) -> Any:
+        """Send what is encoded the way that Celery sends it."""
         headers = dict(options.pop("headers", None) or {})
         ours = self.header_of(call, args, kwargs)
         ours.update(headers.get(HEADER) or {})
@@ -166,16 +183,8 @@ class Step(Task, Generic[P, R]):
             ours.setdefault("cd", {})["why"] = why
         self._limit(call, options)
         options["headers"] = {**headers, HEADER: ours}
-        return super().apply_async(
-            args,
-            kwargs,
-            task_id=task_id,
-            producer=producer,
-            link=link,
-            link_error=link_error,
-            shadow=shadow,
-            **options,
-        )
+        # As a tuple, as which Celery shows arguments to people.
+        return super().apply_async(tuple(args), kwargs, **options)
 
     def _limit(self, call: CallOptions, options: dict[str, Any]) -> None:
         """Put the attempt's time limits on the message: the call's, the step's, or the app's default."""

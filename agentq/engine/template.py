@@ -1,0 +1,93 @@
+"""Messages of one step that differ in their ids, places and arguments only, made from the first of them.
+
+Celery's publishing path costs a message more than the step's record does. What the first one went through decides for
+all of them: headers, limits, embedded callbacks, queue, lane.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import replace
+from typing import Any, Final
+
+from agentq.engine.messages import HEADER
+from agentq.store.refs import Offer
+
+_SHOWN: Final = 1024
+"""Characters of the arguments that people see in a message's headers, as in Celery."""
+
+_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
+
+
+class Template:
+    """The message of a step with holes in it.
+
+    Args:
+        first: the offer that Celery made of the first message; its body is plain JSON.
+        shows_arguments: its headers show the arguments, rather than what the caller has put there instead.
+    """
+
+    def __init__(self, first: Offer, *, shows_arguments: bool = True) -> None:
+        message = json.loads(first.message)
+        headers, properties = message["headers"], message["properties"]
+        self._first = first
+        self._own_root = first.root == first.id
+        self._shows_arguments = shows_arguments
+        self._embedded = _encode(json.loads(base64.b64decode(message["body"]))[2])
+        ours = dict(headers[HEADER])
+        if "ji" in ours:
+            ours["ji"] = _Hole("place")
+        filled = {"id": _Hole("id"), HEADER: ours}
+        if self._own_root:
+            filled["root_id"] = _Hole("id")
+        if headers.get("group_index") is not None:
+            filled["group_index"] = _Hole("place")
+        if shows_arguments:
+            filled |= {"argsrepr": _Hole("args"), "kwargsrepr": _Hole("kwargs")}
+        own = {"correlation_id": _Hole("id"), "delivery_tag": _Hole("id")}
+        self._text = _with_holes(
+            {**message, "body": _Hole("body"), "headers": {**headers, **filled}, "properties": {**properties, **own}}
+        )
+
+    def offer(self, task_id: str, place: int, args: list[Any], kwargs: dict[str, Any]) -> Offer:
+        """Return the offer of another step like the first; the arguments are JSON-able.
+
+        ``place``: among the members of its fan-out or its group.
+        """
+        body = f"[{_encode(args)},{_encode(kwargs)},{self._embedded}]"
+        shown = self._shows_arguments
+        text = self._text % {
+            "id": _encode(task_id),
+            "place": place,
+            "body": f'"{base64.b64encode(body.encode()).decode()}"',
+            "args": _encode(repr(tuple(args))[:_SHOWN]) if shown else "",
+            "kwargs": _encode(repr(kwargs)[:_SHOWN]) if shown else "",
+        }
+        first = self._first
+        return replace(
+            first,
+            root=task_id if self._own_root else first.root,
+            id=task_id,
+            index=place if first.index is not None else None,
+            message=text,
+        )
+
+
+class _Hole(str):
+    """The name of what comes in its place."""
+
+    __slots__ = ()
+
+
+def _with_holes(value: Any) -> str:
+    """Return JSON text for ``%`` with a mapping, in which holes stand without quotes."""
+    if isinstance(value, _Hole):
+        return f"%({value})s"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{_literal(key)}:{_with_holes(inner)}" for key, inner in value.items()) + "}"
+    return _literal(value)
+
+
+def _literal(value: Any) -> str:
+    return _encode(value).replace("%", "%%")
