@@ -142,6 +142,6 @@ local function offer_one(o, rest, now)
   end
   if o.k == 'a' then begin_agent(o, now) else enlist(o.root, o.k, o.id) end
   place(o.root, o.id, rec, o.q, o.l, o.g, rest, o.due, now)
-  note_step(o.root, rec, o.id, 'queued', now, { q = o.q })
+  if o.pr or o.k == 'a' then note_step(o.root, rec, o.id, 'queued', now, { q = o.q }) end
   return 1
 end
