@@ -48,6 +48,7 @@ _PLAIN_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "outbox": (),
     "queued": (),
     "retiring": (),
+    "reviving": (),
     "unwinding": (),
     "ended": (),
     "runs": (),
@@ -71,7 +72,7 @@ _PREFIX = re.compile(r"[A-Za-z0-9_.\-]{1,40}\Z")
 PERMANENT: Final = frozenset(
     {
         *("workers", "reaping", "ticks", "due", "unsent", "outbox", "queued"),
-        *("retiring", "unwinding", "ended", "runs", "asks", "agents", "held", "bell"),
+        *("retiring", "reviving", "unwinding", "ended", "runs", "asks", "agents", "held", "bell"),
         *("suspects", "letters", "letter", "unserved", "pace"),
     }
 )

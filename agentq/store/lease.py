@@ -20,6 +20,9 @@ SCRIPTS: Final = ("renew", "enroll", "tick", "leave", "settle", "overdue")
 ALIVE, DEAD, UNKNOWN = 1, 0, 2
 """What ``renew`` answers."""
 
+TICK_CHUNK: Final = 50
+"""Of what one tick may do, so that it holds the server for about 3 ms at most; with more behind, it comes again."""
+
 _CHUNK = 200
 _CONDEMNED: Final = 2
 
@@ -60,11 +63,12 @@ class Lease:
         """Make the worker alive, or alive again after the server lost its data; return how it stands."""
         return int(self._run("enroll", self.worker, self._lease_ms, floor, *card))
 
-    def tick(self) -> None:
-        """Let time pass: others' leases, timers, retention."""
-        condemned = int(self._run("tick", self._lease_ms, _CHUNK)[4])
+    def tick(self) -> bool:
+        """Let time pass: others' leases, timers, retention; tell whether more waits for another tick."""
+        *_, condemned, behind = (int(count) for count in self._run("tick", self._lease_ms, TICK_CHUNK))
         if condemned:
             report_condemned(condemned)
+        return bool(behind)
 
     def mark_overdue(self, take: int) -> None:
         """Note that the attempt is killed next for its hard limit."""

@@ -26,13 +26,14 @@ _STANDINGS: dict[int, Standing] = {1: "alive", 0: "dead", 2: "unknown"}
 
 @dataclass(frozen=True, slots=True)
 class TickReply:
-    """What one tick did."""
+    """What one tick did; ``behind``: more waits, so that another one soon is worth it."""
 
     dead: int
     released: int
     due: int
     retired: int
     condemned: int = 0
+    behind: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ class WorkerCalls(StoreConnection):
             if released < chunk:
                 return total
 
-    def tick(self, lease_ms: int, *, chunk: int = 200) -> TickReply:
+    def tick(self, lease_ms: int, *, chunk: int = lease.TICK_CHUNK) -> TickReply:
         """Do what time brings: dead workers, timers, retention."""
         reply = TickReply(*(int(count) for count in self.run_script("tick", lease_ms, chunk)))
         if reply.condemned:

@@ -82,6 +82,7 @@ def test_a_map_over_five_thousand(field: Field) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 def test_a_map_over_a_hundred_thousand(field: Field) -> None:
     """Time grows with the number of members, and no script holds the server for long."""
     client = field.server.client

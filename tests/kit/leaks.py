@@ -40,12 +40,24 @@ def leaked_keys(client: redis.Redis, *, keys: Keys | None = None, allowed: Itera
 
 
 def check_leaks(client: redis.Redis, *, allowed: Iterable[str] = (), timeout: float = 10.0) -> None:
-    """Fail if keys stay without an end; what ends a moment after the last result is waited for."""
+    """Fail if keys stay without an end.
+
+    What ends a moment after the last result is waited for: for ``timeout`` seconds without one key less.
+    """
     allowed = tuple(allowed)
-    wait_until(
-        lambda: not leaked_keys(client, allowed=allowed),
-        description="every leftover key has an end or stands on the list of permanent keys",
-        timeout=timeout,
-        interval=0.1,
-        report=lambda: "\n".join(leaked_keys(client, allowed=allowed)[:40]),
-    )
+    left = leaked_keys(client, allowed=allowed)
+    while left:
+        fewest = len(left)
+
+        def fewer(than: int = fewest) -> bool:
+            nonlocal left
+            left = leaked_keys(client, allowed=allowed)
+            return len(left) < than
+
+        wait_until(
+            fewer,
+            description="every leftover key has an end or stands on the list of permanent keys",
+            timeout=timeout,
+            interval=0.1 + fewest / 50_000,
+            report=lambda: "\n".join(left[:40]),
+        )

@@ -10,6 +10,7 @@ from dataclasses import astuple, dataclass
 from typing import Any
 
 from agentq.store import Store
+from agentq.store.lease import TICK_CHUNK
 from agentq.store.refs import Holder, Join, Offer, TakeReply
 from agentq.store.workers import TickReply
 from tests.kit.server import PrivateServer
@@ -110,11 +111,11 @@ class Bench:
 
     # -- time
 
-    def tick(self, *, chunk: int = 200) -> TickReply:
+    def tick(self, *, chunk: int = TICK_CHUNK) -> TickReply:
         """Let time bring what it brings, with no grace left from the gap before."""
         ticks, total = self.keys.of("ticks"), TickReply(0, 0, 0, 0, 0)
         while True:
-            self.client.hset(ticks, mapping={"at": self.store.now_ms(), "grace": 0})
+            self.client.hset(ticks, mapping={"at": self.store.now_ms(), "grace": 0, "next": 0})
             reply = self.store.tick(LEASE_MS, chunk=chunk)
             total = TickReply(*(sum(pair) for pair in zip(astuple(total), astuple(reply), strict=True)))
             # This process may stand still between the two for so long that the script sees a gap again.

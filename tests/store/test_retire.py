@@ -7,7 +7,7 @@ import json
 import pytest
 
 from agentq.store.refs import Arrival, Join
-from tests.store.bench import Bench, agent_join, meta
+from tests.store.bench import LEASE_MS, Bench, agent_join, meta
 
 OF_A_RUN = (
     "step",
@@ -89,6 +89,59 @@ def test_two_large_trees_retire_side_by_side(bench: Bench) -> None:
     for _ in range(2):
         bench.tick()
     assert {len(bench.without_end("step"))} == {100}
+
+
+def test_who_ticks_hears_that_more_waits_and_others_let_the_server_breathe(bench: Bench) -> None:
+    bench.store.offer([bench.step(f"s{number}", root="run") for number in range(450)])
+    for got in bench.take(slots=450):
+        bench.finish(got.holder)
+    assert [bench.tick().behind for _ in range(3)] == [1, 1, 0]
+    bench.store.offer([bench.step(f"t{number}", root="other") for number in range(450)])
+    for got in bench.take(slots=450):
+        bench.finish(got.holder)
+    bench.tick()
+    before = len(bench.without_end("step"))
+    # As another keeper's, within the same few ms.
+    bench.client.hset(bench.keys.of("ticks"), "next", bench.store.now_ms() + 10)
+    assert bench.store.tick(LEASE_MS).behind == 0
+    assert len(bench.without_end("step")) == before
+    bench.client.hset(bench.keys.of("ticks"), "next", bench.store.now_ms() + 60_000)
+    assert bench.store.tick(LEASE_MS).behind == 1, "its clock was set back"
+
+
+def test_a_large_tree_that_comes_back_to_life_loses_its_end_chunk_by_chunk(bench: Bench) -> None:
+    size = 1200
+    bench.store.offer([bench.step(f"s{number}", root="run") for number in range(size)])
+    for got in bench.take(slots=size):
+        bench.finish(got.holder)
+    while bench.client.zcard(bench.keys.of("retiring")):
+        bench.tick()
+    bench.store.offer([bench.step("late", root="run")])
+    left = [len(bench.without_end("step"))]
+    while bench.client.zcard(bench.keys.of("reviving")):
+        bench.tick()
+        left.append(len(bench.without_end("step")))
+    assert left == [501, 701, 901, 1101, 1201]
+    # It ends before it has wholly come back: every key has its end again.
+    bench.finish(bench.take_one().holder)
+    bench.store.offer([bench.step("later", root="run")])
+    assert bench.client.zcard(bench.keys.of("reviving")) == 1
+    bench.finish(bench.take_one().holder)
+    while bench.client.zcard(bench.keys.of("retiring")):
+        bench.tick()
+    assert bench.client.zcard(bench.keys.of("reviving")) == 0
+    assert bench.without_end(*OF_A_RUN) == []
+
+
+def test_a_large_tree_whose_end_is_near_comes_back_at_once(bench: Bench) -> None:
+    bench.store.offer([bench.step(f"s{number}", root="run") for number in range(1200)])
+    for got in bench.take(slots=1200):
+        bench.finish(got.holder)
+    while bench.client.zcard(bench.keys.of("retiring")):
+        bench.tick()
+    bench.client.pexpire(bench.keys.step("run", "s0"), 60_000)
+    bench.store.offer([bench.step("late", root="run")])
+    assert len(bench.without_end("step")) == 1201
 
 
 @pytest.mark.parametrize("size", [3, 150])

@@ -35,6 +35,12 @@ RECOVERY_S = 10.0
 UNHEEDED_S = 10.0
 """A main process that was told that its worker is dead ends its threads, or itself, within this time."""
 
+BREATH_S = 0.015
+"""Between two ticks while more waits than one may do: thousands of timers at once, a large tree that has ended."""
+
+BREATHS = 4.0
+"""So many times as long as such a tick took comes the next one: most of the server's time is others'."""
+
 LONGEST_PAUSE_S = 1.0
 """Between attempts while the server is away."""
 
@@ -107,8 +113,7 @@ class Keeper:
                         return
                     renew_at = now + self.terms.renew_s * self._random.uniform(0.5, 1.5)
                 if now >= tick_at:
-                    self.lease.tick()
-                    tick_at = now + self.terms.tick_s * self._random.uniform(0.5, 1.5)
+                    tick_at = self.tick(now)
                 self._end_overdue(monotonic())
                 self._note_success()
                 pause = min(renew_at, tick_at) - monotonic()
@@ -118,6 +123,15 @@ class Keeper:
         self._speak_for_the_dead()
 
     # -- while the worker lives
+
+    def tick(self, now: float) -> float:
+        """Let time pass; return when to do so again."""
+        behind = self.lease.tick()
+        pause = self.terms.tick_s
+        if behind:
+            took = monotonic() - now
+            pause = min(pause, max(BREATH_S, took * BREATHS))
+        return now + pause * self._random.uniform(0.5, 1.5)
 
     def _renew(self, now: float) -> bool:
         """Return False when the worker was given up."""

@@ -92,8 +92,6 @@ if h.retry then
   redis.call('SET', K.start(h.retry), root .. '|')
   enlist(root, 'k', h.retry)
 end
-local first = 0
-while each_member(root, first, 1000, persist) == 1000 do first = first + 1000 end
-for _, key in ipairs(shared_keys(root)) do persist(key) end
+revive_tree(root)
 note(root, cjson.encode({ e = 'forked', from = h.from, at = h.at }), now)
 return { 1, root }

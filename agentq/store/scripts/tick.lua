@@ -1,15 +1,17 @@
 -- tick: what time brings: workers whose lease has run out, timers, retention. Any worker may call it, any number.
 -- include: common tree offer cancel suspects letters release rehouse unwind
--- ARGV: lease in ms, chunk
--- Reply: {workers marked dead, entries released, timers fired, trees retired, steps condemned}
+-- ARGV: lease in ms, chunk: of timers and of what is given back, some 50 µs each; of keys that get or lose their end four
+--   times as many
+-- Reply: {workers marked dead, entries released, timers fired, trees retired, steps condemned, whether more waits: who
+--   sees that shall tick again soon}
 -- Keeps: a dead worker's work moves within the lease (8); after a gap of more than 1 s in the ticks nobody is marked
 --   dead for a full lease, so an outage or a jump of the clock never makes survivors rob each other (3, 8).
 local lease, chunk = tonumber(ARGV[1]), tonumber(ARGV[2])
 local now = now_ms()
-local dead, released, fired, retired, condemned = 0, 0, 0, 0, 0
+local dead, released, fired, retired, condemned, behind = 0, 0, 0, 0, 0, 0
 
-local f = redis.call('HMGET', K.ticks(), 'at', 'grace')
-local at, grace = tonumber(f[1]), tonumber(f[2] or 0)
+local f = redis.call('HMGET', K.ticks(), 'at', 'grace', 'next')
+local at, grace, following_ms = tonumber(f[1]), tonumber(f[2] or 0), tonumber(f[3] or 0)
 if not at or now - at > 1000 or now < at then grace = now + lease end
 redis.call('HSET', K.ticks(), 'at', ms_text(now), 'grace', ms_text(grace))
 
@@ -22,21 +24,32 @@ if now >= grace then
   end
 end
 
+local room = chunk
 for _, worker in ipairs(redis.call('ZRANGE', K.reaping(), 0, 9)) do
   local takes = redis.call('HKEYS', K.held(worker))
   table.sort(takes, function(a, b) return tonumber(a) > tonumber(b) end)
-  for i = 1, math.min(chunk, #takes) do
+  for i = 1, math.min(room, #takes) do
     local gone = give_back(worker, takes[i], company_of(worker), now)
     released = released + math.min(gone, 1)
     if gone == 2 then condemned = condemned + 1 end
   end
-  if #takes <= chunk then
+  if #takes <= room then
     redis.call('ZREM', K.reaping(), worker)
     redis.call('DEL', K.worker(worker))
+  else
+    behind = 1
   end
+  room = math.max(room - #takes, 0)
 end
 
-for _, name in ipairs(redis.call('ZRANGEBYSCORE', K.due(), '-inf', now, 'LIMIT', 0, chunk)) do
+-- The rest goes on chunk by chunk and as fast as its keepers ask, of whom there may be many: between two chunks the server
+-- is everybody's. A time further ahead was written before its clock was set back.
+local BREATH_MS = 10
+if now < following_ms and following_ms - now <= BREATH_MS then return { dead, released, 0, 0, condemned, behind } end
+
+local due = redis.call('ZRANGEBYSCORE', K.due(), '-inf', now, 'LIMIT', 0, chunk)
+if #due == chunk then behind = 1 end
+for _, name in ipairs(due) do
   redis.call('ZREM', K.due(), name)
   local root, id, generation = string.match(name, '^([^|]*)|([^|]*)|(%d+)$')
   local rec = K.step(root, id)
@@ -61,6 +74,7 @@ end
 if not SPLIT then
   local overdue = redis.call('ZRANGEBYSCORE', K.unsent(), '-inf', now - 3000, 'LIMIT', 0, chunk)
   for _, name in ipairs(overdue) do into_lane(name, now) end
+  if #overdue == chunk then behind = 1 end
 end
 
 -- Any two of the dead letters: a step that nobody wants any more is taken as cancelled, and does not start. A cancelled
@@ -83,21 +97,30 @@ end
 
 -- What waits for an archive that was turned off since goes as it would have gone without one.
 if not ARCHIVES then
-  for _, root in ipairs(redis.call('ZRANGEBYSCORE', K.ended(), '-inf', now - RETENTION_MS, 'LIMIT', 0, 10)) do
+  local ended = redis.call('ZRANGEBYSCORE', K.ended(), '-inf', now - RETENTION_MS, 'LIMIT', 0, 10)
+  if #ended == 10 then behind = 1 end
+  for _, root in ipairs(ended) do
     redis.call('ZREM', K.ended(), root)
     if redis.call('HGET', K.tree(root), 'live') == '0' then retire_tree(root) end
   end
 end
 
-local trees = redis.call('ZRANGE', K.retiring(), 0, 0, 'WITHSCORES')
-if trees[1] then
-  local following = retire_chunk(trees[1], tonumber(trees[2]), chunk)
+-- Goes on with the tree that has come the least far; tells whether it came to its end.
+local function walk(places, act, chunk)
+  local tree = redis.call('ZRANGE', places, 0, 0, 'WITHSCORES')
+  if not tree[1] then return false end
+  local following = act(tree[1], tonumber(tree[2]), chunk)
   if following then
-    redis.call('ZADD', K.retiring(), following, trees[1])
+    redis.call('ZADD', places, following, tree[1])
   else
-    redis.call('ZREM', K.retiring(), trees[1])
-    retired = 1
+    redis.call('ZREM', places, tree[1])
   end
+  if redis.call('EXISTS', places) == 1 then behind = 1 end
+  return not following
 end
-unwind_chunk(chunk, now)
-return { dead, released, fired, retired, condemned }
+
+if walk(K.retiring(), retire_chunk, 4 * chunk) then retired = 1 end
+walk(K.reviving(), revive_chunk, 4 * chunk)
+walk(K.unwinding(), function(name, first, size) return unwind_chunk(name, first, size, now) end, chunk)
+if behind == 1 then redis.call('HSET', K.ticks(), 'next', ms_text(now + BREATH_MS)) end
+return { dead, released, fired, retired, condemned, behind }

@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from time import monotonic
 
 import pytest
 
 from agentq.engine.keeper import claims
 from agentq.engine.keeper.board import ENDS, SERVES, SLOTS, Board
-from agentq.engine.keeper.program import RECOVERY_S, Keeper, Terms
+from agentq.engine.keeper.program import BREATH_S, RECOVERY_S, Keeper, Terms
 from agentq.engine.keeper.watch import Brood, Parent
 from tests.kit.waiting import wait_until
 
@@ -145,6 +146,15 @@ class TestJudgement:
             card=(),
         )
         return Keeper(terms, board)
+
+    def test_it_ticks_again_soon_while_more_waits(self, keeper: Keeper, monkeypatch: pytest.MonkeyPatch) -> None:
+        pauses = []
+        for behind in (False, True):
+            monkeypatch.setattr(keeper.lease, "tick", lambda behind=behind: behind)
+            now = monotonic()
+            pauses.append(keeper.tick(now) - now)
+        assert keeper.terms.tick_s / 2 <= pauses[0] <= keeper.terms.tick_s * 1.5
+        assert BREATH_S / 2 <= pauses[1] < keeper.terms.tick_s / 2
 
     def test_a_loop_that_stands_still_longer_than_any_hard_limit_is_dead(self, keeper: Keeper) -> None:
         board = keeper.board

@@ -81,11 +81,31 @@ end
 
 -- Every key of an ended tree gets its end. Large trees are left to tick, chunk by chunk.
 local function retire_tree(root)
+  redis.call('ZREM', K.reviving(), root)
   if redis.call('LLEN', K.members(root)) <= 100 then
     retire_chunk(root, 0, 101)
   else
     redis.call('ZADD', K.retiring(), 0, root)
   end
+end
+
+-- Takes the end from the members from first on, at most chunk of them; returns the next one, nil when it is through.
+local function revive_chunk(root, first, chunk)
+  if each_member(root, first, chunk, persist) == chunk then return first + chunk end
+  return nil
+end
+
+-- The keys of a tree that lives again have no end any more. Those of a large one are left to tick, which sees some
+-- thousand members a second, unless their end is near: the first member's is the nearest.
+local AT_ONCE, NEAR_MS = 500, 600000
+local function revive_tree(root)
+  local kind, id = string.match(redis.call('LINDEX', K.members(root), 0) or '', '^(%a)|(.*)$')
+  local left = kind and redis.call('PTTL', MEMBER_KEYS[kind](root, id)[1]) or 0
+  if left == -1 then left = RETENTION_MS end
+  local following = revive_chunk(root, 0, AT_ONCE)
+  while following and left < NEAR_MS do following = revive_chunk(root, following, AT_ONCE) end
+  if following then redis.call('ZADD', K.reviving(), following, root) end
+  for _, key in ipairs(shared_keys(root)) do persist(key) end
 end
 
 -- One step of the tree is done. A tree with an agent in it waits for the archive, if there is one: the mark tells this
@@ -107,7 +127,5 @@ local function enter_tree(root)
   -- A tree that had ended lives again (a plain task stood between two steps): what it has done so far loses its end.
   redis.call('ZREM', K.retiring(), root)
   redis.call('ZREM', K.ended(), root)
-  local first = 0
-  while each_member(root, first, 1000, persist) == 1000 do first = first + 1000 end
-  for _, key in ipairs(shared_keys(root)) do persist(key) end
+  revive_tree(root)
 end

@@ -22,20 +22,13 @@ local function unwind_member(root, above, kind, id, now)
   end
 end
 
--- Goes on with the walk that has come the least far.
-local function unwind_chunk(chunk, now)
-  local walk = redis.call('ZRANGE', K.unwinding(), 0, 0, 'WITHSCORES')
-  if not walk[1] then return end
-  local root, above = string.match(walk[1], '^([^|]*)|(.*)$')
-  local first = tonumber(walk[2])
+-- Goes on with a walk; returns the next place, nil when it is through.
+local function unwind_chunk(walk, first, chunk, now)
+  local root, above = string.match(walk, '^([^|]*)|(.*)$')
   local names = redis.call('LRANGE', K.members(root), first, first + chunk - 1)
   for _, name in ipairs(names) do
     local kind, id = string.match(name, '^(%a)|(.*)$')
     unwind_member(root, above, kind, id, now)
   end
-  if #names == chunk then
-    redis.call('ZADD', K.unwinding(), first + chunk, walk[1])
-  else
-    redis.call('ZREM', K.unwinding(), walk[1])
-  end
+  if #names == chunk then return first + chunk end
 end
