@@ -8,7 +8,7 @@ Rules = dict[str, tuple[str, str]]
 """By name: the rule's text, and its replacement."""
 
 _HOLDER: Final = "if f[1] ~= 'h' or f[2] ~= h.worker or f[3] ~= tostring(h.take) then\n  return { 0"
-_TAKEN: Final = "if f[1] ~= 'q' or f[2] ~= generation then return false end"
+_TAKEN: Final = "if f[1] ~= 'q' or f[2] ~= generation then return nil end"
 
 STEP_RULES: Final[Rules] = {
     "commit by anybody": (_HOLDER, "if false then\n  return { 0"),
@@ -68,7 +68,7 @@ JOIN_RULES: Final[Rules] = {
 }
 
 RARE_RULES: Final[Rules] = {
-    "take an old generation": (_TAKEN, "if f[1] ~= 'q' then return false end"),
+    "take an old generation": (_TAKEN, "if f[1] ~= 'q' then return nil end"),
     "let a cancel wait": (",\"why\":' .. ARGV[5] .. '}', now, true)", ",\"why\":' .. ARGV[5] .. '}', now)"),
 }
 """What the machines do not meet every time: shown by a search of every order, or by hand."""

@@ -1,6 +1,6 @@
 -- take: moves up to n messages from lanes, or in split mode those that the broker named, into a worker's custody.
 -- Taking is the claim.
--- include: common tree offer cancel suspects
+-- include: common tree offer cancel suspects claim
 -- ARGV: worker, token, slots, label, low share (every N-th take begins with the lowest lane; 0 never), floor (the
 --   highest take number that the process has seen), 1 when nothing runs in this worker | 0, then queues…; in split mode
 --   instead names (root|step|generation)… as the broker's messages hold them
@@ -24,13 +24,7 @@ local function give(take, queue, flag, message)
   out[#out + 1] = message
 end
 
--- What the taker has to do instead of running it: end a cancelled step, or one whose last attempt passed its hard limit.
-local function flag_of(root, id, rec)
-  if is_cancelled(root, id, rec) then return 1 end
-  return redis.call('HEXISTS', rec, 'ov') == 1 and 2 or 0
-end
-
-local c = redis.call('HMGET', card, 'token', 'first', 'last', 'alone')
+local c = redis.call('HMGET', card, 'token', 'first', 'end', 'alone', 'last')
 if c[1] == token then
   local suspect = c[4] == c[2] .. '|' .. c[3] and SUSPECT or 0
   for take = tonumber(c[2]), tonumber(c[3]) do
@@ -44,27 +38,16 @@ if c[1] == token then
   return out
 end
 
-local first = math.max(tonumber(c[3] or 0), tonumber(ARGV[6])) + 1
+local first = math.max(tonumber(c[5] or 0), tonumber(ARGV[6])) + 1
 local last = first - 1
 local function count() return last - first + 1 end
 
--- Whether the record agrees to the message; then this worker is its holder.
 local function accept(queue, lane, message, suspect)
-  local root, id, generation = name_of(message)
-  local flags = suspect or 0
-  if root then
-    local rec = K.step(root, id)
-    local f = redis.call('HMGET', rec, 's', 'g')
-    if f[1] ~= 'q' or f[2] ~= generation then return false end
-    redis.call('HSET', rec, 's', 'h', 'w', worker, 't', last + 1, 'wl', label, 'b', ms_text(now))
-    redis.call('HINCRBY', rec, 'a', 1)
-    flags = flags + flag_of(root, id, rec)
-    note_step(root, rec, id, 'started', now)
-  end
+  local flags = claim(worker, label, last + 1, queue, lane, message, now)
+  if not flags then return false end
   last = last + 1
   slots = slots - 1
-  redis.call('HSET', held, last, entry_of(queue, lane, message))
-  give(last, queue, flags, message)
+  give(last, queue, flags + (suspect or 0), message)
   return true
 end
 
@@ -148,12 +131,11 @@ else
     if count() == 0 and out[1] == 1 and most > 0 then take_suspects(ARGV[i]) end
   end
   if out[1] == 2 then slots = 0 end
-  local lanes = low > 0 and turn % low == 0 and { 9, 6, 3, 0 } or { 0, 3, 6, 9 }
-  for _, lane in ipairs(lanes) do
+  for _, lane in ipairs(lanes_in_turn(turn, low)) do
     for i = FIRST_QUEUE, #ARGV do take_from(ARGV[i], lane) end
   end
 end
-redis.call('HSET', card, 'token', token, 'first', first, 'last', last)
+redis.call('HSET', card, 'token', token, 'first', first, 'end', last, 'last', last)
 if alone and count() > 0 then redis.call('HSET', card, 'alone', first .. '|' .. last) end
 if slots > 0 and not SPLIT then
   -- Every lane was looked at to its end: what rang before is answered, and must not wake anybody for nothing.
