@@ -33,6 +33,7 @@ from agentq.engine.mode import Mode, decide_mode, is_redis
 from agentq.engine.remote import announcement_of
 from agentq.engine.routing import route_of
 from agentq.engine.split.steps import SplitTerms
+from agentq.engine.tls import tls_named, with_tls
 from agentq.guards import BreakerGuard, FallbackGuard, RetryGuard
 from agentq.runtime.port import run_turn
 from agentq.settings import Settings
@@ -168,12 +169,16 @@ class Toolkit(Declarations):
         Else the settings', and in split mode over Redis the broker at last.
         """
         broker = self._named_broker
-        first = broker if self.mode == "fused" else backend_address(self.celery)
+        first, by = broker, "broker_use_ssl"
+        if self.mode == "split":
+            first, by = backend_address(self.celery), "redis_backend_use_ssl"
         if first is not None:
-            return first
+            return with_tls(first, tls_named(self.celery, by), setting=by)
         if self.settings.redis_url is not None:
             return self.settings.redis_url.get_secret_value()
-        return broker if broker is not None and is_redis(broker) else None
+        if broker is None or not is_redis(broker):
+            return None
+        return with_tls(broker, tls_named(self.celery, "broker_use_ssl"), setting="broker_use_ssl")
 
     @property
     def address(self) -> ServerAddress:

@@ -164,7 +164,8 @@ def _place(url: str) -> tuple[str, int, str, str]:
     if parts.scheme == "unix":
         return "", 0, parts.path, dict(parse_qsl(parts.query)).get("db", "0")
     database = parts.path.strip("/") or dict(parse_qsl(parts.query)).get("db", "0")
-    return f"{parts.scheme}://{parts.hostname}", parts.port or 6379, "", database
+    # Whether by TLS or not: a port speaks one of the two.
+    return parts.hostname or "", parts.port or 6379, "", database
 
 
 def broker_address(app: Celery) -> str | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agentq import AgentQ
 from tests.kit.guarded import GuardedServer, TlsServer
 from tests.kit.process import ROOT
 from tests.kit.projects import close_apps, load_module
@@ -66,6 +68,23 @@ def rights() -> str:
     return found[1].replace("\\\n", " ").replace("QUEUE", "leaving")
 
 
+def sends_by_celerys_own_settings(server: TlsServer) -> None:
+    """From an app whose URL says nothing of TLS, as one that has used Celery for long."""
+    url = f"redis://{server.user}localhost:{server.port}/0"
+    app = AgentQ("elder", broker=url, backend=url, set_as_current=False)
+    app.conf.task_default_queue = "leaving"
+    app.conf.broker_use_ssl = app.conf.redis_backend_use_ssl = {
+        "ssl_cert_reqs": ssl.CERT_REQUIRED,
+        **{option: str(server.folder / name) for option, name in TlsServer.FILES.items()},
+    }
+    try:
+        assert app.send_task("leaving.double", (5,)).get(timeout=TIMEOUT) == 10
+        assert app.store.now_ms() > 0
+    finally:
+        app.store.close()
+        app.close()
+
+
 def test_behind_tls_as_a_user_with_the_documented_rights(begin: Callable[[str], Any]) -> None:
     server = TlsServer()
     server.start()
@@ -73,6 +92,7 @@ def test_behind_tls_as_a_user_with_the_documented_rights(begin: Callable[[str], 
         server.add_user(rights())
         try:
             passes(begin(server.celery_url))
+            sends_by_celerys_own_settings(server)
         finally:
             assert server.refusals() == []
     finally:

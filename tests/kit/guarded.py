@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Final
 
 import redis
 
@@ -96,6 +97,9 @@ class GuardedServer:
 class TlsServer(PrivateServer):
     """A server that speaks TLS alone, and asks its clients for a certificate of the same authority, and for a user."""
 
+    FILES: Final = {"ssl_ca_certs": "ca.crt", "ssl_certfile": "server.crt", "ssl_keyfile": "server.key"}
+    """What a client needs, by Celery's names, in the server's folder."""
+
     user = ""
 
     def __init__(self) -> None:
@@ -108,8 +112,7 @@ class TlsServer(PrivateServer):
     @property
     def celery_url(self) -> str:
         """The server's address in Celery's spelling."""
-        files = {"ssl_ca_certs": "ca.crt", "ssl_certfile": "server.crt", "ssl_keyfile": "server.key"}
-        query = "&".join(f"{option}={self.folder / name}" for option, name in files.items())
+        query = "&".join(f"{option}={self.folder / name}" for option, name in self.FILES.items())
         return f"rediss://{self.user}localhost:{self.port}/0?ssl_cert_reqs=CERT_REQUIRED&{query}"
 
     def add_user(self, rights: str) -> None:
