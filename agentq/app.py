@@ -6,7 +6,7 @@ directories of agents, runs and asks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -28,6 +28,7 @@ from agentq.engine.assembly import (
 from agentq.engine.binding import Binding, Limits, find_binding
 from agentq.engine.bootsteps import Terms
 from agentq.engine.declare import Declarations
+from agentq.engine.devices.finding import Outfit, find_outfit
 from agentq.engine.messages import stow
 from agentq.engine.mode import Mode, decide_mode, is_redis
 from agentq.engine.remote import announcement_of
@@ -82,6 +83,7 @@ class Toolkit(Declarations):
                 lease_s=self._settings.lease.total_seconds(),
                 renew_s=self._settings.renew.total_seconds(),
                 tick_s=self._settings.tick.total_seconds(),
+                find_outfit=self.outfit_for,
                 cancel_grace_s=self._settings.cancel_grace.total_seconds(),
                 hard_s=(self._settings.step_soft_limit + self._settings.step_hard_grace).total_seconds(),
             ),
@@ -147,6 +149,13 @@ class Toolkit(Declarations):
             if name not in pools:
                 pools[name] = PoolSpec(name=name)
         return pools
+
+    def outfit_for(self, queues: Iterable[str]) -> Outfit | None:
+        """Return the GPUs of this machine for a worker of these queues; None where none of them is a GPU pool's.
+
+        Raises DevicesMissing when the machine lacks what such a pool declares.
+        """
+        return find_outfit(self.declared_pools, queues, gpus=self.settings.gpus)
 
     @property
     def mode(self) -> Mode:

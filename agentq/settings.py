@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 
+from agentq.core.devices import read_devices
 from agentq.core.error_base import near
 from agentq.core.errors import InvalidSetting
 from agentq.core.models import Model
@@ -100,6 +101,9 @@ class Settings(Model):
     pools_file: Path | None = None
     """Declares the pools; by default `pools.toml` beside the settings' file, without one `config/pools.toml`."""
 
+    gpus: str | None = None
+    """Which GPUs this machine has, where the driver shall not be asked: `4`, `2xa100:80,l4:24` (see core.devices)."""
+
     model_url: SecretStr | None = None
     """An OpenAI-compatible endpoint, as far as `/v1`; None: agents work without a model."""
     model_name: str | None = None
@@ -132,6 +136,13 @@ class Settings(Model):
         if url is not None and not url.get_secret_value().startswith(_BROKER_SCHEMES):
             raise ValueError(f"it must begin with one of {', '.join(_BROKER_SCHEMES)}")
         return url
+
+    @field_validator("gpus")
+    @classmethod
+    def _check_gpus(cls, given: str | None) -> str | None:
+        if given is not None:
+            read_devices(given)
+        return given
 
     @field_validator("archive")
     @classmethod

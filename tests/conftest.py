@@ -34,6 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # Else it would leave servers and workers running, whose fixtures had no turn to end them.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     config.addinivalue_line("markers", "docker: needs a Docker engine; left out unless chosen with -m docker")
+    config.addinivalue_line("markers", "gpu: needs an NVIDIA GPU, torch and the extra gpu; left out unless chosen")
     config.addinivalue_line("markers", "long: takes minutes; left out unless chosen with -m long")
     config.addinivalue_line("markers", "leaves(*patterns): keys that this test leaves on purpose")
     # From Python 3.12 on; the tests' processes set only what ends them, and execute another program at once.
@@ -50,7 +51,7 @@ def pytest_report_header() -> str:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what needs a Docker engine or minutes, unless it was asked for by mark."""
     chosen = config.getoption("-m")
-    for mark in ("docker", "long"):
+    for mark in ("docker", "gpu", "long"):
         if mark in chosen:
             continue
         skip = pytest.mark.skip(reason=f"only with -m {mark}")

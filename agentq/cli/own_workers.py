@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING
 from agentq.cli.catalogue import unserved
 from agentq.cli.errors import CommandRefused
 from agentq.cli.processes import Company, Member
-from agentq.cli.workers import WorkerPlan, child_environment, new_label, plan_workers, worker_argv
+from agentq.cli.workers import (
+    WorkerPlan,
+    child_environment,
+    new_label,
+    plan_workers,
+    servable,
+    with_devices,
+    worker_argv,
+)
 
 if TYPE_CHECKING:
     from agentq.cli.session import Session
@@ -97,7 +105,12 @@ class OwnWorkers:
         app = self._session.app
         lacking = [name for name in unserved(app, app.pools) if name not in self._covered]
         if pool in lacking:
-            plans = plan_workers(app.pools, lacking, together=True)
+            lacking, words = servable(app, lacking)
+            if pool not in lacking:
+                self._covered.add(pool)
+                self._notes += [each for each in words if f"pool {pool}:" in each]
+                return
+            plans = plan_workers(with_devices(app, lacking), lacking, together=True)
             self._start([plan for plan in plans if pool in plan.pools])
 
     def _start(self, plans: Sequence[WorkerPlan]) -> None:

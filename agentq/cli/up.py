@@ -21,7 +21,15 @@ from agentq.cli.commands import ExampleCommand
 from agentq.cli.output import say
 from agentq.cli.processes import Company, Member, WriteLine
 from agentq.cli.session import Session, app_command
-from agentq.cli.workers import WorkerPlan, check_installed, child_environment, plan_workers, worker_argv
+from agentq.cli.workers import (
+    WorkerPlan,
+    check_installed,
+    child_environment,
+    plan_workers,
+    servable,
+    with_devices,
+    worker_argv,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -67,7 +75,10 @@ def up(session: Session, no_flower: bool, port: int | None, grace: float, log_le
     app = session.app
     console = open_console()
     server = app.server_words()
-    plans = plan_workers(app.pools, app.pools)
+    here, lacking = servable(app, app.pools)
+    for words in lacking:
+        say(words)
+    plans = plan_workers(with_devices(app, here), here)
     for plan in plans:
         check_installed(plan)
     with_flower = not no_flower and importlib.util.find_spec("flower") is not None

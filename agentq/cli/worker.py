@@ -9,7 +9,7 @@ import click
 
 from agentq.cli.commands import ExampleCommand
 from agentq.cli.session import Session, app_command
-from agentq.cli.workers import check_installed, child_environment, plan_one_worker, worker_argv
+from agentq.cli.workers import check_installed, child_environment, plan_one_worker, with_devices, worker_argv
 
 
 @click.command(cls=ExampleCommand)
@@ -37,7 +37,7 @@ def worker(session: Session, pools: tuple[str, ...], concurrency: int | None, lo
     Example:
       agentq worker --pool tools --concurrency 4
     """
-    plan = plan_one_worker(session.app.pools, pools, concurrency=concurrency)
+    plan = plan_one_worker(with_devices(session.app, pools), pools, concurrency=concurrency)
     check_installed(plan)
     argv = worker_argv(plan, session.celery_spec, log_level=log_level, banner=True)
     sys.stdout.flush()

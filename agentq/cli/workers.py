@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 
 from agentq.cli.errors import CommandRefused
 from agentq.cli.locate import AppSource
+from agentq.core.devices import is_gpu_pool
 
 if TYPE_CHECKING:
+    from agentq.app import AgentQ
     from agentq.core.pools import PoolSpec
 
 HASH_SEED = "0"
@@ -62,7 +64,9 @@ def plan_workers(
         return [_plan([spec], concurrency) for spec in chosen]
     alike: dict[tuple[object, ...], list[PoolSpec]] = {}
     for spec in chosen:
-        key = (spec.kind, spec.time_limit, spec.hard_time_limit, spec.max_tasks_per_child)
+        # A device belongs to the steps that need it: a pool with a GPU has workers of its own.
+        own = spec.name if is_gpu_pool(spec.tags) else None
+        key = (spec.kind, spec.time_limit, spec.hard_time_limit, spec.max_tasks_per_child, own)
         alike.setdefault(key, []).append(spec)
     return [_plan(specs_of_one, concurrency) for specs_of_one in alike.values()]
 
@@ -88,7 +92,7 @@ def plan_one_worker(specs: Mapping[str, PoolSpec], names: Sequence[str], *, conc
         words = "; ".join(f"{', '.join(plan.pools)}: {_kind_words(plan)}" for plan in plans)
         raise CommandRefused(
             f"One worker serves pools of one kind, with the same limits, and these differ ({words}). "
-            "Start one worker for each."
+            "Start one worker for each, and for each pool with GPUs."
         )
     return plans[0]
 
@@ -127,6 +131,36 @@ def _slots(spec: PoolSpec) -> int:
     cores = os.cpu_count() or 1
     waiting = max(THREADS_AT_LEAST, 4 * cores)
     return {"solo": 1, "threads": waiting, "gevent": waiting}.get(spec.kind, cores)
+
+
+def with_devices(app: AgentQ, names: Iterable[str]) -> dict[str, PoolSpec]:
+    """The application's pools, those named that have GPUs with the slots that this machine's devices give.
+
+    Raises DevicesMissing when the machine lacks what one of them declares.
+    """
+    pools = dict(app.pools)
+    for name in names:
+        spec = pools.get(name)
+        if spec is not None and is_gpu_pool(spec.tags):
+            outfit = app.outfit_for([name])
+            if outfit is not None and spec.concurrency == "auto" and spec.kind == "prefork":
+                pools[name] = spec.model_copy(update={"concurrency": len(outfit.devices) * spec.slots_per_gpu})
+    return pools
+
+
+def servable(app: AgentQ, names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Those of the pools that this machine has the GPUs for, and a sentence for each that it has not."""
+    from agentq.core.errors import DevicesMissing
+
+    good, words = [], []
+    for name in names:
+        try:
+            with_devices(app, [name])
+        except DevicesMissing as error:
+            words.append(f"No worker for pool {name}: {error}")
+        else:
+            good.append(name)
+    return good, words
 
 
 def new_label(plan: WorkerPlan) -> str:
@@ -189,4 +223,6 @@ def child_environment(source: AppSource) -> dict[str, str]:
     env["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
     env["PYTHONHASHSEED"] = HASH_SEED
     env["AGENTQ_APP"] = source.spec
+    # torch.cuda.is_available() at import would else use CUDA in the main process, which its children then cannot.
+    env.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     return env

@@ -9,6 +9,8 @@ AgentqError
 │   ├── UnknownAgent        no agent of that name is known here
 │   ├── UnknownPool         no pool of that name is declared
 │   ├── NoPoolFor           no declared pool meets the needs
+│   ├── DevicesMissing      a worker's machine lacks the GPUs that its pool declares
+│   ├── DeviceTaken         CUDA was used before a worker's children were made
 │   ├── KeyReused           the start key stands for a run with other arguments
 │   └── NotInRun            what needs a run was used outside one
 ├── RunError              this run, or this step of it, cannot go on
@@ -63,6 +65,8 @@ from agentq.core.run_errors import (
     StepTimeout,
 )
 from agentq.core.usage_errors import (
+    DevicesMissing,
+    DeviceTaken,
     InvalidArguments,
     InvalidFile,
     InvalidResult,
@@ -80,6 +84,8 @@ __all__ = [
     "BreakerOpen",
     "BudgetExceeded",
     "CalledOff",
+    "DeviceTaken",
+    "DevicesMissing",
     "GetTimeout",
     "InvalidArguments",
     "InvalidFile",

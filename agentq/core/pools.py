@@ -36,7 +36,9 @@ class PoolSpec(Model):
     concurrency: PositiveInt | Literal["auto"] = "auto"
     """Attempts at once in one worker; auto is decided on the machine that the worker starts on."""
     tags: dict[str, str] = Field(default_factory=dict)
-    """What its machines have, and where they stand; see Needs."""
+    """What its machines have, and where they stand; see Needs. With `gpu` each slot of a worker gets a device."""
+    slots_per_gpu: PositiveInt = 1
+    """Of a pool with the tag `gpu` whose concurrency is auto: so many slots share a device."""
     cost_per_hour: float | None = Field(default=None, ge=0)
     """Of one slot, in any unit that all pools share; among pools that fit, the cheaper goes first. None counts as 0."""
     time_limit: Duration | None = Field(default=None, gt=timedelta(0))

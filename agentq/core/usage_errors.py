@@ -137,6 +137,47 @@ class NoPoolFor(UsageError):
         )
 
 
+class DevicesMissing(UsageError):
+    """A worker's machine lacks the devices that its pool's tags declare."""
+
+    code = "devices_missing"
+    pool: str
+    tags: dict[str, str]
+    found: list[str]
+    reason: str
+
+    def __init__(self, *, pool: str, tags: Mapping[str, str], found: Iterable[str] = (), reason: str = "") -> None:
+        self._fill(pool=pool, tags=dict(tags), found=list(found), reason=reason)
+
+    def describe(self) -> str:
+        if not self.tags:
+            return f"One worker cannot serve the pools {self.pool}: {self.reason}."
+        wanted = ", ".join(f"{name}={value}" for name, value in self.tags.items())
+        there = ", ".join(self.found) or "no device"
+        why = f"; {self.reason}" if self.reason else ""
+        return ended(
+            f'No device here is what pool "{self.pool}" declares ({wanted}); this worker may use: {there}{why}. '
+            "Start it on a machine that has one, name the pools that this worker shall serve (agentq worker --pool "
+            "NAME, celery worker -Q NAME), or correct the pool's tags"
+        )
+
+
+class DeviceTaken(UsageError):
+    """CUDA was used in a worker's main process before its children were made, which then cannot use it."""
+
+    code = "device_taken"
+    pool: str
+
+    def __init__(self, *, pool: str) -> None:
+        self._fill(pool=pool)
+
+    def describe(self) -> str:
+        return (
+            f'The worker of pool "{self.pool}" has used CUDA while it imported the application, so that its child '
+            "processes cannot: load what needs a device in an @app.resource, not at import."
+        )
+
+
 class KeyReused(UsageError):
     """The start key stands for a run that was started with other arguments."""
 

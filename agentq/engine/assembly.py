@@ -206,9 +206,12 @@ def named_queues(app: Celery) -> list[str]:
 
 def declare_queues(app: Celery, binding: Binding) -> None:
     """Have a worker without ``-Q`` serve every queue that a step may be sent to, not only Celery's default."""
+    queues = app.amqp.queues
     for name in dict.fromkeys([*named_queues(app), *binding.pools]):
-        if name not in app.amqp.queues:
-            app.amqp.queues.add(Queue(name, routing_key=name, exchange=name))
+        if name not in queues:
+            # Where -Q has chosen already, a queue is for sending alone; Celery's ``add`` makes each of them such a one.
+            declare = queues.add if queues._consume_from is not None else queues.select_add
+            declare(Queue(name, routing_key=name, exchange=name))
 
 
 def load_tasks(app: Celery) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -20,10 +20,12 @@ from celery.worker import state
 from celery.worker.components import Pool
 from celery.worker.consumer.connection import Connection
 
-from agentq.core.errors import Unavailable
+from agentq.core.errors import Unavailable, UsageError
 from agentq.engine import afterwords
 from agentq.engine.archivist import Archivist
 from agentq.engine.delivery import condemn
+from agentq.engine.devices import pinning
+from agentq.engine.devices.finding import Outfit
 from agentq.engine.given_up import stop_attempts
 from agentq.engine.keeper import claims
 from agentq.engine.misfits import Misfits, fits
@@ -39,6 +41,9 @@ logger = get_logger(__name__)
 AFTERWORDS_S = 5.0
 """For what is still to be written when a worker ends; without a server none of it can be."""
 
+EXIT_USAGE = 2
+"""Exit status of a worker that can never start so: its configuration is wrong."""
+
 BEAT_S = 0.5
 """How often the main loop shows that it comes round; it is judged by the minute."""
 
@@ -51,6 +56,7 @@ class Terms:
         open_store: the app's store.
         open_archive_store: a store of the archivist's own; None where ended runs are not kept.
         open_brief_store: one with a short time-out, for questions that are asked again soon.
+        find_outfit: the GPUs of this machine for a worker of these queues; None where it needs none.
         lease_s, renew_s, tick_s: of the lease, in seconds.
         cancel_grace_s: how long a step may take to stop when it is told to.
         hard_s: hard limit of an attempt that has none of its own.
@@ -62,6 +68,7 @@ class Terms:
     open_store: Callable[[], Store]
     open_brief_store: Callable[[], Store]
     open_archive_store: Callable[[], Store | None] = lambda: None
+    find_outfit: Callable[[Iterable[str]], Outfit | None] = lambda queues: None
     lease_s: float = 3.0
     renew_s: float = 0.5
     tick_s: float = 0.25
@@ -83,7 +90,10 @@ def attach(app: Any, terms: Terms) -> None:
 
 
 def _take_seat(**_kwargs: Any) -> None:
-    claims.sit(int(getattr(current_process(), "index", -1)))
+    slot = int(getattr(current_process(), "index", -1))
+    # First of all: whatever this process imports from here on may ask which devices it sees.
+    pinning.pin(slot)
+    claims.sit(slot)
 
 
 class Service(bootsteps.StartStopStep):
@@ -98,6 +108,7 @@ class Service(bootsteps.StartStopStep):
         self.presence: Presence | None = None
         self.recaller: Recaller | None = None
         self.archivist: Archivist | None = None
+        self.outfit: Outfit | None = None
         parent.agentq_service = self
 
     def include(self, parent: Any) -> bool:
@@ -109,6 +120,7 @@ class Service(bootsteps.StartStopStep):
 
     def prepare(self, parent: Any) -> None:
         """Have the keeper start, beside the pool."""
+        self._equip(parent)
         store, terms = self.terms.open_store(), self.terms
         lease = LeaseTerms(
             lease_s=terms.lease_s,
@@ -134,8 +146,21 @@ class Service(bootsteps.StartStopStep):
                 adopts=lambda payload: _header_of(parent.app, payload),
             )
 
-        self.presence = Presence(store, lease, card=lambda: _card(parent, self._versions), make_taker=make_taker)
+        self.presence = Presence(
+            store, lease, card=lambda: _card(parent, self._versions, self.outfit), make_taker=make_taker
+        )
         self.presence.begin()
+
+    def _equip(self, parent: Any) -> None:
+        """Look after the devices that the worker's pools declare; the worker ends where they are not there."""
+        try:
+            self.outfit = self.terms.find_outfit(_queues(parent))
+            if self.outfit is not None:
+                pinning.equip(parent, self.outfit)
+        except UsageError as error:
+            # One line of words instead of the traceback with which Celery tells what raises here.
+            logger.critical("cannot_start: %s", error)
+            raise SystemExit(EXIT_USAGE) from error
 
     def start(self, parent: Any) -> None:
         """Return once the worker is enrolled."""
@@ -312,7 +337,7 @@ def _free_slots(worker: Any) -> Callable[[], int]:
     return free
 
 
-def _card(worker: Any, versions: Mapping[str, str | None]) -> Card:
+def _card(worker: Any, versions: Mapping[str, str | None], outfit: Outfit | None) -> Card:
     return Card(
         label=worker.hostname,
         queues=_queues(worker),
@@ -322,6 +347,7 @@ def _card(worker: Any, versions: Mapping[str, str | None]) -> Card:
             "host": socket.gethostname(),
             "pool": type(worker.pool).__module__.rsplit(".", 1)[-1],
             "agents": dict(versions),
+            **({"devices": [asdict(device) for device in outfit.devices]} if outfit is not None else {}),
         },
     )
 

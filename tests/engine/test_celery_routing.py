@@ -114,7 +114,7 @@ def test_a_run_travels_through_pools(
     routed: Any, server: PrivateServer, start_worker: Callable[..., WorkerProcess], pools_file: Path
 ) -> None:
     handle = routed.travelling.using(priority="high").start(5)
-    env = {"AGENTQ_POOLS_FILE": str(pools_file)}
+    env = {"AGENTQ_POOLS_FILE": str(pools_file), "AGENTQ_GPUS": "1"}
     for queue in ("small", "cpu", "large"):
         wait_until(partial(waits_in, routed, queue), description=f"the run waits for a worker of {queue}")
         assert routed.app.store.waiting(queue)["high"] == 1, "the priority goes along"

@@ -31,7 +31,8 @@ OWNERS: dict[str, object] = {"run": Run, "handle": Handle, "this_step": ThisStep
 """What stands before the point of a name in code type."""
 
 STRANGERS = {
-    "AsyncResult", "CancelledError", "Celery", "Decimal", "Event", "Lock", "Procfile", "PYTHONHASHSEED", "Queue",
+    "AsyncResult", "CUDA_VISIBLE_DEVICES", "CancelledError", "Celery", "Decimal", "Event", "Lock", "Procfile",
+    "PYTHONHASHSEED", "Queue",
     "REDIS_URL", "SoftTimeLimitExceeded", "TaskGroup",
 }  # fmt: skip
 """Names in code type that are neither ours nor built in."""

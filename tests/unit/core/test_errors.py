@@ -22,6 +22,13 @@ SAMPLES: dict[type[AgentqError], dict[str, Any]] = {
         "pools": {"model": {"gpu": "t4"}, "tools": {}},
         "pool": "model",
     },
+    errors.DevicesMissing: {
+        "pool": "gpu",
+        "tags": {"gpu": "a100"},
+        "found": ["l4 (24 GB)"],
+        "reason": "AGENTQ_GPUS=l4",
+    },
+    errors.DeviceTaken: {"pool": "gpu"},
     errors.KeyReused: {"key": "req-42", "run_id": "r-1"},
     errors.NotInRun: {"what": "run.sleep"},
     errors.RunNotFound: {"run_id": "r-1"},
