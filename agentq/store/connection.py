@@ -11,7 +11,7 @@ import redis
 from agentq.core.errors import StoreUnavailable
 from agentq.store.client import connect
 from agentq.store.keys import Keys
-from agentq.store.runner import EVENT_LIMIT, Patience, ScriptSet
+from agentq.store.runner import EVENT_LIMIT, Patience, ScriptSet, Weights
 from agentq.store.wire import redacted
 
 T = TypeVar("T")
@@ -44,11 +44,13 @@ class StoreConnection:
         split: bool = False,
         archive_url: str | None = None,
         patience: Patience | None = None,
+        weights: Weights | None = None,
     ) -> None:
         """Open nothing yet; ``archive_url`` names the database that keeps ended runs, None: they are not kept."""
         self.url = url
         self.archive_url = archive_url
         self.split = split
+        self.way = "split" if split else "fused"
         self._socket_timeout = socket_timeout
         self.keys = Keys(prefix)
         self.retention_ms = retention_ms
@@ -60,6 +62,7 @@ class StoreConnection:
             split=split,
             archives=archives,
             patience=patience,
+            weights=weights,
         )
         self._client: redis.Redis | None = None
         self._patient: redis.Redis | None = None

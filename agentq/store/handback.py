@@ -101,7 +101,7 @@ class HandbackCalls(StoreConnection):
         """Yield what ``gather`` would find in the queues and timers; nothing moves."""
         for queue in queues:
             for lane in PRIORITIES.values():
-                for message in self._listed(self.keys.lane(queue, lane)):
+                for message in self._waiting_in(queue, lane):
                     yield _named(0, queue, lane, message)
             for suspect in self._listed(self.keys.of("suspects", queue)):
                 _, found_lane, message = suspect.split(b"\n", 2)
@@ -109,6 +109,13 @@ class HandbackCalls(StoreConnection):
         for name in [*self.due_steps(), *self._unsent_steps()]:
             root, step, _ = name.split("|")
             yield from self._recorded(root, step)
+
+    def _waiting_in(self, queue: str, lane: int) -> Iterator[bytes]:
+        yield from self._listed(self.keys.lane(queue, lane))
+        for turn in self._command("lrange", self.keys.of("turns", "fused", str(lane), queue), 0, -1):
+            tenant = turn.partition(b"|")[2]
+            if tenant:
+                yield from self._listed(self.keys.line("fused", queue, lane, tenant))
 
     def _recorded(self, root: str, step: str) -> Iterator[Holding]:
         fields = ("s", "nm", "k", "pr", "q", "l")

@@ -7,6 +7,7 @@ records behind the keys hold.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Final
 
@@ -47,6 +48,9 @@ _PLAIN_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "unsent": (),
     "outbox": (),
     "queued": (),
+    "line": ("way", "lane", "digest", "queue"),
+    "turns": ("way", "lane", "queue"),
+    "shared": (),
     "retiring": (),
     "reviving": (),
     "unwinding": (),
@@ -73,7 +77,7 @@ PERMANENT: Final = frozenset(
     {
         *("workers", "reaping", "ticks", "due", "unsent", "outbox", "queued"),
         *("retiring", "reviving", "unwinding", "ended", "runs", "asks", "agents", "held", "bell"),
-        *("suspects", "letters", "letter", "unserved", "pace"),
+        *("suspects", "letters", "letter", "unserved", "pace", "line", "turns", "shared"),
     }
 )
 """Kinds that may stand without an end: registries, and what holds work in custody."""
@@ -155,6 +159,11 @@ class Keys:
     def start(self, digest: str) -> str:
         """A keyed start; ``digest`` is a hash of agent, tenant and key."""
         return self.of("start", digest)
+
+    def line(self, way: str, queue: str, lane: int, tenant: bytes) -> str:
+        """What of a tenant waits in a lane; empty for what has no tenant, in split mode."""
+        digest = hashlib.sha1(tenant, usedforsecurity=False).hexdigest() if tenant else ""
+        return self.of("line", way, str(lane), digest, queue)
 
     def bell(self, queue: str) -> str:
         """The bell of a queue: bounded wake-ups of idle workers."""

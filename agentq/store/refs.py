@@ -122,6 +122,7 @@ class Offer:
             "ud": 1 if self.undoes else None,
             "sp": 1 if self.spawned else None,
             "cd": self.card or None,
+            "tn": self.card.get("tenant") or None,
             "pl": self.payload,
         }
         return {name: value for name, value in fields.items() if value is not None}

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any, Final
 
@@ -34,11 +35,34 @@ class Patience:
         deaths: of a step alone in a row; the last one condemns it to the dead letters.
         suspect_ms: how long a suspect waits for an idle worker before one makes itself free for it.
         unknown_ms: how long a message waits for a worker that knows its task before it is a dead letter.
+        age_ms: after so long a step goes first in what the lower lanes have of each worker.
     """
 
     deaths: int = 3
     suspect_ms: int = 30_000
     unknown_ms: int = 600_000
+    age_ms: int = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """How many steps of a tenant go in one turn of it.
+
+    Attributes:
+        by_tenant: of tenants by name, each at least 1.
+        others: of all others; the work without a tenant counts as one of them, of weight 1.
+    """
+
+    by_tenant: Mapping[str, int] = field(default_factory=dict)
+    others: int = 1
+
+    def lua(self) -> str:
+        """Render them for the head of the scripts, by digest: a tenant's name is users' text."""
+        entries = (
+            f"['{hashlib.sha1(name.encode(), usedforsecurity=False).hexdigest()}'] = {int(weight)}"
+            for name, weight in sorted(self.by_tenant.items())
+        )
+        return f"local WEIGHTS = {{ {', '.join(entries)} }}\nlocal WEIGHT_OF_OTHERS = {int(self.others)}\n"
 
 
 class ScriptSet:
@@ -53,6 +77,7 @@ class ScriptSet:
         split: bool = False,
         archives: bool = False,
         patience: Patience | None = None,
+        weights: Weights | None = None,
     ) -> None:
         patience = patience if patience is not None else Patience()
         flags = {"SPLIT": split, "ARCHIVES": archives}
@@ -62,9 +87,11 @@ class ScriptSet:
             "DEATH_LIMIT": patience.deaths,
             "SUSPECT_MS": patience.suspect_ms,
             "UNKNOWN_MS": patience.unknown_ms,
+            "AGE_MS": patience.age_ms,
         }
         constants = {**numbers, **{name: str(flag).lower() for name, flag in flags.items()}}
         head = "".join(f"local {name} = {value}\n" for name, value in constants.items()) + keys.lua()
+        head += (weights if weights is not None else Weights()).lua()
         self.texts: dict[str, str] = {}
         self.hashes: dict[str, str] = {}
         for source in _SCRIPTS.iterdir():

@@ -17,6 +17,15 @@ LONGEST_PAUSE_MS = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
+class Hint:
+    """What a broker has delivered: the name of a step that waits, or waited, and the lane that it was published for."""
+
+    name: str
+    queue: str
+    lane: int
+
+
+@dataclass(frozen=True, slots=True)
 class Post:
     """Something that the broker is to hear of.
 
@@ -26,6 +35,7 @@ class Post:
         pause_ms: after which it is published again if nobody has claimed it.
         message: of a plain message, kombu's virtual message as JSON, or whatever else somebody has put into a lane,
             with bytes that are no text as surrogates; None for a step, of which a hint is enough.
+        since_ms: server time since when the step waits; None for a plain message.
     """
 
     name: str
@@ -33,6 +43,7 @@ class Post:
     lane: int
     pause_ms: int
     message: str | None
+    since_ms: int | None = None
 
 
 class UnsentCalls(StoreConnection):
@@ -48,8 +59,9 @@ class UnsentCalls(StoreConnection):
                 lane=int(lane),
                 pause_ms=int(pause),
                 message=message.decode(errors="surrogateescape") or None,
+                since_ms=int(since) if since else None,
             )
-            for name, queue, lane, pause, message in replies
+            for name, queue, lane, pause, message, since in replies
         ]
 
     def await_posts(self, timeout_s: float) -> None:
@@ -78,7 +90,8 @@ class UnsentCalls(StoreConnection):
         return int(self.run_script("relist", chunk, int(plain), len(queues), *queues, *moved))
 
     def claim(
-        self, worker: str, token: str, names: Sequence[str], *, label: str, floor: int = 0, idle: bool = False
+        self, worker: str, token: str, hints: Sequence[Hint], *, label: str, floor: int = 0, idle: bool = False
     ) -> TakeReply:
-        """Take the steps that the broker named, as many of them as still wait; as ``take`` otherwise."""
-        return parse_take(self.run_script("take", worker, token, len(names), label, 0, floor, int(idle), *names))
+        """Take for each hint what is next in its lane, if anything waits there; as ``take`` otherwise."""
+        told = [part for hint in hints for part in (hint.name, hint.queue, hint.lane)]
+        return parse_take(self.run_script("take", worker, token, len(hints), label, 0, floor, int(idle), *told))

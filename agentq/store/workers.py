@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -163,14 +164,48 @@ class WorkerCalls(StoreConnection):
         """Return how many messages wait in each lane of a queue, by the lane's name; in split mode how many steps."""
 
         def read() -> dict[str, int]:
-            if self.split:
-                fields = [f"{number}|{queue}" for number in PRIORITIES.values()]
-                counts = self.client.hmget(self.keys.of("queued"), fields)
-                return {name: int(count or 0) for name, count in zip(PRIORITIES, counts, strict=True)}
+            with self.client.pipeline(transaction=False) as pipe:
+                pipe.hmget(self.keys.of("queued"), [f"{number}|{queue}" for number in PRIORITIES.values()])
+                if not self.split:
+                    for number in PRIORITIES.values():
+                        pipe.llen(self.keys.lane(queue, number))
+                counts, *lengths = pipe.execute()
+            # In fused mode what has a tenant is counted there, and all else stands in kombu's lists.
+            lengths = lengths or [0] * len(PRIORITIES)
+            each = zip(PRIORITIES, counts, lengths, strict=True)
+            return {name: int(count or 0) + int(length) for name, count, length in each}
+
+        return self.guarded(read)
+
+    def waiting_of(self, tenant: str, queues: Sequence[str]) -> int:
+        """Return how many steps of a tenant wait in these queues, in all lanes."""
+
+        def read() -> int:
+            with self.client.pipeline(transaction=False) as pipe:
+                for queue in queues:
+                    for number in PRIORITIES.values():
+                        pipe.llen(self.keys.line(self.way, queue, number, tenant.encode()))
+                return sum(pipe.execute())
+
+        return self.guarded(read)
+
+    def tenants(self, queue: str) -> dict[str, int]:
+        """Return how many steps of each tenant wait in a queue; those without one are not told."""
+
+        def read() -> dict[str, int]:
             with self.client.pipeline(transaction=False) as pipe:
                 for number in PRIORITIES.values():
-                    pipe.llen(self.keys.lane(queue, number))
-                return dict(zip(PRIORITIES, pipe.execute(), strict=True))
+                    pipe.lrange(self.keys.of("turns", self.way, str(number), queue), 0, -1)
+                lanes = dict(zip(PRIORITIES.values(), pipe.execute(), strict=True))
+                found = [(lane, turn.partition(b"|")[2]) for lane, turns in lanes.items() for turn in turns]
+                named = [(lane, tenant) for lane, tenant in found if tenant]
+                for lane, tenant in named:
+                    pipe.llen(self.keys.line(self.way, queue, lane, tenant))
+                counts: dict[str, int] = {}
+                for (_, tenant), length in zip(named, pipe.execute(), strict=True):
+                    name = tenant.decode(errors="replace")
+                    counts[name] = counts.get(name, 0) + int(length)
+                return counts
 
         return self.guarded(read)
 

@@ -79,7 +79,7 @@ class Snapshot:
         which nobody will take.
         """
         where = self._messages(queues)
-        problems = []
+        problems = self.misled()
         for (root, step_id), record in self.records().items():
             state, generation = record["s"], record["g"]
             found = where.pop((root, step_id, generation), [])
@@ -107,6 +107,9 @@ class Snapshot:
             for number in PRIORITIES.values():
                 for message in self.values.get(self.keys.lane(queue, number), []):
                     _note(where, json.loads(message).get("agentq"), "q")
+            for line in self._lines(queue):
+                for message in self.values[line]:
+                    _note(where, json.loads(message).get("agentq"), "q")
             for entry in self.values.get(self.keys.of("suspects", queue), []):
                 _note(where, json.loads(entry.split(b"\n", 2)[2]).get("agentq"), "q")
         for (worker,) in self.parts("held"):
@@ -125,6 +128,37 @@ class Snapshot:
             if not name.startswith(b"|"):
                 _note(where, name.decode(), "q")
         return where
+
+    def _lines(self, queue: str) -> list[str]:
+        """Return the lines of a queue that hold messages: those of tenants, in fused mode."""
+        return [
+            self.keys.of("line", *parts) for parts in self._split("line", 4) if (parts[0], parts[3]) == ("fused", queue)
+        ]
+
+    def _split(self, kind: str, count: int) -> list[list[str]]:
+        """Return the parts of keys of which the last, a queue's name, may hold colons."""
+        return [[*parts[: count - 1], ":".join(parts[count - 1 :])] for parts in self.parts(kind)]
+
+    def misled(self) -> list[str]:
+        """Return what is wrong with lines and turns: each tenant's line has one place in its lane's turns."""
+        problems = []
+        lines = self._split("line", 4)
+        wanted = sorted((way, lane, queue, digest) for way, lane, digest, queue in lines if digest)
+        found = []
+        for way, lane, queue in self._split("turns", 3):
+            entries = self.values[self.keys.of("turns", way, lane, queue)]
+            tenants = [entry.partition(b"|")[2] for entry in entries]
+            if tenants.count(b"") != 1 or len(tenants) < 2:
+                problems.append(f"the turns of {way} {lane} {queue} are {entries}")
+            found += [(way, lane, queue, self.keys.line(way, queue, int(lane), t).split(":")[5]) for t in tenants if t]
+        if sorted(found) != wanted:
+            problems.append(f"turns name {sorted(found)}, lines are {wanted}")
+        shared = {entry.decode() for entry in self.values.get(self.keys.of("shared"), [])}
+        if shared != {f"{way}|{lane}|{queue}" for way, lane, queue, _ in wanted}:
+            problems.append(f"shared names {shared}, lines are {wanted}")
+        unsent = set(self.values.get(self.keys.of("unsent"), []))
+        named = {name for parts in lines if parts[0] == "split" for name in self.values[self.keys.of("line", *parts)]}
+        return [*problems, *(f"{name} stands in a line and is not unsent" for name in sorted(named - unsent))]
 
 
 def _note(where: Where, name: str | None, place: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from agentq.store.refs import TakeReply
+from agentq.store.unsent import Hint
 from tests.kit.server import PrivateServer
 from tests.store.bench import Bench, gots
 
@@ -24,7 +25,8 @@ def bench(clean_server: PrivateServer) -> Iterator[Bench]:
 
 
 def claim(bench: Bench, worker: str, *names: str, idle: bool = True) -> TakeReply:
-    return bench.store.claim(worker, uuid.uuid4().hex, names, label=worker, idle=idle)
+    hints = [Hint(name, "q", 6) for name in names]
+    return bench.store.claim(worker, uuid.uuid4().hex, hints, label=worker, idle=idle)
 
 
 def name_of(bench: Bench, step_id: str) -> str:

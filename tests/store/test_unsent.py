@@ -9,7 +9,7 @@ import pytest
 
 from agentq.store import Store
 from agentq.store.refs import Holder, Offer, TakeReply
-from agentq.store.unsent import LONGEST_PAUSE_MS, Post
+from agentq.store.unsent import LONGEST_PAUSE_MS, Hint, Post
 from tests.kit.server import PrivateServer
 from tests.store.bench import Bench
 from tests.store.snapshot import Snapshot
@@ -55,9 +55,10 @@ def forget_the_workers(bench: Bench) -> None:
         bench.client.zadd(unsent, {name: 1})
 
 
-def claim(bench: Bench, *names: str, worker: str = "w1", token: str | None = None) -> TakeReply:
-    """Claim by names."""
-    return bench.store.claim(worker, token or uuid.uuid4().hex, names, label=worker)
+def claim(bench: Bench, *names: str, worker: str = "w1", token: str | None = None, lane: int = 6) -> TakeReply:
+    """Claim for hints of these names."""
+    hints = [Hint(name, "q", lane) for name in names]
+    return bench.store.claim(worker, token or uuid.uuid4().hex, hints, label=worker)
 
 
 def name_of(offer: Offer, generation: int = 1) -> str:
@@ -78,7 +79,8 @@ def snapshot(bench: Bench) -> Snapshot:
 def test_a_queued_step_is_published_once_and_again_until_it_is_claimed(split: Bench) -> None:
     step = split.step()
     split.store.offer([step])
-    assert publish(split) == [Post(name_of(step), "q", 6, PAUSE_MS, None)]
+    since = int(split.record(step.id)["c"])
+    assert publish(split) == [Post(name_of(step), "q", 6, PAUSE_MS, None, since)]
     assert publish(split) == []
     pauses = [publish(split, now=True)[0].pause_ms for _ in range(9)]
     assert pauses == [min(PAUSE_MS * 2**n, LONGEST_PAUSE_MS) for n in range(1, 10)]
@@ -121,9 +123,9 @@ def test_what_is_handed_back_waits_for_the_broker_again(split: Bench) -> None:
     publish(split)
     claim(split, name_of(step))
     split.store.requeue("w1", 1)
-    assert claim(split, name_of(step)).taken == (), "the old hint"
     assert [post.name for post in publish(split)] == [name_of(step, 2)]
-    assert len(claim(split, name_of(step, 2)).taken) == 1
+    assert len(claim(split, name_of(step)).taken) == 1, "the old hint serves as well as the new one"
+    assert claim(split, name_of(step, 2)).taken == ()
 
 
 def test_what_waits_is_counted_by_queue_and_lane(split: Bench) -> None:
@@ -131,7 +133,7 @@ def test_what_waits_is_counted_by_queue_and_lane(split: Bench) -> None:
     split.store.offer([urgent, split.step(), split.step(queue="other"), plain])
     assert split.store.waiting("q") == {"critical": 1, "high": 0, "normal": 2, "low": 0}
     split.store.confirm(publish(split))
-    claim(split, name_of(urgent))
+    claim(split, name_of(urgent), lane=0)
     assert split.store.waiting("q") == {"critical": 0, "high": 0, "normal": 1, "low": 0}
 
 
@@ -170,10 +172,11 @@ def test_steps_of_processes_in_fused_mode_come_to_the_broker(split: Bench, fused
     fused.store.offer([*steps, fused.step(kind="plain", message=PLAIN)])
     assert split.store.relist(["q"]) == 4
     assert split.store.relist(["q"]) == 0
-    assert fused.store.waiting("q")["normal"] == 1, "a plain message stays where the broker is this Redis"
+    assert len(fused.lane()) == 1, "a plain message stays where the broker is this Redis"
     assert split.store.relist(["q"], plain=True) == 1
     assert not snapshot(split).misplaced()
-    assert len(claim(split, *(post.name for post in publish(split))).taken) == 4
+    posts = publish(split)
+    assert sum(len(claim(split, post.name, lane=post.lane).taken) for post in posts) == 4
 
 
 def test_a_step_that_kombu_took_out_of_its_lane_comes_to_the_broker_once(split: Bench, fused: Bench) -> None:
@@ -192,7 +195,7 @@ def test_steps_come_into_lanes_when_only_workers_in_fused_mode_are_left(split: B
     split.store.offer([split.step(), split.step(lane=0), split.step(kind="plain", message=PLAIN)])
     publish(split)
     fused.store.tick(3000)
-    assert fused.store.waiting("q") == {"critical": 0, "high": 0, "normal": 0, "low": 0}
+    assert split.client.exists(*(split.keys.lane("q", lane) for lane in (0, 6))) == 0
     forget_the_workers(split)
     fused.store.tick(3000)
     assert fused.store.waiting("q") == {"critical": 1, "high": 0, "normal": 2, "low": 0}
@@ -226,6 +229,6 @@ def test_a_suspect_stays_one_when_the_mode_changes(split: Bench, fused: Bench) -
         else:
             assert split.store.relist(["q"]) == 1
             assert claim(split, name_of(step, 2)).taken == ()
-            alone = split.store.claim("w1", uuid.uuid4().hex, [name_of(step, 2)], label="w1", idle=True)
+            alone = split.store.claim("w1", uuid.uuid4().hex, [Hint(name_of(step, 2), "q", 6)], label="w1", idle=True)
         assert len(alone.taken) == 1
         split.finish(holder_of(step, alone))

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from time import monotonic
+from dataclasses import dataclass
+from time import monotonic, time
 from typing import Any
 
 from celery.utils.log import get_logger
@@ -24,6 +25,7 @@ from agentq.engine.slots import Taker
 from agentq.engine.split import hints
 from agentq.engine.split.intake import Intake
 from agentq.store import Store
+from agentq.store.unsent import Hint
 
 logger = get_logger(__name__)
 
@@ -89,6 +91,21 @@ class Hands:
         self.qos.reject(delivery_tag, requeue=requeue)
 
 
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A hint on the desk; ``since``: by the monotonic clock."""
+
+    message: Any
+    queue: str
+    lane: int
+    since: float
+
+    @property
+    def hint(self) -> Hint:
+        """What the store is told of it."""
+        return Hint(hints.name_in(self.message), self.queue, self.lane)
+
+
 class Desk:
     """The hints of a worker's queues, on a channel of their own.
 
@@ -99,7 +116,8 @@ class Desk:
         store: with a short time-out, since claims are made on the event loop.
         slots: of the worker; so many hints of each lane are delivered ahead.
         queues: gives the names of the queues that the worker serves now.
-        low_share: every N-th claim begins with the lowest lane.
+        low_share: of what is claimed every N-th is for the lower lanes; 0 never.
+        age_s: what has waited for longer goes first in that share.
     """
 
     def __init__(
@@ -114,6 +132,7 @@ class Desk:
         slots: int,
         queues: Callable[[], Iterable[str]],
         low_share: int,
+        age_s: float,
     ) -> None:
         self.hands = Hands(store, taker, connection.connection_errors)
         self._connection = connection
@@ -125,10 +144,11 @@ class Desk:
         self._slots = max(slots, 1)
         self._queues = queues
         self._low_share = low_share
+        self._age_s = age_s
         self._intake: Intake | None = None
-        self._waiting: dict[int, deque[tuple[Any, float]]] = {lane: deque() for lane in PRIORITIES.values()}
-        self._asked: list[Any] = []
-        self._claims = 0
+        self._waiting: dict[int, deque[_Waiting]] = {lane: deque() for lane in PRIORITIES.values()}
+        self._asked: list[_Waiting] = []
+        self._claimed = 0
         self._paused = False
         self._flushing = False
         self._not_before = 0.0
@@ -166,11 +186,11 @@ class Desk:
                 self._give_back()
             intake.close()
 
-    def _arrived(self, lane: int, message: Any) -> None:
+    def _arrived(self, queue: str, lane: int, message: Any) -> None:
         if self._paused or self._intake is None:
             message.requeue()
             return
-        self._waiting[lane].append((message, monotonic()))
+        self._waiting[lane].append(_Waiting(message, queue, lane, monotonic()))
         if self._hub is None:
             self.flush()
         elif not self._flushing:
@@ -181,7 +201,7 @@ class Desk:
     def _give_back(self) -> None:
         for lane in self._waiting.values():
             while lane:
-                lane.popleft()[0].requeue()
+                lane.popleft().message.requeue()
 
     # -- claims
 
@@ -216,14 +236,14 @@ class Desk:
         if self._waiting_any() and self._hub is not None:
             self._hub.call_later(PATIENCE_S, self.look)
 
-    def _claim(self, asked: list[Any]) -> bool:
+    def _claim(self, asked: list[_Waiting]) -> bool:
         taker = self._taker
         try:
             taker.reconcile()
             reply = self._store.claim(
                 taker.id,
                 taker.token(),
-                [hints.name_in(message) for message in asked],
+                [each.hint for each in asked],
                 label=taker.label,
                 floor=taker.floor,
                 idle=taker.idle,
@@ -236,14 +256,14 @@ class Desk:
         taker.answered(reply)
         self._asked = []
         if reply.refused:
-            for message in asked:
-                message.requeue()
+            for each in asked:
+                each.message.requeue()
             taker.refuse()
             return False
         failures: list[Exception | None] = []
         try:
-            for message in asked:
-                message.ack()
+            for each in asked:
+                each.message.ack()
         finally:
             # Also when the broker is gone: they are in this worker's custody now.
             failures += [deliver(self.hands, taken) for taken in reply.taken]
@@ -258,23 +278,35 @@ class Desk:
         if self._hub is not None:
             self._hub.call_later(seconds + 0.001, self.flush)
 
-    def _chosen(self, free: int) -> list[Any]:
-        """Return up to ``free`` of the waiting hints, most urgent lane first, in their order."""
+    def _chosen(self, free: int) -> list[_Waiting]:
+        """Return up to ``free`` of the waiting hints: most urgent lane first, but for the lower lanes' share."""
         if free <= 0 or not self._waiting_any():
             return []
-        self._claims += 1
-        lanes = sorted(self._waiting, reverse=bool(self._low_share) and self._claims % self._low_share == 0)
-        chosen: list[Any] = []
-        for lane in lanes:
-            while self._waiting[lane] and len(chosen) < free:
-                chosen.append(self._waiting[lane].popleft()[0])
+        most = min(free, sum(len(lane) for lane in self._waiting.values()))
+        share = (self._claimed + most) // self._low_share - self._claimed // self._low_share if self._low_share else 0
+        self._claimed += most
+        chosen: list[_Waiting] = []
+        self._choose(chosen, sorted(self._waiting), most - share)
+        self._choose(chosen, self._lower_lanes() if share else (), most)
         return chosen
+
+    def _choose(self, chosen: list[_Waiting], lanes: Iterable[int], most: int) -> None:
+        for lane in lanes:
+            while self._waiting[lane] and len(chosen) < most:
+                chosen.append(self._waiting[lane].popleft())
+
+    def _lower_lanes(self) -> list[int]:
+        """Return the lanes as their share goes to them: what has waited too long first, then from the lowest."""
+        heads = {lane: hints.since_in(waiting[0].message) for lane, waiting in self._waiting.items() if waiting}
+        ages = {lane: time() - since for lane, since in heads.items() if since is not None}
+        old = [lane for lane in ages if ages[lane] > self._age_s]
+        return [*sorted(old, key=ages.__getitem__, reverse=True)[:1], *sorted(self._waiting, reverse=True)]
 
     def _waiting_any(self) -> bool:
         return any(self._waiting.values())
 
     def _overdue(self) -> bool:
-        oldest = min((lane[0][1] for lane in self._waiting.values() if lane), default=None)
+        oldest = min((lane[0].since for lane in self._waiting.values() if lane), default=None)
         return oldest is not None and monotonic() - oldest >= PATIENCE_S
 
     def _pause(self) -> None:

@@ -49,8 +49,17 @@ def declare(connection: Any, channel: Any, name: str, kind: str) -> Any:
 
 PRECONDITION_FAILED: Final = 406
 
+SINCE: Final = "since"
+"""Header of a hint: the server's time in ms since when its step waits."""
+
 
 def name_in(message: Any) -> str:
     """Return the name that a hint holds."""
     body = message.body
     return bytes(body).decode(errors="replace") if isinstance(body, bytes | bytearray | memoryview) else str(body)
+
+
+def since_in(message: Any) -> float | None:
+    """Return since when a hint's step waits, in s since the epoch; None for a hint that does not say."""
+    since = (message.headers or {}).get(SINCE)
+    return float(since) / 1000 if isinstance(since, int | float) else None

@@ -25,11 +25,11 @@ class Intake:
         connection: the worker's to the broker.
         kind: RabbitMQ's type of hint queues.
         ahead: how many hints of each lane may be delivered before one is acknowledged.
-        arrived: called with the lane and kombu's message of each hint.
+        arrived: called with queue, lane and kombu's message of each hint.
     """
 
     def __init__(
-        self, connection: Any, *, prefix: str, kind: str, ahead: int, arrived: Callable[[int, Any], None]
+        self, connection: Any, *, prefix: str, kind: str, ahead: int, arrived: Callable[[str, int, Any], None]
     ) -> None:
         self._connection = connection
         self._prefix = prefix
@@ -46,7 +46,7 @@ class Intake:
 
     def follow(self, queues: Iterable[str]) -> None:
         """Consume from the lanes of these queues and from no others; nothing happens where that is so already."""
-        wanted = {name: lane for queue in queues for name, lane in hints.lanes_of(self._prefix, queue).items()}
+        wanted = {name: (queue, lane) for queue in queues for name, lane in hints.lanes_of(self._prefix, queue).items()}
         for name in [name for name in self._consuming if name not in wanted]:
             self._consuming.discard(name)
             channel = self._channels[name]
@@ -54,9 +54,9 @@ class Intake:
                 channel.basic_cancel(name, nowait=True)
             else:
                 channel.basic_cancel(name)
-        for name, lane in wanted.items():
+        for name, (queue, lane) in wanted.items():
             if name not in self._consuming:
-                self._consume(name, lane)
+                self._consume(name, queue, lane)
                 self._consuming.add(name)
 
     def close(self) -> None:
@@ -65,13 +65,13 @@ class Intake:
         self._consuming.clear()
         self._shared = None
 
-    def _consume(self, name: str, lane: int) -> None:
+    def _consume(self, name: str, queue: str, lane: int) -> None:
         channel = self._channels.get(name)
         if channel is None:
             channel = self._channels[name] = self._open(name)
 
         def receive(raw: Any) -> None:
-            self._arrived(lane, channel.message_to_python(raw))
+            self._arrived(queue, lane, channel.message_to_python(raw))
 
         # Under the queue's name: late deliveries of a cancelled consumer find a callback too.
         ends = {"on_cancel": lambda _tag: self._lose(name)} if self._is_amqp else {}

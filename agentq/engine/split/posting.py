@@ -156,7 +156,8 @@ class Outlet:
             return
         # Once the next hint is due this one need not lie there any more: one hint a step, however long it waits.
         properties = {"delivery_mode": 2, "expiration": str(post.pause_ms)}
-        message = channel.prepare_message(post.name.encode(), 0, hints.CONTENT_TYPE, "utf-8", {}, properties)
+        headers = {} if post.since_ms is None else {hints.SINCE: post.since_ms}
+        message = channel.prepare_message(post.name.encode(), 0, hints.CONTENT_TYPE, "utf-8", headers, properties)
         channel.basic_publish(message, exchange="", routing_key=self._key_of(post), mandatory=True)
 
     def _publish_plain(self, channel: Any, queue: str, virtual: dict[str, Any]) -> None:

@@ -28,7 +28,8 @@ class SplitTerms:
         prefix: the first part of the names of hint queues.
         kind: RabbitMQ's type of the hint queues.
         requeue_after_s: after which a step that nobody has claimed is published again, doubling.
-        low_share: every N-th claim begins with the lowest lane.
+        low_share: of what a worker claims every N-th is for the lower lanes.
+        age_s: what has waited for longer goes first in that share.
     """
 
     is_split: Callable[[], bool]
@@ -38,6 +39,7 @@ class SplitTerms:
     kind: str = "quorum"
     requeue_after_s: float = 30.0
     low_share: int = 8
+    age_s: float = 60.0
 
 
 def attach_split(app: Any, terms: SplitTerms) -> None:
@@ -145,6 +147,7 @@ class Claiming(bootsteps.StartStopStep):
             slots=parent.pool.num_processes,
             queues=lambda: parent.app.amqp.queues.consume_from,
             low_share=terms.low_share,
+            age_s=terms.age_s,
         )
         desk.hands.handler = lambda message: _receive(parent, message)
         desk.open()

@@ -35,7 +35,7 @@ if what == 'names' then
   for i = 5, #ARGV do
     seen = seen + 1
     local root, id, generation = string.match(ARGV[i], '^([^|]*)|([^|]*)|(%d+)$')
-    local f = redis.call('HMGET', K.step(root, id), 's', 'g', 'q', 'l')
+    local f = redis.call('HMGET', K.step(root, id), 's', 'g', 'q', 'l', 'tn')
     local deferred = root == '' and not redis.call('ZSCORE', K.letters(), id)
       and redis.call('HMGET', K.letter(id), 'q', 'l', 'm')
     if deferred and deferred[3] then
@@ -46,6 +46,7 @@ if what == 'names' then
     elseif f[2] == generation and (f[1] == 'l' or SPLIT and f[1] == 'q') then
       redis.call('ZREM', K.due(), ARGV[i])
       unlist(ARGV[i], f[3], f[4])
+      if f[1] == 'q' then pull_line('split', f[3], f[4], f[5] or '', ARGV[i]) end
       hold(f[3], f[4], message_of(root, id, generation, take_kept(root, id)))
     end
   end
@@ -53,12 +54,17 @@ if what == 'names' then
 end
 
 local queue, lane = ARGV[5], ARGV[6]
-local key = what == 'lane' and K.lane(queue, lane) or K.suspects(queue)
+local function next_one()
+  if what == 'lane' then return pop_line('fused', queue, lane) end
+  local found, message = suspect_at(redis.call('RPOP', K.suspects(queue)))
+  lane = found
+  return message
+end
+
 while seen < chunk do
-  local message = redis.call('RPOP', key)
+  local message = next_one()
   if not message then break end
   seen = seen + 1
-  if what == 'suspects' then lane, message = suspect_at(message) end
   if is_current(message) then hold(queue, lane, message) end
 end
 return seen

@@ -21,6 +21,7 @@ local function empty(queue, lane)
       moved = moved + 1
     end
   end
+  moved = moved + empty_lines(queue, lane, chunk, now)
 end
 
 local function empty_suspects(queue)

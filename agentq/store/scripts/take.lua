@@ -1,11 +1,13 @@
--- take: moves up to n messages from lanes, or in split mode those that the broker named, into a worker's custody.
--- Taking is the claim.
+-- take: moves up to n messages from lanes, in split mode from those that the broker's hints are of, into a worker's
+-- custody. Taking is the claim.
 -- include: common tree offer cancel suspects claim
--- ARGV: worker, token, slots, label, low share (every N-th take begins with the lowest lane; 0 never), floor (the
---   highest take number that the process has seen), 1 when nothing runs in this worker | 0, then queues…; in split mode
---   instead names (root|step|generation)… as the broker's messages hold them
+-- ARGV: worker, token, slots, label, low share (of what this worker takes every N-th is for the lower lanes; 0 never),
+--   floor (the highest take number that the process has seen), 1 when nothing runs in this worker | 0, then queues…; in
+--   split mode instead per hint: name (root|step|generation), queue, lane
 -- Reply: {0} the worker is marked dead; {2} it is to take nothing until nothing runs in it; else {1, (take, queue,
 --   flags, message)…}; flags: 1 cancelled | 2 overdue, and 4 a suspect: nothing is to be taken until it has ended
+-- Order: the most urgent lane first; within one the tenants in turn, and each one's in their order. Of the lower lanes'
+--   share the one has most whose head has waited longest for more than AGE_MS, else the lowest: so none starves.
 -- Keeps: only a queued record of the message's generation is taken (the rule); no instant exists at which a step is
 --   in no list (1); a dead worker takes nothing (3); the same token gets the same reply; a suspect runs with nothing
 --   beside it but those that died with it, and of these at most half (9); numbers go on from the floor when the server
@@ -24,7 +26,7 @@ local function give(take, queue, flag, message)
   out[#out + 1] = message
 end
 
-local c = redis.call('HMGET', card, 'token', 'first', 'end', 'alone', 'last')
+local c = redis.call('HMGET', card, 'token', 'first', 'end', 'alone', 'last', 'takes')
 if c[1] == token then
   local suspect = c[4] == c[2] .. '|' .. c[3] and SUSPECT or 0
   for take = tonumber(c[2]), tonumber(c[3]) do
@@ -95,51 +97,78 @@ local function take_suspects(queue)
   end
 end
 
-local function take_from(queue, lane)
-  while slots > 0 do
-    local message = redis.call('RPOP', K.lane(queue, lane))
-    if not message then return end
-    accept(queue, lane, message)
+-- Split mode: takes whose turn it is in the lane of a hint. Returns its name, and whether the broker has heard of it; nil
+-- for a lane in which nothing waits.
+local function take_turn(queue, lane)
+  while true do
+    local name = pop_line(WAY, queue, lane)
+    if not name then return nil end
+    local root, id, generation = string.match(name, '^([^|]+)|([^|]+)|(%d+)$')
+    local f = redis.call('HMGET', K.step(root, id), 's', 'g', 'u')
+    if f[1] == 'q' and f[2] == generation and redis.call('EXISTS', K.message(root, id)) == 1 then
+      accept(queue, lane, message_of(root, id, generation, take_kept(root, id)))
+      redis.call('HDEL', K.step(root, id), 'u')
+      unlist(name, queue, lane)
+      return name, f[3]
+    end
   end
 end
 
-local function take_named(name)
+local function take_itself(name, root, id, generation, queue, lane, suspect)
+  local rec = K.step(root, id)
+  local message = message_of(root, id, generation, take_kept(root, id))
+  -- What was killed for its hard limit went back into its line, its deaths notwithstanding.
+  if suspect and redis.call('HEXISTS', rec, 'ov') == 1 then
+    pull_line(WAY, queue, lane, redis.call('HGET', rec, 'tn') or '', name)
+  end
+  if suspect then accept_suspect(queue, lane, message, rec) else accept(queue, lane, message) end
+  redis.call('HDEL', rec, 'u')
+  unlist(name, queue, lane)
+end
+
+-- A hint says that something waits in its lane; what is taken for it is whose turn it is there, be it another step, whose
+-- own hint serves for this one then. Suspects stand in no line: they come by their names.
+local function take_hinted(name, queue, lane)
   local root, id, generation = string.match(name, '^([^|]+)|([^|]+)|(%d+)$')
   if not root then return end
   local rec = K.step(root, id)
   local f = redis.call('HMGET', rec, 's', 'g', 'q', 'l', 'd', 'ss')
-  if f[1] ~= 'q' or f[2] ~= generation or redis.call('EXISTS', K.message(root, id)) == 0 then return end
-  local suspect = tonumber(f[5] or 0) > 0
-  if suspect and not fits(rec) or not suspect and slots <= 0 then
+  local waits = f[1] == 'q' and f[2] == generation and redis.call('EXISTS', K.message(root, id)) == 1
+  local suspect = waits and tonumber(f[5] or 0) > 0
+  if suspect and fits(rec) then return take_itself(name, root, id, generation, f[3], f[4], true) end
+  if suspect or slots <= 0 then
     if suspect and not idle and is_freeing(f[3], f[6]) then out[1] = 2 end
     -- Its hint is used up: the broker is to hear of it again soon.
-    redis.call('ZADD', K.unsent(), 'XX', ms_text(now + 500), name)
+    if waits then redis.call('ZADD', K.unsent(), 'XX', ms_text(now + 500), name) end
     return
   end
-  local take = suspect and accept_suspect or accept
-  take(f[3], f[4], message_of(root, id, generation, take_kept(root, id)), suspect and rec or nil)
-  redis.call('HDEL', rec, 'u')
-  unlist(name, f[3], f[4])
+  local taken, told = take_turn(queue, lane)
+  if not taken and waits then
+    take_itself(name, root, id, generation, f[3], f[4], false)
+  elseif taken and taken ~= name and waits and not told then
+    -- The broker has no hint of the other that could serve for this one.
+    redis.call('ZADD', K.unsent(), 'XX', ms_text(now), name)
+    ring('')
+  end
 end
 
+local before, queues = tonumber(c[6] or 0), {}
+if not SPLIT then for i = FIRST_QUEUE, #ARGV do queues[#queues + 1] = ARGV[i] end end
 if alone then slots = 0 end
-local turn = redis.call('HINCRBY', card, 'takes', 1)
 if SPLIT then
-  for i = FIRST_QUEUE, #ARGV do take_named(ARGV[i]) end
+  for i = FIRST_QUEUE, #ARGV, 3 do take_hinted(ARGV[i], ARGV[i + 1], ARGV[i + 2]) end
 else
-  for i = FIRST_QUEUE, #ARGV do
-    if count() == 0 and out[1] == 1 and most > 0 then take_suspects(ARGV[i]) end
+  for _, queue in ipairs(queues) do
+    if count() == 0 and out[1] == 1 and most > 0 then take_suspects(queue) end
   end
   if out[1] == 2 then slots = 0 end
-  for _, lane in ipairs(lanes_in_turn(turn, low)) do
-    for i = FIRST_QUEUE, #ARGV do take_from(ARGV[i], lane) end
-  end
+  serve(queues, slots, before, low, now, accept)
 end
-redis.call('HSET', card, 'token', token, 'first', first, 'end', last, 'last', last)
+redis.call('HSET', card, 'token', token, 'first', first, 'end', last, 'last', last, 'takes', before + count())
 if alone and count() > 0 then redis.call('HSET', card, 'alone', first .. '|' .. last) end
 if slots > 0 and not SPLIT then
   -- Every lane was looked at to its end: what rang before is answered, and must not wake anybody for nothing.
-  for i = FIRST_QUEUE, #ARGV do redis.call('DEL', K.bell(ARGV[i])) end
+  for _, queue in ipairs(queues) do redis.call('DEL', K.bell(queue)) end
 end
 -- A consumer that keeps no lease (a plain kombu one) is given up after an hour without a take, as in stock kombu.
 if redis.call('HEXISTS', card, 'since') == 0 then

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -10,11 +11,12 @@ import pytest
 from agentq.core.errors import InvalidSetting, StoreUnavailable
 from agentq.engine.mode import Mode, Wanted, decide_mode
 from agentq.engine.slots import Taker
-from agentq.engine.split.desk import Desk
+from agentq.engine.split.desk import Desk, _Waiting
 from agentq.engine.split.hints import hint_queue, lanes_of
 from agentq.engine.split.posting import Outlet, Poster, Unconfirmed, Unreadable
 from agentq.store import Store
 from agentq.store.refs import TakeReply
+from agentq.store.unsent import Hint as Asked
 from agentq.store.unsent import Post
 
 
@@ -109,8 +111,9 @@ def test_a_broker_that_is_away_is_tried_again_with_all() -> None:
 class Hint:
     """A broker's message, with what became of it."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, since: float | None = None) -> None:
         self.body = name.encode()
+        self.headers = {} if since is None else {"since": int(since * 1000)}
         self.end = ""
 
     def ack(self) -> None:
@@ -130,8 +133,8 @@ class Claims:
     def new_token(self) -> str:
         return f"token {len(self.asked)}"
 
-    def claim(self, worker: str, token: str, names: list[str], **_options: Any) -> TakeReply:
-        self.asked.append((token, names))
+    def claim(self, worker: str, token: str, hints: list[Asked], **_options: Any) -> TakeReply:
+        self.asked.append((token, [hint.name for hint in hints]))
         reply = self.replies.pop(0) if self.replies else TakeReply(refused=False)
         if isinstance(reply, Exception):
             raise reply
@@ -155,6 +158,7 @@ def desk_of(claims: Claims, *, free: int, low_share: int = 0) -> Any:
         slots=free,
         queues=lambda: ["q"],
         low_share=low_share,
+        age_s=60.0,
     )
     desk._intake = object()
     return desk
@@ -166,7 +170,7 @@ def lay(desk: Any, **lanes: int) -> dict[str, Hint]:
     made = {f"{lane} {number}": numbers[lane] for lane, count in lanes.items() for number in range(count)}
     hints = {name: Hint(name) for name in made}
     for name, lane in made.items():
-        desk._waiting[lane].append((hints[name], 0.0))
+        desk._waiting[lane].append(_Waiting(hints[name], "q", lane, 0.0))
     return hints
 
 
@@ -185,6 +189,25 @@ def test_every_so_many_claims_one_begins_with_the_lowest_lane() -> None:
     lay(desk, low=2, critical=3)
     desk.flush()
     assert [names[0] for _, names in claims.asked] == ["critical 0", "critical 1", "low 0", "critical 2", "low 1"]
+
+
+def test_the_share_goes_by_steps_and_not_by_claims() -> None:
+    claims = Claims()
+    desk = desk_of(claims, free=8, low_share=4)
+    lay(desk, low=8, critical=8)
+    desk.flush()
+    assert [sum(name.startswith("low") for name in names) for _, names in claims.asked] == [2, 6]
+
+
+def test_what_has_waited_too_long_goes_first_in_the_share() -> None:
+    claims = Claims()
+    desk = desk_of(claims, free=1, low_share=2)
+    lay(desk, low=1, critical=3)
+    old = Hint("normal old", since=time.time() - 100)
+    desk._waiting[6].append(_Waiting(old, "q", 6, 0.0))
+    desk.flush()
+    order = [names[0] for _, names in claims.asked]
+    assert order == ["critical 0", "normal old", "critical 1", "low 0", "critical 2"]
 
 
 def test_a_worker_without_a_slot_claims_nothing_and_gives_hints_back() -> None:

@@ -23,7 +23,49 @@ local function claim(worker, label, take, queue, lane, message, now)
   return flags
 end
 
--- Lanes in the order in which they are looked at: every N-th time from the lowest on, so that it does not starve.
-local function lanes_in_turn(turn, low)
-  return low > 0 and turn % low == 0 and { 9, 6, 3, 0 } or { 0, 3, 6, 9 }
+-- For how long the next one of a lane has waited; a plain message does not say.
+local function age_of(queue, lane, now)
+  local message = peek_line(WAY, queue, lane)
+  local root, id = name_of(message or '')
+  if not root then return 0 end
+  local f = redis.call('HMGET', K.step(root, id), 'sq', 'c')
+  return now - tonumber(f[1] or f[2] or now)
+end
+
+-- The lanes as their share goes to them: first what has waited too long, then from the lowest.
+local function lower_lanes(queues, now)
+  local oldest, longest = 9, AGE_MS
+  for _, lane in ipairs({ 9, 6, 3 }) do
+    for _, queue in ipairs(queues) do
+      local age = age_of(queue, lane, now)
+      if age > longest then oldest, longest = lane, age end
+    end
+  end
+  return { oldest, 9, 6, 3, 0 }
+end
+
+-- Gives what waits in these queues' lanes to accept(queue, lane, message), which says whether it took it, until it took
+-- `most`. The most urgent lane goes first, within one the tenants take turns; but every N-th (low) that this worker takes,
+-- after as many as `before`, is the lower lanes'. Returns how many were taken: fewer than `most` when no more wait.
+local function serve(queues, most, before, low, now, accept)
+  -- Without tenants a lane is its list, and nothing else is looked at.
+  local shared = redis.call('EXISTS', K.shared()) == 1
+  local n = 0
+  local function through(lanes, upto)
+    for _, lane in ipairs(lanes) do
+      for _, queue in ipairs(queues) do
+        while n < upto do
+          local message
+          if shared then message = pop_line(WAY, queue, lane) else message = redis.call('RPOP', K.lane(queue, lane)) end
+          if not message then break end
+          if accept(queue, lane, message) then n = n + 1 end
+        end
+      end
+    end
+  end
+  local share = low > 0 and math.floor((before + most) / low) - math.floor(before / low) or 0
+  through({ 0, 3, 6, 9 }, most - share)
+  -- Had they not been filled, nothing would be left for these.
+  if share > 0 and n == most - share then through(lower_lanes(queues, now), most) end
+  return n
 end

@@ -1,6 +1,6 @@
 -- Shared by all scripts: time, messages, lanes, history. Keys come from the table K that keys.py renders;
 -- RETENTION_MS, EVENT_LIMIT and ARCHIVES (whether ended runs wait for an archive) are set by the runner.
--- include: kept
+-- include: kept lines
 
 -- The server's clock in ms: the only clock that deadlines and journals know.
 local function now_ms()
@@ -86,16 +86,12 @@ end
 -- Split mode (SPLIT is set by the runner): what waits for a worker stands in unsent with the time at which the broker is
 -- to hear of it, until its claim. The broker's message is a hint; the one whom the nameless bell wakes sends it.
 local function list_unsent(name, queue, lane, now)
-  if redis.call('ZADD', K.unsent(), ms_text(now), name) == 1 then
-    redis.call('HINCRBY', K.queued(), lane .. '|' .. queue, 1)
-  end
+  if redis.call('ZADD', K.unsent(), ms_text(now), name) == 1 then count_line(queue, lane, 1) end
   ring('')
 end
 
 local function unlist(name, queue, lane)
-  if redis.call('ZREM', K.unsent(), name) == 0 then return end
-  local field = lane .. '|' .. queue
-  if redis.call('HINCRBY', K.queued(), field, -1) <= 0 then redis.call('HDEL', K.queued(), field) end
+  if redis.call('ZREM', K.unsent(), name) == 1 then count_line(queue, lane, -1) end
 end
 
 -- Queues a plain message, one without a record. In split mode it waits in the outbox until the broker has confirmed it.
@@ -111,21 +107,28 @@ local function place_plain(queue, lane, message, now, front)
 end
 
 -- Into its lane, or into the timers when it is not due yet; then its message is kept meanwhile, as it is
--- in split mode, where no lane holds it.
-local function place(root, id, rec, queue, lane, generation, rest, due, now, front)
+-- in split mode, where the lane holds its name. tenant: of a step that is recorded just now, '' for none; of any other it
+-- stands in the record, and so does from now on since when it waits again.
+local function place(root, id, rec, queue, lane, generation, rest, due, now, front, tenant)
   if due and due > now then
     redis.call('HSET', rec, 's', 'l')
     keep(root, id, rest)
     redis.call('ZADD', K.due(), due, root .. '|' .. id .. '|' .. generation)
     return
   end
-  if SPLIT then
+  if tenant then
     redis.call('HSET', rec, 's', 'q')
+  else
+    redis.call('HSET', rec, 's', 'q', 'sq', ms_text(now))
+    tenant = redis.call('HGET', rec, 'tn') or ''
+  end
+  if SPLIT then
+    local name = root .. '|' .. id .. '|' .. generation
     redis.call('SET', K.message(root, id), rest)
-    list_unsent(root .. '|' .. id .. '|' .. generation, queue, lane, now)
+    push_line(queue, lane, tenant, name, front)
+    list_unsent(name, queue, lane, now)
     return
   end
-  redis.call('HSET', rec, 's', 'q')
-  redis.call(front and 'RPUSH' or 'LPUSH', K.lane(queue, lane), message_of(root, id, generation, rest))
+  push_line(queue, lane, tenant, message_of(root, id, generation, rest), front)
   ring(queue)
 end

@@ -96,6 +96,7 @@ end
 local function succeed_to(o, rec, generation, rest, now)
   adopt_arguments(o.root, rec, o.pl)
   redis.call('HSET', rec, 'g', generation, 'q', o.q, 'l', o.l, 'nm', o.nm)
+  if o.tn then redis.call('HSET', rec, 'tn', o.tn) end
   if o.k == 'a' and redis.call('HGET', rec, 'k') ~= 'a' then
     redis.call('HSET', rec, 'k', 'a')
     if o.v then redis.call('HSET', rec, 'v', o.v) end
@@ -119,7 +120,7 @@ local function offer_one(o, rest, now)
   end
   if f[1] then return 0 end
   local fields = { 'g', o.g, 'q', o.q, 'l', o.l, 'nm', o.nm, 'k', o.k, 'c', ms_text(now) }
-  for _, name in ipairs({ 'pr', 'ak', 'jr', 'jn', 'ji', 'v', 'sd', 'ud', 'sp' }) do
+  for _, name in ipairs({ 'pr', 'ak', 'jr', 'jn', 'ji', 'v', 'sd', 'ud', 'sp', 'tn' }) do
     if o[name] ~= nil then
       fields[#fields + 1] = name
       fields[#fields + 1] = o[name]
@@ -141,7 +142,7 @@ local function offer_one(o, rest, now)
     end
   end
   if o.k == 'a' then begin_agent(o, now) else enlist(o.root, o.k, o.id) end
-  place(o.root, o.id, rec, o.q, o.l, o.g, rest, o.due, now)
+  place(o.root, o.id, rec, o.q, o.l, o.g, rest, o.due, now, nil, o.tn or '')
   if o.pr or o.k == 'a' then note_step(o.root, rec, o.id, 'queued', now, { q = o.q }) end
   return 1
 end

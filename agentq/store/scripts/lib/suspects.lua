@@ -11,11 +11,13 @@ end
 -- In split mode the broker names them like any other step, and who may not take one lets it wait.
 local function suspect(root, id, rec, queue, lane, generation, rest, now)
   if SPLIT then
-    redis.call('HSET', rec, 'ss', ms_text(now))
-    place(root, id, rec, queue, lane, generation, rest, nil, now)
+    -- It stands in no line, or it would be given to whoever comes first.
+    redis.call('HSET', rec, 's', 'q', 'sq', ms_text(now), 'ss', ms_text(now))
+    redis.call('SET', K.message(root, id), rest)
+    list_unsent(root .. '|' .. id .. '|' .. generation, queue, lane, now)
     return
   end
-  redis.call('HSET', rec, 's', 'q')
+  redis.call('HSET', rec, 's', 'q', 'sq', ms_text(now))
   local key, since = K.suspects(queue), ms_text(now)
   local _, _, oldest = suspect_at(redis.call('LINDEX', key, -1))
   -- What a worker held is given back from the last take to the first, which goes in front again.
