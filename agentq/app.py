@@ -29,10 +29,11 @@ from agentq.engine.binding import Binding, Limits, find_binding
 from agentq.engine.bootsteps import Terms
 from agentq.engine.declare import Declarations
 from agentq.engine.devices.finding import Outfit, find_outfit
+from agentq.engine.lookout import SHARED_MS, Lookout
 from agentq.engine.messages import stow
 from agentq.engine.mode import Mode, decide_mode, is_redis
 from agentq.engine.remote import announcement_of
-from agentq.engine.routing import route_of
+from agentq.engine.routing import home_of
 from agentq.engine.split.steps import SplitTerms
 from agentq.engine.tls import tls_named, with_tls
 from agentq.guards import BreakerGuard, FallbackGuard, RetryGuard
@@ -65,11 +66,13 @@ class Toolkit(Declarations):
         self._mode: Mode | None = None
         self._embedded = False
         self._store: Store | None = None
+        self._lookout = Lookout(lambda: self.store.survey(list(self.declared_pools), fresh_ms=SHARED_MS))
         bind_app(
             celery,
             Binding(
                 open_store=lambda: self.store,
                 read_pools=lambda: self.declared_pools,
+                outlook=self._lookout.outlook,
                 default_queue=lambda: str(celery.conf.task_default_queue),
                 middleware=[FallbackGuard(), RetryGuard(), BreakerGuard()],
                 run_turn=run_turn,
@@ -229,10 +232,7 @@ class Toolkit(Declarations):
 
     def announcements(self) -> dict[str, dict[str, Any]]:
         """Return what this app's workers publish of the agents that they serve."""
-        return {
-            name: announcement_of(agent, route_of(agent, agent.call, {})[0])
-            for name, agent in agents_of(self.celery).items()
-        }
+        return {name: announcement_of(agent, home_of(agent)) for name, agent in agents_of(self.celery).items()}
 
     def server_words(self) -> str:
         """Return where the server is, without its password; starts the private one if it is needed."""
@@ -327,4 +327,5 @@ def _limits(settings: Settings) -> Limits:
         low_share=settings.low_share,
         inline_bytes=settings.inline_limit,
         result_bytes=settings.result_limit,
+        prefer_wait_s=settings.prefer_wait.total_seconds(),
     )

@@ -16,7 +16,7 @@ from agentq.engine.assembly import agents_of
 from agentq.engine.handle import Handle
 from agentq.engine.letters import end_condemned
 from agentq.engine.remote import remote_agent
-from agentq.engine.routing import route_of
+from agentq.engine.routing import home_of
 from agentq.engine.task import Agent
 from agentq.store.letters import Claimed
 
@@ -52,7 +52,7 @@ class Agents(Mapping[str, Agent[..., Any]]):
     def pool_of(self, name: str) -> str:
         """Return the queue that the agent's runs go to."""
         agent = self[name]
-        return route_of(agent, agent.call, {})[0]
+        return home_of(agent)
 
 
 class Runs:

@@ -98,6 +98,8 @@ class Settings(Model):
     low_share: int = Field(default=8, ge=2)
     """Every so-manieth take begins at the lowest priority that waits, so that none starves."""
 
+    prefer_wait: Duration = Field(default=timedelta(seconds=5), ge=timedelta(0))
+    """So much longer a call waits for a pool that it prefers before it takes another."""
     pools_file: Path | None = None
     """Declares the pools; by default `pools.toml` beside the settings' file, without one `config/pools.toml`."""
 

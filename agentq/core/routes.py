@@ -29,6 +29,9 @@ from agentq.core.pools import DEFAULT_POOL, Declared, PoolSpec, contradicts, has
 Tier = Literal["interactive", "batch"]
 """What a call is worth: interactive ones go where they start soon, batch ones where they cost least."""
 
+OnFull = Literal["raise", "wait"]
+"""What a start does when too many wait in its pool already."""
+
 TIERS: Final[tuple[Tier, ...]] = ("interactive", "batch")
 
 SERVICE_S: Final = 1.0
@@ -41,13 +44,14 @@ ALIKE_S: Final = 1.0
 class Route(NamedTuple):
     """Where a call goes. `pool` is None where a queue was named; `why` tells what decided, for people.
 
-    `needs` is what chose the pool: another that meets it may serve the call as well. None where it was named.
+    `needs` is what chose the pool, None where it was named; `fits` how many pools meet that.
     """
 
     queue: str
     pool: str | None
     why: str
     needs: dict[str, str] | None = None
+    fits: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +232,7 @@ def _needed(
         return Route(fit[0].name, fit[0].name, why, wanted)
     liked = _liked(pools, fit, own, wishes)
     pool, reason = _choose(fit, wanted, own, liked, wishes, outlook)
-    return Route(pool, pool, f"{why}: {pool} of {len(fit)}, {reason}", wanted)
+    return Route(pool, pool, f"{why}: {pool} of {len(fit)}, {reason}", wanted, len(fit))
 
 
 def _liked(

@@ -21,6 +21,7 @@ from kombu.messaging import Producer
 from agentq.core.errors import Unavailable
 from agentq.engine import capture
 from agentq.engine.messages import is_plain_json
+from agentq.engine.routing import router_for
 from agentq.engine.template import Template
 from agentq.store import Store
 from agentq.store.refs import Offer
@@ -102,7 +103,11 @@ def template_of(task: Step[..., Any], options: dict[str, Any], offers: list[Offe
         return None
     (first,) = offers
     return (
-        Template(first, shows_arguments="argsrepr" not in options and "kwargsrepr" not in options)
+        Template(
+            first,
+            shows_arguments="argsrepr" not in options and "kwargsrepr" not in options,
+            route=router_for(task.app, first),
+        )
         if first.kind != "plain" and is_plain_json(json.loads(first.message))
         else None
     )

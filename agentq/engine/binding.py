@@ -6,13 +6,14 @@ Assembly makes bindings; tasks, backend and transport look theirs up. Nothing is
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
 from agentq.core.errors import AgentqError, UsageError
-from agentq.core.pools import PoolSpec
+from agentq.core.pools import Declared
+from agentq.core.routes import Outlook
 from agentq.store import Store
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class Limits:
         inline_bytes: of a result that still stands in the parent's log itself; larger ones are read from the step's
             own result.
         result_bytes: of a result at the most; a larger one makes the step fail.
+        prefer_wait_s: how much longer a call waits for a pool that it prefers.
     """
 
     step_s: float = 600.0
@@ -70,6 +72,7 @@ class Limits:
     low_share: int = 8
     inline_bytes: int = 64 * 1024
     result_bytes: int = 16 * 1024 * 1024
+    prefer_wait_s: float = 5.0
 
 
 @dataclass(slots=True)
@@ -79,6 +82,7 @@ class Binding:
     Attributes:
         open_store: gives the store.
         read_pools: gives the declared pools by name.
+        outlook: gives what this process knows of the workers; None where it knows nothing.
         default_queue: gives the queue of what names none: Celery's default.
         middleware: outermost first.
         run_turn: runs one turn of an agent; set by assembly, since the engine must not know the runtime.
@@ -89,7 +93,8 @@ class Binding:
     """
 
     open_store: Callable[[], Store]
-    read_pools: Callable[[], Mapping[str, PoolSpec]] = dict
+    read_pools: Callable[[], Declared] = Declared
+    outlook: Callable[[], Outlook | None] = lambda: None
     default_queue: Callable[[], str] = lambda: "celery"
     middleware: list[Middleware] = field(default_factory=list)
     run_turn: Callable[[Attempt], TurnEnd] | None = None
@@ -118,7 +123,7 @@ class Binding:
         return self.open_store()
 
     @property
-    def pools(self) -> Mapping[str, PoolSpec]:
+    def pools(self) -> Declared:
         """The declared pools by name."""
         return self.read_pools()
 

@@ -8,6 +8,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overloa
 
 from agentq.core.errors import InvalidArguments
 from agentq.core.models import Breaker, Budget, Needs, Priority, Retry
+from agentq.core.routes import Tier
 from agentq.engine.options import StepOptions
 from agentq.engine.task import Agent, Step
 
@@ -100,6 +101,8 @@ class Declarations:
         pool: str | None = None,
         queue: str | None = None,
         needs: Needs | None = None,
+        prefer: Needs | None = None,
+        tier: Tier | None = None,
         priority: Priority | None = None,
         retry: Retry | None = None,
         breaker: Breaker | None = None,
@@ -133,6 +136,8 @@ class Declarations:
         pool: str | None = None,
         queue: str | None = None,
         needs: Needs | None = None,
+        prefer: Needs | None = None,
+        tier: Tier | None = None,
         priority: Priority | None = None,
         version: str | None = None,
         continues: Sequence[str] = (),

@@ -17,6 +17,7 @@ from agentq.core.ids import step_id
 from agentq.engine import capture, spread
 from agentq.engine.capture import Capture
 from agentq.engine.messages import HEADER, is_plain_json
+from agentq.engine.routing import router_for
 from agentq.store.refs import Join, Offer
 
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ def map_offers(
     elif len(calls) > spread.CHUNK:
         caught.offers.extend(spread.spreads(attempt, head, calls, ask_id=ask_id))
     else:
-        caught.offers.extend([head, *spread.members(head, calls[1:], ask_id=ask_id, start=1)])
+        route = router_for(attempt.task.app, head)
+        caught.offers.extend([head, *spread.members(head, calls[1:], ask_id=ask_id, start=1, route=route)])
     return caught
 
 

@@ -12,6 +12,7 @@ from agentq.engine import capture, spread
 from agentq.engine.attempt import Attempt
 from agentq.engine.dispatch import COLLECT_TASK
 from agentq.engine.joins import DISPATCH_TASK
+from agentq.engine.routing import router_for
 from agentq.engine.task import Step
 from agentq.engine.this_step import current_attempt
 
@@ -30,7 +31,8 @@ def register_internal_steps(app: Celery) -> None:
         _send_on(caught)
 
     def send_members(ask_id: str, first: Any, start: int, calls: Any) -> None:
-        made = spread.members(spread.offer_from(first), calls, ask_id=ask_id, start=start)
+        template = spread.offer_from(first)
+        made = spread.members(template, calls, ask_id=ask_id, start=start, route=router_for(app, template))
         _send_on(capture.Capture(offers=list(made)))
 
     def forward(offers: Any) -> None:

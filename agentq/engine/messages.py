@@ -18,6 +18,8 @@ from agentq.store.refs import Offer, StepKind
 HEADER: Final = "agentq"
 PAYLOAD: Final = "pl"
 """Field of our header: the name of the key that holds the arguments, which are too large for the message."""
+NEEDS: Final = "nd"
+"""Field of our header that ends in the record: what chose the pool, where another one may serve the step as well."""
 UNSERVED: Final = "agentq_unserved"
 """First key of a plain message that was deferred, since no worker has its task: since when, as defer.lua writes it."""
 
@@ -64,8 +66,9 @@ def offer_of(queue: str, message: dict[str, Any]) -> Offer:
             message=json.dumps(message),
             kind="plain",
         )
+    needs = headers[HEADER].get(NEEDS)
     # Who sends it again has read what lies beside it: whether the new arguments do is decided anew, by ``stow``.
-    ours = {name: value for name, value in headers.pop(HEADER).items() if name != PAYLOAD}
+    ours = {name: value for name, value in headers.pop(HEADER).items() if name not in (PAYLOAD, NEEDS)}
     headers.pop(HOLDER_HEADER, None)
     # The ETA stands in the store's timers; a worker must not hold the message in memory for it.
     due_ms = due_ms_of(headers)
@@ -93,6 +96,7 @@ def offer_of(queue: str, message: dict[str, Any]) -> Offer:
         undoes=bool(ours.get("ud")),
         spawned=bool(ours.get("sp")),
         card=ours.get("cd") or {},
+        needs=needs,
     )
 
 

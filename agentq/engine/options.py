@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -11,6 +11,7 @@ from agentq.core.error_base import listed, near
 from agentq.core.errors import InvalidArguments
 from agentq.core.lanes import PRIORITIES
 from agentq.core.models import Breaker, Budget, Needs, Priority, Retry
+from agentq.core.routes import TIERS, OnFull, Tier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +19,9 @@ class StepOptions:
     """Declared on a step or an agent; stands in the task's one attribute ``agentq``.
 
     Attributes:
-        pool, queue, needs: where it runs; see ``core.pools`` for what goes before what.
+        pool, queue, needs: where it runs; see ``core.routes`` for what goes before what.
+        prefer: tags of a pool that it had rather, among those that meet its needs.
+        tier: of calls that name none and inherit none.
         priority: lane of calls that name none and inherit none.
         retry: None for one attempt.
         breaker: shared by all workers under its name.
@@ -33,6 +36,8 @@ class StepOptions:
     pool: str | None = None
     queue: str | None = None
     needs: Needs | None = None
+    prefer: Needs | None = None
+    tier: Tier | None = None
     priority: Priority | None = None
     retry: Retry | None = None
     breaker: Breaker | None = None
@@ -45,7 +50,8 @@ class StepOptions:
 
     def __post_init__(self) -> None:
         _check_priority("step", self.priority)
-        _check_timeout("step", self.timeout)
+        _check_span("step", "timeout", self.timeout)
+        _check_place("step", needs=self.needs, prefer=self.prefer, tier=self.tier)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +61,10 @@ class CallOptions:
     Attributes:
         key: at most one run per agent, tenant and key until the retention of the finished run ends.
         tenant: on whose behalf.
+        prefer: tags of a pool that the call had rather, among those that meet its needs.
+        tier: ``batch`` goes where it costs least; what a run calls inherits it.
+        deadline: the call shall end within so long, so it goes to the pool that ends it first.
+        on_full: what a start does when too many wait in its pool: ``raise`` QueueFull, or ``wait``.
     """
 
     pool: str | None = None
@@ -64,10 +74,17 @@ class CallOptions:
     key: str | None = None
     tenant: str | None = None
     timeout: timedelta | None = None
+    prefer: Needs | None = None
+    tier: Tier | None = None
+    deadline: timedelta | None = None
+    on_full: OnFull | None = None
 
     def __post_init__(self) -> None:
         _check_priority("using", self.priority)
-        _check_timeout("using", self.timeout)
+        _check_span("using", "timeout", self.timeout)
+        _check_span("using", "deadline", self.deadline)
+        _check_place("using", needs=self.needs, prefer=self.prefer, tier=self.tier)
+        _check_one_of("using", "on_full", self.on_full, ("raise", "wait"))
 
     def with_(self, **changes: Any) -> CallOptions:
         """Return these options with the given ones changed; None keeps what was chosen before."""
@@ -76,23 +93,25 @@ class CallOptions:
     def to_wire(self) -> dict[str, Any]:
         """Return the JSON form that a signature carries."""
         wire: dict[str, Any] = {}
-        for name in ("pool", "queue", "priority", "key", "tenant"):
+        for name in ("pool", "queue", "priority", "key", "tenant", "tier", "on_full"):
             if getattr(self, name) is not None:
                 wire[name] = getattr(self, name)
-        if self.needs is not None:
-            wire["needs"] = self.needs.model_dump(mode="json", exclude_none=True)
-        if self.timeout is not None:
-            wire["timeout"] = self.timeout.total_seconds()
+        for name in ("needs", "prefer"):
+            if getattr(self, name) is not None:
+                wire[name] = getattr(self, name).model_dump(mode="json", exclude_none=True)
+        for name in ("timeout", "deadline"):
+            if getattr(self, name) is not None:
+                wire[name] = getattr(self, name).total_seconds()
         return wire
 
     @classmethod
     def from_wire(cls, wire: dict[str, Any]) -> CallOptions:
         """Rebuild options from a signature's form."""
         fields = dict(wire)
-        if "needs" in fields:
-            fields["needs"] = Needs.model_validate(fields["needs"])
-        if "timeout" in fields:
-            fields["timeout"] = timedelta(seconds=fields["timeout"])
+        for name in {"needs", "prefer"} & fields.keys():
+            fields[name] = Needs.model_validate(fields[name])
+        for name in {"timeout", "deadline"} & fields.keys():
+            fields[name] = timedelta(seconds=fields[name])
         return cls(**fields)
 
 
@@ -102,13 +121,27 @@ def _check_priority(where: str, name: str | None) -> None:
         raise InvalidArguments(step=where, parameter="priority", value=name, reason=reason)
 
 
-def _check_timeout(where: str, timeout: object) -> None:
-    if timeout is None:
+def _check_span(where: str, parameter: str, span: object) -> None:
+    if span is None:
         return
-    if not isinstance(timeout, timedelta):
-        raise InvalidArguments(step=where, parameter="timeout", value=timeout, reason="it is no timedelta")
-    if timeout <= timedelta(0):
-        raise InvalidArguments(step=where, parameter="timeout", value=timeout, reason="no attempt can be that short")
+    if not isinstance(span, timedelta):
+        raise InvalidArguments(step=where, parameter=parameter, value=span, reason="it is no timedelta")
+    if span <= timedelta(0):
+        raise InvalidArguments(step=where, parameter=parameter, value=span, reason="no attempt can be that short")
+
+
+def _check_place(where: str, *, needs: object, prefer: object, tier: str | None) -> None:
+    for parameter, given in (("needs", needs), ("prefer", prefer)):
+        if given is not None and not isinstance(given, Needs):
+            reason = 'it is no Needs: write Needs(gpu="a100", region="eu", …)'
+            raise InvalidArguments(step=where, parameter=parameter, value=given, reason=reason)
+    _check_one_of(where, "tier", tier, TIERS)
+
+
+def _check_one_of(where: str, parameter: str, given: str | None, known: Sequence[str]) -> None:
+    if given is not None and given not in known:
+        reason = f"it is one of {listed(known)}.{near(str(given), known)}"
+        raise InvalidArguments(step=where, parameter=parameter, value=given, reason=reason)
 
 
 def budget_limits(budget: Budget | None) -> dict[str, int]:

@@ -7,11 +7,12 @@ often its step runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from agentq.core.ids import step_id
+from agentq.core.routes import Route
 from agentq.engine import capture
 from agentq.engine.messages import HEADER
 from agentq.engine.template import Template
@@ -62,12 +63,16 @@ def forwarded(wires: Sequence[dict[str, Any]]) -> list[Offer]:
     return [offer_from(wire) for wire in wires]
 
 
-def members(first: Offer, calls: Sequence[Call], *, ask_id: str, start: int) -> Iterator[Offer]:
+def members(
+    first: Offer, calls: Sequence[Call], *, ask_id: str, start: int, route: Callable[[], Route] | None = None
+) -> Iterator[Offer]:
     """Yield the messages of members from place ``start`` on, as copies of the first one's.
+
+    ``route`` says where each goes, where several pools may serve them; None: where the first one goes.
 
     Celery's publishing path costs more than the step's own record. Member i has the id ``step_id(ask_id, str(i))``.
     """
-    template = Template(first)
+    template = Template(first, route=route)
     for index, call in enumerate(calls, start=start):
         yield template.offer(step_id(ask_id, str(index)), index, *call)
 

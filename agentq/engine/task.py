@@ -13,6 +13,7 @@ from celery.exceptions import Ignore, OperationalError, Retry
 from agentq.core.codec import canonical, short_hash, to_jsonable
 from agentq.core.errors import RunCancelled, StoreUnavailable, UsageError
 from agentq.core.models import Needs, Priority
+from agentq.core.routes import OnFull, Tier
 from agentq.core.schema import CallSchema
 from agentq.engine import capture
 from agentq.engine.attempt import Attempt, in_place
@@ -25,7 +26,7 @@ from agentq.engine.messages import HEADER
 from agentq.engine.options import CallOptions, StepOptions, budget_limits
 from agentq.engine.outcome import holder_of
 from agentq.engine.request import StepRequest
-from agentq.engine.routing import priority_of, route_of
+from agentq.engine.routing import apply_route, limits_in
 from agentq.engine.this_step import current_attempt
 from agentq.store.wire import redacted
 
@@ -112,12 +113,26 @@ class Step(Task, Generic[P, R]):
         timeout: timedelta | None = None,
         pool: str | None = None,
         queue: str | None = None,
+        prefer: Needs | None = None,
+        tier: Tier | None = None,
+        deadline: timedelta | None = None,
+        on_full: OnFull | None = None,
     ) -> Self:
         """Return the same step or agent, whose calls have these options; the original stays as it is."""
         copy = object.__new__(type(self))
         copy.__dict__.update(self.__dict__)
         copy.call = self.call.with_(
-            priority=priority, key=key, tenant=tenant, needs=needs, timeout=timeout, pool=pool, queue=queue
+            priority=priority,
+            key=key,
+            tenant=tenant,
+            needs=needs,
+            timeout=timeout,
+            pool=pool,
+            queue=queue,
+            prefer=prefer,
+            tier=tier,
+            deadline=deadline,
+            on_full=on_full,
         )
         return copy
 
@@ -177,27 +192,27 @@ class Step(Task, Generic[P, R]):
         headers = dict(options.pop("headers", None) or {})
         ours = self.header_of(call, args, kwargs)
         ours.update(headers.get(HEADER) or {})
-        options["queue"], why = route_of(self, call, options)
-        options["priority"] = priority_of(self, call, options)
-        if why:
-            ours.setdefault("cd", {})["why"] = why
+        apply_route(self, call, options, ours)
         self._limit(call, options)
         options["headers"] = {**headers, HEADER: ours}
         # As a tuple, as which Celery shows arguments to people.
         return super().apply_async(tuple(args), kwargs, **options)
 
     def _limit(self, call: CallOptions, options: dict[str, Any]) -> None:
-        """Put the attempt's time limits on the message: the call's, the step's, or the app's default."""
-        limits = binding_of(self.app).limits
+        """Put the attempt's time limits on the message: the call's, the step's, its pool's, or the app's default."""
+        binding = binding_of(self.app)
+        limits = binding.limits
         if call.timeout is not None:
             options.update(limits_of(call.timeout, limits.grace_s))
             return
         # With a soft limit beyond the hard one Celery would never look at the hard one.
         given = (self.soft_time_limit, self.time_limit, options.get("time_limit"))
         if not self.is_agent and all(limit is None for limit in given):
-            soft = options.get("soft_time_limit")
+            soft, hard = options.get("soft_time_limit"), None
+            if soft is None:
+                soft, hard = limits_in(options["queue"], binding)
             options["soft_time_limit"] = limits.step_s if soft is None else soft
-            options["time_limit"] = options["soft_time_limit"] + limits.grace_s
+            options["time_limit"] = options["soft_time_limit"] + limits.grace_s if hard is None else hard
 
     def _refuse_eager(self) -> None:
         """Agents cannot run eagerly; steps can."""

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
+from agentq.core.routes import Route
 from agentq.engine.messages import HEADER
 from agentq.store.refs import Offer
 
@@ -26,18 +28,28 @@ class Template:
     Args:
         first: the offer that Celery made of the first message; its body is plain JSON.
         shows_arguments: its headers show the arguments, rather than what the caller has put there instead.
+        route: says where each goes, where several pools may serve them; None: where the first one goes.
     """
 
-    def __init__(self, first: Offer, *, shows_arguments: bool = True) -> None:
+    def __init__(
+        self, first: Offer, *, shows_arguments: bool = True, route: Callable[[], Route] | None = None
+    ) -> None:
         message = json.loads(first.message)
         headers, properties = message["headers"], message["properties"]
         self._first = first
         self._own_root = first.root == first.id
         self._shows_arguments = shows_arguments
+        self._route = route
         self._embedded = _encode(json.loads(base64.b64decode(message["body"]))[2])
         ours = dict(headers[HEADER])
         if "ji" in ours:
             ours["ji"] = _Hole("place")
+        if route is not None:
+            ours["cd"] = {**(ours.get("cd") or {}), "why": _Hole("why")}
+            properties = {
+                **properties,
+                "delivery_info": {**(properties.get("delivery_info") or {}), "routing_key": _Hole("queue")},
+            }
         filled = {"id": _Hole("id"), HEADER: ours}
         if self._own_root:
             filled["root_id"] = _Hole("id")
@@ -56,21 +68,25 @@ class Template:
         ``place``: among the members of its fan-out or its group.
         """
         body = f"[{_encode(args)},{_encode(kwargs)},{self._embedded}]"
-        shown = self._shows_arguments
+        shown, first = self._shows_arguments, self._first
+        route = self._route() if self._route is not None else None
         text = self._text % {
             "id": _encode(task_id),
             "place": place,
             "body": f'"{base64.b64encode(body.encode()).decode()}"',
             "args": _encode(repr(tuple(args))[:_SHOWN]) if shown else "",
             "kwargs": _encode(repr(kwargs)[:_SHOWN]) if shown else "",
+            "queue": _encode(route.queue) if route is not None else "",
+            "why": _encode(route.why) if route is not None else "",
         }
-        first = self._first
         return replace(
             first,
             root=task_id if self._own_root else first.root,
             id=task_id,
             index=place if first.index is not None else None,
             message=text,
+            queue=first.queue if route is None else route.queue,
+            card=first.card if route is None else {**first.card, "why": route.why},
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -74,6 +75,7 @@ class Offer:
         spawned: a sub-agent that goes on when its parent ends.
         undoes: the step takes back another one; it runs although its agent was cancelled.
         card: what listings show beside the name (tenant, key, why).
+        needs: what chose its pool (see ``routing``), where another one may serve it as well.
     """
 
     root: str
@@ -97,6 +99,7 @@ class Offer:
     spawned: bool = False
     card: dict[str, Any] = field(default_factory=dict)
     payload: str | None = None
+    needs: dict[str, Any] | None = None
 
     def header(self) -> dict[str, Any]:
         """Return the fields that the scripts read, short names, without what is None."""
@@ -124,6 +127,7 @@ class Offer:
             "cd": self.card or None,
             "tn": self.card.get("tenant") or None,
             "pl": self.payload,
+            "nd": json.dumps(self.needs, separators=(",", ":")) if self.needs is not None else None,
         }
         return {name: value for name, value in fields.items() if value is not None}
 
