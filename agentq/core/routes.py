@@ -38,7 +38,9 @@ SERVICE_S: Final = 1.0
 """How long an attempt is taken to last in a pool of which none was measured yet."""
 
 ALIKE_S: Final = 1.0
-"""Two pools that start a call within so long of each other are as good as each other, and the cheaper is taken."""
+"""Two pools that start a call within so long of each other are as good as each other, and the cheaper is taken.
+
+Less for attempts that last less: one that takes 10 ms is not to wait for a second."""
 
 
 class Route(NamedTuple):
@@ -174,13 +176,13 @@ def decide_route(
         needs = step_needs if call_needs is None else call_needs
         return _named(pools, step, call_pool, needs, f"the call names pool {call_pool}")
     if call_needs is not None and (wanted := call_needs.as_tags()):
-        return _needed(pools, step, wanted, step_pool, "the call", wishes, outlook)
+        return _needed(pools, step, wanted, step_pool, wishes, outlook)
     if step_queue is not None:
         return Route(step_queue, None, f"the step names queue {step_queue}")
     if step_pool is not None:
         return _named(pools, step, step_pool, step_needs, f"the step names pool {step_pool}")
     if step_needs is not None and (wanted := step_needs.as_tags()):
-        return _needed(pools, step, wanted, None, "the step", wishes, outlook)
+        return _needed(pools, step, wanted, None, wishes, outlook)
     return Route(default_pool, default_pool, "the default pool")
 
 
@@ -220,14 +222,13 @@ def _needed(
     step: str,
     wanted: dict[str, str],
     own: str | None,
-    who: str,
     wishes: Wishes,
     outlook: Outlook | None,
 ) -> Route:
     fit = fitting(pools, wanted)
     if not fit:
         raise NoPoolFor(step=step, needs=wanted, pools=_tags(pools))
-    why = f"{who} needs {_words(wanted)}"
+    why = f"needs {_words(wanted)}"
     if len(fit) == 1:
         return Route(fit[0].name, fit[0].name, why, wanted)
     liked = _liked(pools, fit, own, wishes)
@@ -282,7 +283,8 @@ def _choose(
         cheapest = [at for at, cost in enumerate(chances.costs) if cost == least]
         at = min(cheapest, key=lates.__getitem__)
         return chances.pools[at], f"the cheapest with a worker, wait {_seconds(waits[at])}"
-    enough = min(lates) + ALIKE_S
+    soonest = min(lates)
+    enough = soonest + min(ALIKE_S, chances.lasts_s[lates.index(soonest)])
     alike = [at for at, late in enumerate(lates) if late <= enough]
     least = min(chances.penalties_s[at] for at in alike) if liked is not None else 0.0
     at = min((at for at in alike if chances.penalties_s[at] <= least), key=chances.costs.__getitem__)

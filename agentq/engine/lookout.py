@@ -25,7 +25,7 @@ IDLE_S: Final = 10.0
 """A process in which nothing was routed for so long stops reading."""
 STALE_S: Final = 5.0
 """What is older says nothing of now: who asks then waits for a fresh look, once, as at the very first."""
-FIRST_S: Final = 0.25
+FIRST_S: Final = 0.5
 """How long that look is waited for at most; without it the call goes where it would go without any knowledge."""
 SHARED_MS: Final = 500
 """What another process has found within this time is good enough."""

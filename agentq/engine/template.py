@@ -31,9 +31,7 @@ class Template:
         route: says where each goes, where several pools may serve them; None: where the first one goes.
     """
 
-    def __init__(
-        self, first: Offer, *, shows_arguments: bool = True, route: Callable[[], Route] | None = None
-    ) -> None:
+    def __init__(self, first: Offer, *, shows_arguments: bool = True, route: Callable[[], Route] | None = None) -> None:
         message = json.loads(first.message)
         headers, properties = message["headers"], message["properties"]
         self._first = first

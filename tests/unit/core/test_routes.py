@@ -57,7 +57,7 @@ def test_the_pool_that_starts_it_soonest_is_taken_and_the_reason_is_told() -> No
     loads = {"eu": full(3), "us": full(100), "spot": full(50)}
     route = decide_route(POOLS, step="s", call_needs=A100, outlook=Outlook(loads))
     assert route.queue == "eu"
-    assert route.why == "the call needs gpu=a100: eu of 3, wait 1.0 s; spot 13 s"
+    assert route.why == "needs gpu=a100: eu of 3, wait 1.0 s; spot 13 s"
     assert route.needs == {"gpu": "a100"}
 
 

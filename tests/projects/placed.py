@@ -1,0 +1,58 @@
+"""Steps that need a GPU, a region or nothing, and pools for them that code declares."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from agentq import AgentQ, Needs, Run
+
+app = AgentQ("placed")
+
+app.declare_pool("plain", kind="threads", concurrency=4, max_waiting=8)
+app.declare_pool("eu", kind="threads", concurrency=4, tags={"gpu": "a100", "region": "eu"}, cost_per_hour=4)
+app.declare_pool(
+    "us", kind="threads", concurrency=4, tags={"gpu": "a100", "region": "us"}, cost_per_hour=2, time_limit="90s"
+)
+app.declare_pool("small", kind="threads", concurrency=4, tags={"disk": "nvme"}, time_limit="20s", hard_time_limit="25s")
+
+A100 = Needs(gpu="a100")
+
+
+def here() -> str:
+    """Return the name of the worker that runs the attempt."""
+    return str(app.current_task.request.hostname).partition("@")[0]
+
+
+@app.step(needs=A100)
+def large(number: int = 0) -> str:
+    """Say where it ran."""
+    return here()
+
+
+@app.step(pool="small")
+def small(number: int = 0) -> str:
+    """Say where it ran."""
+    return here()
+
+
+@app.step(pool="plain")
+def plain(number: int = 0) -> str:
+    """Say where it ran."""
+    return here()
+
+
+@app.step(pool="plain", timeout=timedelta(seconds=5))
+def limited(number: int = 0) -> str:
+    """Say where it ran."""
+    return here()
+
+
+@app.agent(pool="plain", version="1")
+async def ranging(run: Run, members: int) -> list[str]:
+    """Ask for what it needs from within: the places of a call of each kind, then of a fan-out."""
+    first = [
+        await run.call(plain),
+        await run.call(plain.using(needs=A100)),
+        await run.call(small.using(needs=Needs(region="eu"))),
+    ]
+    return first + await run.map(large, range(members))
