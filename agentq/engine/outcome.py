@@ -58,6 +58,10 @@ def keep_trying(call: Callable[[], T]) -> T:
     The result was paid for; while the server is away nobody else can take the step, and afterwards the holder check
     says whether it is still ours.
     """
+    try:
+        return call()
+    except StoreUnavailable as error:
+        logger.warning("commit_waits: %s", error)
     patience = Retrying(
         retry=retry_if_exception_type(StoreUnavailable),
         wait=wait_random_exponential(multiplier=0.1, max=5),

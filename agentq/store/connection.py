@@ -11,7 +11,8 @@ import redis
 from agentq.core.errors import StoreUnavailable
 from agentq.store.client import connect
 from agentq.store.keys import Keys
-from agentq.store.runner import EVENT_LIMIT, Patience, ScriptSet, Weights
+from agentq.store.ready import ReadyConnections
+from agentq.store.runner import EVENT_LIMIT, NoScriptError, Patience, ScriptSet, Weights
 from agentq.store.wire import redacted
 
 T = TypeVar("T")
@@ -66,6 +67,7 @@ class StoreConnection:
         )
         self._client: redis.Redis | None = None
         self._patient: redis.Redis | None = None
+        self._ready: ReadyConnections | None = None
         self._pid = os.getpid()
 
     def __repr__(self) -> str:
@@ -90,7 +92,7 @@ class StoreConnection:
     def _forget_parent(self) -> None:
         if self._pid != os.getpid():
             # Not closed: the sockets are shared with the parent, which goes on using them.
-            self._client = self._patient = None
+            self._client = self._patient = self._ready = None
             self._pid = os.getpid()
 
     def close(self) -> None:
@@ -98,7 +100,7 @@ class StoreConnection:
         for client in (self._client, self._patient):
             if client is not None and self._pid == os.getpid():
                 client.close()
-        self._client = self._patient = None
+        self._client = self._patient = self._ready = None
 
     def guarded(self, call: Callable[[], T]) -> T:
         """Return ``call()``; raises StoreUnavailable when the server cannot be reached, or takes no writes now."""
@@ -113,7 +115,17 @@ class StoreConnection:
 
     def run_script(self, name: str, *arguments: Any) -> Any:
         """Call a script by its name; raises StoreUnavailable when the server cannot be reached."""
-        return self.guarded(lambda: self.scripts.call(self.client, name, *arguments))
+        return self.guarded(lambda: self._call_script(name, arguments))
+
+    def _call_script(self, name: str, arguments: tuple[Any, ...]) -> Any:
+        client = self.client
+        if self._ready is None:
+            self._ready = ReadyConnections(client)
+        try:
+            return self._ready.call(*self.scripts.command(name, *arguments))
+        except (redis.ConnectionError, redis.TimeoutError, NoScriptError):
+            # As the client would repeat it by itself: a script answers a repeat as it answered the first call.
+            return self.scripts.call(client, name, *arguments)
 
     def now_ms(self) -> int:
         """Return the server's time in ms."""
