@@ -14,7 +14,7 @@ from celery import Celery
 
 from agentq.core.errors import InvalidSetting, StoreUnavailable
 from agentq.core.pools import Declared, PoolSpec, declared_in_code, load_pools
-from agentq.core.tenants import TenantSpec, load_tenants
+from agentq.core.tenants import EVERYBODY, TenantSpec, load_tenants
 from agentq.directory import Agents, Asks, DeadLetters, Runs
 from agentq.engine.assembly import (
     agents_of,
@@ -42,7 +42,7 @@ from agentq.settings import Settings
 from agentq.store import Store
 from agentq.store.client import is_sentinel, normalise, sentinel_place
 from agentq.store.embedded import ServerAddress, ensure_server
-from agentq.store.runner import Patience
+from agentq.store.runner import Patience, Weights
 from agentq.store.wire import redacted
 
 
@@ -101,6 +101,7 @@ class Toolkit(Declarations):
                 kind=self._settings.hint_queues,
                 requeue_after_s=self._settings.requeue_after.total_seconds(),
                 low_share=self._settings.low_share,
+                age_s=self._settings.age_after.total_seconds(),
             ),
         )
 
@@ -225,7 +226,9 @@ class Toolkit(Declarations):
                 deaths=self.settings.death_limit,
                 suspect_ms=int(self.settings.suspect_wait.total_seconds() * 1000),
                 unknown_ms=int(self.settings.unknown_task_grace.total_seconds() * 1000),
+                age_ms=int(self.settings.age_after.total_seconds() * 1000),
             ),
+            weights=_weights(self.tenants),
         )
         store.stow = partial(stow, most_bytes=int(self.settings.inline_limit))
         return store
@@ -316,6 +319,12 @@ def with_master(url: str, given: str | None) -> str:
             'broker_transport_options = {"master_name": NAME}',
         )
     return f"{url}{'&' if '?' in url.rsplit(';', 1)[-1] else '?'}master_name={given}"
+
+
+def _weights(tenants: Mapping[str, TenantSpec]) -> Weights:
+    weights = {name: spec.weight for name, spec in tenants.items()}
+    others = weights.pop(EVERYBODY, 1)
+    return Weights(weights, others)
 
 
 def _limits(settings: Settings) -> Limits:

@@ -96,7 +96,9 @@ class Settings(Model):
     unknown_task_grace: Duration = Field(default=timedelta(minutes=10), ge=timedelta(0))
     """So long a task that no worker knows is offered again, as in a rolling deploy; then it is a dead letter."""
     low_share: int = Field(default=8, ge=2)
-    """Every so-manieth take begins at the lowest priority that waits, so that none starves."""
+    """Every so-manieth step that a worker takes is of the lower priorities, if one waits, so that none starves."""
+    age_after: Duration = Field(default=timedelta(minutes=1), gt=timedelta(0))
+    """Of these, what has waited for longer goes first, whichever priority it has; else the lowest."""
 
     prefer_wait: Duration = Field(default=timedelta(seconds=5), ge=timedelta(0))
     """So much longer a call waits for a pool that it prefers before it takes another."""

@@ -14,6 +14,10 @@ from agentq.core.models import Breaker, Budget, Needs, Priority, Retry
 from agentq.core.routes import TIERS, OnFull, Tier
 
 
+LONGEST_TENANT = 200
+"""Characters of a tenant's name: it stands in each of its steps' records."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepOptions:
     """Declared on a step or an agent; stands in the task's one attribute ``agentq``.
@@ -60,7 +64,7 @@ class CallOptions:
 
     Attributes:
         key: at most one run per agent, tenant and key until the retention of the finished run ends.
-        tenant: on whose behalf.
+        tenant: on whose behalf; what a run's steps and sub-agents inherit.
         prefer: tags of a pool that the call had rather, among those that meet its needs.
         tier: ``batch`` goes where it costs least; what a run calls inherits it.
         deadline: the call shall end within so long, so it goes to the pool that ends it first.
@@ -85,6 +89,7 @@ class CallOptions:
         _check_span("using", "deadline", self.deadline)
         _check_place("using", needs=self.needs, prefer=self.prefer, tier=self.tier)
         _check_one_of("using", "on_full", self.on_full, ("raise", "wait"))
+        _check_tenant(self.tenant)
 
     def with_(self, **changes: Any) -> CallOptions:
         """Return these options with the given ones changed; None keeps what was chosen before."""
@@ -119,6 +124,14 @@ def _check_priority(where: str, name: str | None) -> None:
     if name is not None and name not in PRIORITIES:
         reason = f"the priorities are {listed(PRIORITIES)}.{near(str(name), PRIORITIES)}"
         raise InvalidArguments(step=where, parameter="priority", value=name, reason=reason)
+
+
+def _check_tenant(tenant: object) -> None:
+    if tenant is None:
+        return
+    if not isinstance(tenant, str) or not 1 <= len(tenant) <= LONGEST_TENANT:
+        reason = f"a tenant is a text of 1 to {LONGEST_TENANT} characters; leave it out for none"
+        raise InvalidArguments(step="using", parameter="tenant", value=tenant, reason=reason)
 
 
 def _check_span(where: str, parameter: str, span: object) -> None:

@@ -351,7 +351,8 @@ class Agent(Step[P, R]):
         if limits:
             ours["bu"] = limits
         if call.key is not None:
-            tenant = call.tenant or ""
+            # A sub-agent's may be its run's: the same key of two tenants is two runs.
+            tenant = (ours.get("cd") or {}).get("tenant") or ""
             ours["sd"] = hashlib.sha256("\x00".join([self.name, tenant, call.key]).encode()).hexdigest()
             ours["ad"] = short_hash(canonical([args, kwargs]))
             ours.setdefault("cd", {})["key"] = call.key

@@ -91,7 +91,7 @@ class ScriptSet:
         }
         constants = {**numbers, **{name: str(flag).lower() for name, flag in flags.items()}}
         head = "".join(f"local {name} = {value}\n" for name, value in constants.items()) + keys.lua()
-        head += (weights if weights is not None else Weights()).lua()
+        turns = (weights if weights is not None else Weights()).lua()
         self.texts: dict[str, str] = {}
         self.hashes: dict[str, str] = {}
         for source in _SCRIPTS.iterdir():
@@ -99,7 +99,9 @@ class ScriptSet:
                 continue
             name = source.name.removesuffix(".lua")
             body = source.read_text(encoding="utf-8")
-            text = head + "\n".join([*_parts_of(body).values(), body])
+            parts = _parts_of(body)
+            # Thousands of weights go to the server once for each script that has use for them.
+            text = head + (turns if "turns" in parts else "") + "\n".join([*parts.values(), body])
             self.texts[name] = text
             self.hashes[name] = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 

@@ -132,6 +132,12 @@ class TestShare:
         bench.store.offer([bench.step("c0", lane=0), bench.step("low", lane=9)])
         assert order(bench.take(low_share=2)) == "low", "the second one of this worker"
 
+    def test_tenants_in_the_lower_lanes_have_their_share(self, bench: Bench) -> None:
+        bench.store.offer([*of(bench, "a", "c0", "c1", "c2", lane=0), *of(bench, "b", "low", lane=9)])
+        bench.store.offer([*of(bench, "a", "a0", "a1"), *of(bench, "", "n0")])
+        waits(bench, "n0", 61_000)
+        assert order([bench.take_one(low_share=2) for _ in range(4)]) == "c0 n0 c1 low"
+
     def test_of_a_large_batch_the_share_is_taken_and_no_more(self, bench: Bench) -> None:
         bench.store.offer(
             [bench.step(f"c{n}", lane=0) for n in range(20)] + [bench.step(f"l{n}", lane=9) for n in range(20)]

@@ -1,5 +1,5 @@
 -- gather: moves what waits in lanes or stands in the timers into the custody of one who hands it back to stock Celery.
--- include: common tree offer suspects letters
+-- include: common tree offer suspects letters turns
 -- ARGV: worker, its label, chunk, 'lane', queue, lane
 --       … 'suspects', queue
 --       … 'names', names (root|step|generation) of timers, or in split mode of what the broker is to hear of

@@ -1,4 +1,5 @@
 -- Claiming: a message that waits becomes a worker's, under a take number that no other attempt of that worker has.
+-- include: turns
 
 -- What the taker has to do instead of running it: end a cancelled step, or one whose last attempt passed its hard limit.
 local function flag_of(root, id, rec)

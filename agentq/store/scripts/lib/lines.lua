@@ -1,17 +1,12 @@
 -- What waits in a lane, and whose turn it is. Messages without a tenant stand in kombu's own list, as stock Celery has
 -- them; those of a tenant in a line of its own, and the lane's turns name whose line is not empty, who is next as the
 -- last. The tenantless are one more in the turns, under the name '', whether or not any wait: stock producers fill
--- their list without a word. WEIGHTS and WEIGHT_OF_OTHERS are set by the runner.
+-- their list without a word.
 local WAY = SPLIT and 'split' or 'fused'
 
 local function line_of(way, queue, lane, tenant)
   if tenant ~= '' then return K.line(way, lane, redis.sha1hex(tenant), queue) end
   return way == 'fused' and K.lane(queue, lane) or K.line(way, lane, '', queue)
-end
-
-local function weight_of(tenant)
-  if tenant == '' then return 1 end
-  return WEIGHTS[redis.sha1hex(tenant)] or WEIGHT_OF_OTHERS
 end
 
 -- An entry of the turns: how many of a tenant's went since its turn began, and its name.
@@ -84,38 +79,14 @@ local function pull_line(way, queue, lane, tenant, entry)
   return true
 end
 
--- The entry whose turn it is in a lane; false when the lane is empty. Who has had as many as its weight goes to the end
--- of the turns: so one tenant's thousands let another's one wait for one round.
-local function pop_line(way, queue, lane)
-  local turns = K.turns(way, lane, queue)
-  while true do
-    local turn = redis.call('LINDEX', turns, -1)
-    if not turn then return redis.call('RPOP', line_of(way, queue, lane, '')) end
-    local served, tenant = turn_parts(turn)
-    local line = line_of(way, queue, lane, tenant)
-    local entry = redis.call('RPOP', line)
-    if entry and tenant ~= '' and way == 'fused' then count_line(queue, lane, -1) end
-    if tenant ~= '' and redis.call('EXISTS', line) == 0 then
-      leave_turns(way, queue, lane, turn)
-    elseif not entry or served + 1 >= weight_of(tenant) then
-      if served > 0 then redis.call('LSET', turns, -1, '0|' .. tenant) end
-      redis.call('RPOPLPUSH', turns, turns)
-    else
-      redis.call('LSET', turns, -1, (served + 1) .. '|' .. tenant)
-    end
-    if entry then return entry end
-  end
-end
-
--- What pop_line would give next, as nearly as one look tells; false for an empty lane.
+-- What comes next in a lane, as nearly as one look tells; false for an empty lane.
 local function peek_line(way, queue, lane)
   local turn = redis.call('LINDEX', K.turns(way, lane, queue), -1)
-  local tenant = ''
-  if turn then _, tenant = turn_parts(turn) end
+  local _, tenant = turn_parts(turn or '0|')
   local entry = redis.call('LINDEX', line_of(way, queue, lane, tenant), -1)
   if entry or not turn then return entry end
-  tenant = tenants_in(way, queue, lane)[1]
-  return tenant and redis.call('LINDEX', line_of(way, queue, lane, tenant), -1)
+  local other = tenants_in(way, queue, lane)[1]
+  return other and redis.call('LINDEX', line_of(way, queue, lane, other), -1)
 end
 
 -- How many of a tenant's wait in a queue, in all its lanes.
