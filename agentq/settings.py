@@ -102,6 +102,8 @@ class Settings(Model):
 
     prefer_wait: Duration = Field(default=timedelta(seconds=5), ge=timedelta(0))
     """So much longer a call waits for a pool that it prefers before it takes another."""
+    stranded_after: Duration = Field(default=timedelta(seconds=5), ge=timedelta(0))
+    """So long after its last worker what waits in a pool is told as unschedulable, and goes to another that fits."""
     pools_file: Path | None = None
     """Declares the pools; by default `pools.toml` beside the settings' file, without one `config/pools.toml`."""
 

@@ -158,8 +158,8 @@ def _show_unfinished(session: Session, handle: Any, agent: str, status: str) -> 
         )
     console.print(timeline(steps, now=now, console=console))
     waiting = session.app.asks.list(run_id=handle.id)
-    queues = {step.queue for step in steps if step.queue and step.status == "queued"}
-    if status == "queued" and agent in session.app.agents:
+    queues = {step.queue for step in steps if step.queue and step.status in ("queued", "unschedulable")}
+    if status in ("queued", "unschedulable") and agent in session.app.agents:
         queues.add(session.app.agents.pool_of(agent))
     _show_held_up(session.app, handle.id, steps)
     lacking = unserved(session.app, sorted(queues))

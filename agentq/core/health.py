@@ -192,6 +192,8 @@ def decide_unserved(unserved: Iterable[Unserved]) -> list[Finding]:
     groups: dict[tuple[str, str | None, str], int] = {}
     for each in unserved:
         known = (each.name, each.version if each.lacks == "version" else None, each.lacks)
+        if each.lacks == "worker":
+            known = (each.queue, None, each.lacks)
         groups[known] = groups.get(known, 0) + 1
     return [_unserved(name, version, lacks, number) for (name, version, lacks), number in groups.items()]
 
@@ -204,6 +206,9 @@ def _unserved(name: str, version: str | None, lacks: str, number: int) -> Findin
             "agentq runs cancel gives a run up."
         )
         return Finding(f"agent {name}", "warn", f"{waiting} for version {version}, which no worker serves", advice)
+    if lacks == "worker":
+        words, advice = f"{waiting} for a worker in it: unschedulable", f"agentq worker --pool {name}"
+        return Finding(f"pool {name}", "warn", words, f"Start one: {advice}.")
     advice = "Start a worker that has its code; after a while it becomes a dead letter (AGENTQ_UNKNOWN_TASK_GRACE)."
     return Finding(f"task {name}", "warn", f"{waiting} for a worker that knows it", advice)
 

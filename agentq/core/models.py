@@ -46,7 +46,8 @@ RunStatus = Literal[
 ]
 """How a run or a step stands.
 
-Delayed: it waits for its time (a retry, a later start). Unschedulable: no worker has its code, or serves its version.
+Delayed: it waits for its time (a retry, a later start), or is held back from a pool that is full. Unschedulable: no
+worker has its code, serves its version, or serves its pool.
 Condemned: it is a dead letter, and waits for a person.
 """
 
@@ -308,7 +309,8 @@ class Unserved(Model):
     name: str
     version: str | None = None
     queue: str
-    lacks: Literal["task", "version"]
+    lacks: Literal["task", "version", "worker"]
+    """Its code, the version of its agent that it began with, or any worker in its pool."""
     words: str
     since: AwareDatetime | None = None
 

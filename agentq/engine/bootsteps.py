@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -21,6 +21,7 @@ from celery.worker.components import Pool
 from celery.worker.consumer.connection import Connection
 
 from agentq.core.errors import Unavailable, UsageError
+from agentq.core.pools import Declared
 from agentq.engine import afterwords
 from agentq.engine.archivist import Archivist
 from agentq.engine.delivery import condemn
@@ -32,6 +33,7 @@ from agentq.engine.misfits import Misfits, fits
 from agentq.engine.presence import Card, LeaseTerms, Presence
 from agentq.engine.recall import Recaller
 from agentq.engine.request import recaller_of
+from agentq.engine.rerouting import Rerouter
 from agentq.engine.slots import Taker
 from agentq.engine.task import Step
 from agentq.store import Store
@@ -63,6 +65,9 @@ class Terms:
         reconcile_s: how often the store's account of what is held here is compared with ours, by one short command.
         kill_grace_s: from a hard limit to the end of its process.
         announcements: by agent name, what workers publish of it.
+        pools: the declared pools.
+        queues: all queues that the app's steps may go to.
+        stranded_s: how long after its last worker a pool's steps go elsewhere.
     """
 
     open_store: Callable[[], Store]
@@ -77,6 +82,9 @@ class Terms:
     kill_grace_s: float = 1.0
     reconcile_s: float = 3.0
     announcements: Callable[[], Mapping[str, dict[str, Any]]] = dict
+    pools: Callable[[], Declared] = Declared
+    queues: Callable[[], Sequence[str]] = tuple
+    stranded_s: float = 5.0
 
 
 def attach(app: Any, terms: Terms) -> None:
@@ -108,6 +116,7 @@ class Service(bootsteps.StartStopStep):
         self.presence: Presence | None = None
         self.recaller: Recaller | None = None
         self.archivist: Archivist | None = None
+        self.rerouter: Rerouter | None = None
         self.outfit: Outfit | None = None
         parent.agentq_service = self
 
@@ -174,6 +183,13 @@ class Service(bootsteps.StartStopStep):
         keep_unreadable(parent.consumer)
         wake_when_free(parent)
         self._open_archive()
+        self.rerouter = Rerouter(
+            self.terms.open_brief_store(),
+            pools=self.terms.pools,
+            queues=self.terms.queues,
+            after_s=self.terms.stranded_s,
+        )
+        self.rerouter.start()
 
     @cached_property
     def _versions(self) -> dict[str, str | None]:
@@ -261,6 +277,8 @@ class Frame(bootsteps.StartStopStep):
         service = self.service
         if service.recaller is not None:
             service.recaller.close()
+        if service.rerouter is not None:
+            service.rerouter.stop()
         if service.archivist is not None:
             service.archivist.stop()
         if service.presence is not None:

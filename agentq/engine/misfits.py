@@ -44,7 +44,7 @@ class Misfit:
 
 def fits(unserved: Unserved, task: Any) -> bool:
     """Tell whether a worker that has just come, with this task under the name, may run what was unserved so far."""
-    if task is None:
+    if task is None or unserved.lacks == "worker":
         return False
     options = getattr(task, HEADER, None)
     if unserved.lacks == "task" or options is None:

@@ -13,7 +13,6 @@ from agentq.core.lanes import PRIORITIES
 from agentq.core.models import Breaker, Budget, Needs, Priority, Retry
 from agentq.core.routes import TIERS, OnFull, Tier
 
-
 LONGEST_TENANT = 200
 """Characters of a tenant's name: it stands in each of its steps' records."""
 

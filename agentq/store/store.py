@@ -6,6 +6,7 @@ from agentq.store.letters import LetterCalls
 from agentq.store.logs import LogCalls
 from agentq.store.meters import MeterCalls
 from agentq.store.past import Past
+from agentq.store.stranded import StrandedCalls
 from agentq.store.survey import SurveyReads
 from agentq.store.unsent import UnsentCalls
 from agentq.store.unserved import UnservedReads
@@ -22,6 +23,7 @@ class Store(
     LetterCalls,
     UnservedReads,
     SurveyReads,
+    StrandedCalls,
     Past,
 ):
     """One server and prefix, with a method for every script and the readers beside them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal, cast
 
 from agentq.core.models import Unserved
 from agentq.store.connection import StoreConnection
@@ -57,9 +58,10 @@ def unserved_of(field: str | None, attempts: str | None, state: str | None) -> t
     if field is None or state in (None, "d", "x", "p"):
         return None
     at, since, what, words = field.split("|", 3)
-    # While a worker that cannot run it looks at it, its attempt counts.
     begun = int(attempts or 0) - int(at)
-    return (since, what, words) if begun == 0 or (begun == 1 and state == "h") else None
+    # While a worker that cannot run it looks at it, its attempt counts.
+    looked_at = begun == 1 and state == "h" and what != "worker"
+    return (since, what, words) if begun == 0 or looked_at else None
 
 
 def _unserved(root: str, step_id: str, said: tuple[str, str, str], fields: list[bytes | None]) -> Unserved:
@@ -72,7 +74,7 @@ def _unserved(root: str, step_id: str, said: tuple[str, str, str], fields: list[
         name=name or "",
         version=version,
         queue=queue or "",
-        lacks="version" if what == "version" else "task",
+        lacks=cast(Literal["task", "version", "worker"], what),
         words=words,
         since=moment(since),
     )

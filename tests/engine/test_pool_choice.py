@@ -158,3 +158,27 @@ def test_a_run_asks_for_more_from_within(served: Any) -> None:
 
 def _is_over(handle: Any) -> bool:
     return bool(handle.status() == "succeeded")
+
+
+def test_what_waits_in_a_pool_without_a_worker_goes_to_another_that_fits(
+    placed: Any, server: PrivateServer, start_worker: Callable[..., WorkerProcess]
+) -> None:
+    enroll(placed, "us")
+    moved = placed.large.delay(1)
+    assert where(placed) == Counter(us=1)
+    placed.app.store.leave("us")
+    stays = placed.plain.delay(2)
+    env = {"AGENTQ_GPUS": "a100", "AGENTQ_STRANDED_AFTER": "0s"}
+    worker = start_worker(MODULE, url=server.celery_url, queues=["eu"], pool="threads", concurrency=2, env=env)
+    assert moved.get(timeout=TIMEOUT) == worker.name
+    assert "moved from us, which has no worker, to eu" in why(placed, moved.id)
+    wait_until(partial(_is_told, placed, stays.id), description="the other is told as unschedulable")
+    served = start_worker(MODULE, url=server.celery_url, queues=["plain"], pool="threads", concurrency=2)
+    assert stays.get(timeout=TIMEOUT) == served.name, "it goes on by itself when a worker comes"
+    wait_until(lambda: placed.app.store.unserved() == [], description="nothing is unschedulable any more")
+
+
+def _is_told(module: Any, step_id: str) -> bool:
+    return [(each.step_id, each.lacks, each.queue) for each in module.app.store.unserved()] == [
+        (step_id, "worker", "plain")
+    ]

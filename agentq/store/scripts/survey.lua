@@ -57,9 +57,12 @@ end
 
 -- Since when the one that is next in a lane waits; nil when that is not known.
 local function waits_since(queue, lane)
-  local root, id = name_of(redis.call('LINDEX', K.lane(queue, lane), -1) or '')
+  local entry = peek_line(WAY, queue, lane) or ''
+  local root, id = name_of(entry)
+  if SPLIT then root, id = string.match(entry, '^([^|]+)|([^|]+)|') end
   if not root then return nil end
-  return tonumber(redis.call('HGET', K.step(root, id), 'c') or now)
+  local f = redis.call('HMGET', K.step(root, id), 'sq', 'c')
+  return tonumber(f[1] or f[2] or now)
 end
 
 found = { ms_text(now) }
@@ -70,7 +73,7 @@ for queue, stand in pairs(stands) do
   for i, lane in ipairs(LANES) do
     stand.n[i] = count_waiting(queue, lane)
     stand.h[i] = 0
-    local since = not SPLIT and stand.n[i] > 0 and waits_since(queue, lane)
+    local since = stand.n[i] > 0 and waits_since(queue, lane)
     if since and (not oldest or since < oldest) then oldest = since end
   end
   stand.o = oldest and now - oldest or -1

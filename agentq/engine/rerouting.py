@@ -1,0 +1,124 @@
+"""Sees to steps that wait in a pool without a worker: people are told, and what another pool may serve goes there.
+
+A thread of each worker, none of which leads: a step moves once, whoever moves it.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from time import monotonic
+from typing import Any, Final
+
+from agentq.core.errors import Unavailable
+from agentq.core.pools import Declared
+from agentq.core.routes import Outlook, decide_move
+from agentq.engine.lookout import SHARED_MS, load_of
+from agentq.store import Store
+from agentq.store.stranded import Move, Stranded
+from agentq.store.survey import Standing
+
+logger = logging.getLogger(__name__)
+
+PAUSE_S: Final = 1.0
+"""Mean time between two looks: what waits for a worker may well wait for a second more."""
+LONGEST_PAUSE_S: Final = 30.0
+
+
+class Rerouter:
+    """Looks after the pools of one app while its worker lives.
+
+    Args:
+        store: with a client of its own.
+        pools: the declared pools.
+        queues: all queues that the app's steps may go to.
+        after_s: a pool is left alone for so long after its last worker: one that restarts is back by then.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        pools: Callable[[], Declared],
+        queues: Callable[[], Sequence[str]],
+        after_s: float,
+    ) -> None:
+        self._store = store
+        self._pools = pools
+        self._queues = queues
+        self._after_s = after_s
+        self._deserted: dict[str, float] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="agentq-rerouter", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=5.0)
+        self._store.close()
+
+    def _run(self) -> None:
+        pause = PAUSE_S
+        while not self._stop.wait(pause * random.uniform(0.5, 1.5)):
+            try:
+                self.look()
+                pause = PAUSE_S
+            except Unavailable as error:
+                logger.info("rerouting_waits: %s", error)
+                pause = min(pause * 2, LONGEST_PAUSE_S)
+            except Exception:
+                logger.exception("rerouting_failed")
+                pause = min(pause * 2, LONGEST_PAUSE_S)
+
+    def look(self) -> int:
+        """Do once what is to be done; return how many steps have moved."""
+        stands = self._store.survey(self._queues(), fresh_ms=SHARED_MS)
+        outlook = Outlook({name: load_of(standing) for name, standing in stands.items()})
+        moved = 0
+        for queue in self._long_deserted(stands):
+            moved += self._help(queue, outlook)
+        self._unmark(stands)
+        return moved
+
+    def _long_deserted(self, stands: Mapping[str, Standing]) -> list[str]:
+        now = monotonic()
+        deserted = {name for name, standing in stands.items() if not standing.workers and any(standing.waiting)}
+        self._deserted = {name: self._deserted.get(name, now) for name in deserted}
+        # A pool whose workers are there and take nothing is being drained, or is not well: nobody is just restarting.
+        return [name for name, since in self._deserted.items() if stands[name].resting or now - since >= self._after_s]
+
+    def _help(self, queue: str, outlook: Outlook) -> int:
+        waiting = self._store.strand(queue, words=f"no worker serves {queue}")
+        moves = [move for step in waiting if (move := self._move_of(queue, step, outlook)) is not None]
+        moved = self._store.reroute(queue, moves) if moves else 0
+        if moved:
+            logger.info("rerouted from=%s steps=%d", queue, moved)
+        return moved
+
+    def _move_of(self, queue: str, step: Stranded, outlook: Outlook) -> Move | None:
+        needs: dict[str, Any] = step.needs or {}
+        if not needs.get("n"):
+            return None
+        route = decide_move(self._pools(), needs["n"], away_from=queue, lane=step.lane, outlook=outlook)
+        if route is None:
+            return None
+        outlook.note(route.queue)
+        return Move(step, route.queue, route.why)
+
+    def _unmark(self, stands: Mapping[str, Standing]) -> None:
+        """Have what waits in a queue that is served again no longer be unschedulable."""
+        served: dict[str, list[Move]] = {}
+        for each in self._store.unserved():
+            standing = stands.get(each.queue)
+            if each.lacks == "worker" and standing is not None and standing.workers:
+                step = Stranded(f"{each.root_id}|{each.step_id}|", 0, "", None)
+                served.setdefault(each.queue, []).append(Move(step, "", ""))
+        for queue, moves in served.items():
+            self._store.reroute(queue, moves)
