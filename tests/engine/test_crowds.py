@@ -71,8 +71,9 @@ class Crowd:
     def wait_until_it_runs(self) -> None:
         """Return when all slots have had some of its steps, and the rest is queued."""
         wait_until(
-            lambda: len(self.begun()) > 2 * SLOTS and len(self.store.member_ids(self.handle.id)) > self.count,
+            lambda: self.store.tree(self.handle.id).get("n_steps") == self.count and len(self.begun()) > 2 * SLOTS,
             description="the crowd runs",
+            interval=0.1,
         )
 
     def end(self) -> None:
