@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from agentq.core.errors import RunFailed as RunFailed
     from agentq.core.errors import StepFailed as StepFailed
     from agentq.core.errors import UsageError as UsageError
-    from agentq.core.models import Breaker as Breaker
-    from agentq.core.models import Budget as Budget
+    from agentq.core.guards import Breaker as Breaker
+    from agentq.core.guards import Budget as Budget
+    from agentq.core.guards import Limit as Limit
+    from agentq.core.guards import Rate as Rate
     from agentq.core.models import Event as Event
     from agentq.core.models import Needs as Needs
     from agentq.core.models import Retry as Retry
@@ -44,8 +46,10 @@ _HOMES = {
     "RunFailed": "agentq.core.errors",
     "StepFailed": "agentq.core.errors",
     "UsageError": "agentq.core.errors",
-    "Breaker": "agentq.core.models",
-    "Budget": "agentq.core.models",
+    "Breaker": "agentq.core.guards",
+    "Budget": "agentq.core.guards",
+    "Limit": "agentq.core.guards",
+    "Rate": "agentq.core.guards",
     "Event": "agentq.core.models",
     "Needs": "agentq.core.models",
     "Retry": "agentq.core.models",
@@ -70,7 +74,9 @@ __all__ = [
     "Handle",
     "InvalidArguments",
     "KeyReused",
+    "Limit",
     "Needs",
+    "Rate",
     "Retry",
     "Run",
     "RunCancelled",

@@ -36,7 +36,7 @@ from agentq.engine.remote import announcement_of
 from agentq.engine.routing import home_of
 from agentq.engine.split.steps import SplitTerms
 from agentq.engine.tls import tls_named, with_tls
-from agentq.guards import BreakerGuard, FallbackGuard, RetryGuard
+from agentq.guards import AdmissionGuard, FallbackGuard, RetryGuard
 from agentq.runtime.port import run_turn
 from agentq.settings import Settings
 from agentq.store import Store
@@ -74,7 +74,7 @@ class Toolkit(Declarations):
                 read_pools=lambda: self.declared_pools,
                 outlook=self._lookout.outlook,
                 default_queue=lambda: str(celery.conf.task_default_queue),
-                middleware=[FallbackGuard(), RetryGuard(), BreakerGuard()],
+                middleware=[FallbackGuard(), RetryGuard(), AdmissionGuard()],
                 run_turn=run_turn,
                 limits=_limits(self._settings),
             ),

@@ -14,7 +14,7 @@ from agentq.cli.output import print_json
 from agentq.cli.session import Session, app_command, json_option
 
 if TYPE_CHECKING:
-    from agentq.core.models import Budget
+    from agentq.core.guards import Budget
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -45,7 +45,7 @@ def _going_on(command: F) -> F:
 
 
 def _budget(usd: Decimal | None, tokens: int | None, steps: int | None) -> Budget | None:
-    from agentq.core.models import Budget
+    from agentq.core.guards import Budget
 
     if usd is None and tokens is None and steps is None:
         return None

@@ -26,10 +26,9 @@ __all__ = [
     "ENDED",
     "AskState",
     "AskSummary",
-    "Breaker",
-    "Budget",
     "DeadLetter",
     "Event",
+    "GateSummary",
     "Model",
     "Needs",
     "Priority",
@@ -138,52 +137,6 @@ class Retry(Model):
     @field_serializer("on", when_used="json")
     def _name_errors(self, on: tuple[type[BaseException], ...]) -> list[str]:
         return [f"{cls.__module__}.{cls.__qualname__}" for cls in on]
-
-
-class Budget(Model):
-    """Limits over a run and all its sub-agents; None is no limit."""
-
-    usd: Usd | None = None
-    tokens: NonNegativeInt | None = None
-    """Tokens in and out together."""
-    steps: NonNegativeInt | None = None
-    wall: Duration | None = Field(default=None, gt=timedelta(0))
-    """From the run's start to its end, waiting included, on the server's clock."""
-
-    def __init__(
-        self,
-        *,
-        usd: Decimal | float | str | None = None,
-        tokens: int | None = None,
-        steps: int | None = None,
-        wall: timedelta | None = None,
-    ) -> None:
-        given: dict[str, Any] = {"usd": usd, "tokens": tokens, "steps": steps, "wall": wall}
-        super().__init__(**given)
-
-
-class Breaker(Model):
-    """Keeps calls away from what fails: opens after so many failures, and tries again later.
-
-    All steps that name the same breaker share it.
-    """
-
-    name: str = Field(min_length=1)
-    failures: PositiveInt = 5
-    window: Duration = Field(default=timedelta(seconds=30), gt=timedelta(0))
-    reset_after: Duration = Field(default=timedelta(seconds=30), gt=timedelta(0))
-
-    def __init__(
-        self,
-        name: str,
-        *,
-        failures: int = 5,
-        window: timedelta = timedelta(seconds=30),
-        reset_after: timedelta = timedelta(seconds=30),
-    ) -> None:
-        given: dict[str, Any] = {"name": name, "failures": failures, "window": window}
-        given["reset_after"] = reset_after
-        super().__init__(**given)
 
 
 class Usage(Model):
@@ -333,3 +286,32 @@ class AskSummary(Model):
     def options(self) -> tuple[Any, ...]:
         """The answers to choose from; empty where the answer is free."""
         return tuple(self.answer_schema.get("enum", ()))
+
+
+class GateSummary(Model):
+    """A breaker, a rate or a limit, as listings show it."""
+
+    kind: Literal["breaker", "limit"]
+    name: str
+    state: Literal["closed", "open", "half_open"] | None = None
+    """Of a breaker."""
+    opens_until: AwareDatetime | None = None
+    """When an open breaker lets its first probe go."""
+    calls: NonNegativeInt | None = None
+    """Of a breaker: calls that ended within the window."""
+    errors: NonNegativeInt | None = None
+    """Those of them that failed, or were too slow."""
+    trips: NonNegativeInt | None = None
+    """How often it has opened."""
+    in_flight: int = 0
+    """Attempts that hold a place now; of a breaker its probes."""
+    slots: PositiveInt | None = None
+    requests: int | None = None
+    """Attempts that count within the window now, those that run included."""
+    requests_limit: PositiveInt | None = None
+    tokens: int | None = None
+    """Tokens that count within the window now: used, or reserved by what runs."""
+    tokens_limit: PositiveInt | None = None
+    window_ms: PositiveInt | None = None
+    waiting: NonNegativeInt = 0
+    """Steps in its line."""

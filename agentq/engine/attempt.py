@@ -16,9 +16,10 @@ from agentq.core.codec import dumps, loads, to_jsonable
 from agentq.core.errors import CalledOff, InvalidResult, RunCancelled, RunError, StaleHolder, StepTimeout
 from agentq.core.lazy import LazyList
 from agentq.engine import exits, joins, outcome, realloop, recall
+from agentq.engine.admission import admit
 from agentq.engine.binding import Binding, TurnEnd
 from agentq.engine.capture import Capture
-from agentq.engine.ending import CAUGHT, Again, Ending, Interrupted
+from agentq.engine.ending import CAUGHT, Again, Ending, Interrupted, Waits
 from agentq.engine.keeper.claims import Claim, claim
 from agentq.engine.messages import HOLDER_HEADER, PAYLOAD
 from agentq.engine.outcome import COMMITTED
@@ -102,6 +103,9 @@ class Attempt(Ending):
             end = self._contained(args, kwargs)
         except Again as again:
             self._again(again)
+        except Waits as waits:
+            setattr(self.request, COMMITTED, True)
+            raise Ignore(str(waits)) from waits
         except Retry:
             self._onward(mode="again", chain=chain, callbacks=callbacks)
             raise
@@ -177,6 +181,8 @@ class Attempt(Ending):
                 raise RuntimeError("no runtime was assembled for agents")
             # Read once: an agent's code must not wait for the server in between.
             self._arguments = (tuple(list(each) if isinstance(each, LazyList) else each for each in resolved), kwargs)
+            if self.is_over_budget:
+                admit(self)
             return self.binding.run_turn(self)
         typed_args, typed_kwargs = self._arguments = self.task.schema.decode(resolved, kwargs)
 
@@ -195,6 +201,11 @@ class Attempt(Ending):
         """
         if (getattr(self.request, HOLDER_HEADER, None) or {}).get("overdue"):
             raise StepTimeout(step=self.task.name, step_id=self.step_id, seconds=self.hard_limit.total_seconds())
+
+    @property
+    def is_over_budget(self) -> bool:
+        """Whether its budget had no room for the step when it was sent: it is counted by its admission, or refused."""
+        return bool((getattr(self.request, HOLDER_HEADER, None) or {}).get("over_budget"))
 
     def _checked(self, value: Any) -> Any:
         """Return an encoded result; raises InvalidResult when it is larger than a result may be."""

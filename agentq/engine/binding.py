@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
 from agentq.core.errors import AgentqError, UsageError
+from agentq.core.guards import Budget
+from agentq.core.prices import Prices
 from agentq.core.pools import Declared
 from agentq.core.routes import Outlook
 from agentq.store import Store
@@ -87,6 +89,8 @@ class Binding:
         middleware: outermost first.
         run_turn: runs one turn of an agent; set by assembly, since the engine must not know the runtime.
         limits: default limits.
+        prices: of models, by which spending is counted where it names no amount.
+        tenant_budget: of all that a tenant runs on a day.
         failure: why the app's configuration cannot be used.
         loader: the thread that reads the app's configuration now.
         configured: set once our part of the configuration is in it.
@@ -99,6 +103,8 @@ class Binding:
     middleware: list[Middleware] = field(default_factory=list)
     run_turn: Callable[[Attempt], TurnEnd] | None = None
     limits: Limits = Limits()
+    prices: Prices = field(default_factory=Prices)
+    tenant_budget: Budget | None = None
     failure: AgentqError | None = None
     loader: int | None = None
     configured: threading.Event = field(default_factory=threading.Event)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overload
 
 from agentq.core.errors import InvalidArguments
-from agentq.core.models import Breaker, Budget, Needs, Priority, Retry
+from agentq.core.guards import Breaker, Budget, Estimate, Limit, Rate
+from agentq.core.key_template import check_names
+from agentq.core.models import Needs, Priority, Retry
+from agentq.engine.admission import OWN_NAMES
 from agentq.core.routes import Tier
 from agentq.engine.options import StepOptions
 from agentq.engine.task import Agent, Step
@@ -45,6 +49,9 @@ def make_step(
     make: MakeTask, function: Callable[..., Any], name: str | None, options: StepOptions, more: dict[str, Any]
 ) -> Any:
     """Return the Celery task that is the step of ``function``."""
+    known = [*inspect.signature(function).parameters, *OWN_NAMES]
+    for option, template in options.templates():
+        check_names(template, known, step=function.__name__, option=option)
     return _make(make, Step, function, name, options, more)
 
 
@@ -52,8 +59,6 @@ def make_agent(
     make: MakeTask, function: Callable[..., Any], name: str | None, options: StepOptions, more: dict[str, Any]
 ) -> Any:
     """Return the Celery task that is the agent of ``function``; it is called by the function's bare name."""
-    import inspect
-
     if not inspect.iscoroutinefunction(function):
         raise InvalidArguments(
             step="agent",
@@ -105,7 +110,11 @@ class Declarations:
         tier: Tier | None = None,
         priority: Priority | None = None,
         retry: Retry | None = None,
-        breaker: Breaker | None = None,
+        breaker: Breaker | Sequence[Breaker] | None = None,
+        rate: Rate | Sequence[Rate] | None = None,
+        limit: Limit | Sequence[Limit] | None = None,
+        concurrency: int | None = None,
+        estimate: Estimate | None = None,
         fallback: Callable[..., Any] | None = None,
         undo: Callable[..., Any] | None = None,
         timeout: timedelta | None = None,
@@ -141,7 +150,7 @@ class Declarations:
         priority: Priority | None = None,
         version: str | None = None,
         continues: Sequence[str] = (),
-        budget: Budget | None = None,
+        budget: Budget | Sequence[Budget] | None = None,
         timeout: timedelta | None = None,
         **celery_options: Any,
     ) -> AgentDecorator: ...

@@ -115,6 +115,7 @@ def _read(channel: Any, taken: Taken) -> tuple[dict[str, Any] | None, Holder | N
         "generation": int(generation),
         "cancelled": taken.cancelled,
         "overdue": taken.overdue,
+        "over_budget": taken.over_budget,
     }
     return payload, holder
 

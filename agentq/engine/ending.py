@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback as tracebacks
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -15,9 +15,10 @@ from agentq.core.errors import CalledOff
 from agentq.core.models import Usage
 from agentq.engine import capture, joins, outcome, spread
 from agentq.engine.binding import Binding, TurnEnd
+from agentq.engine.budgets import accounts_of, counts_storage
 from agentq.engine.capture import Capture
 from agentq.engine.messages import HEADER
-from agentq.engine.outcome import COMMITTED
+from agentq.engine.outcome import COMMITTED, Charge
 from agentq.store import Store
 from agentq.store.refs import Holder
 
@@ -46,7 +47,11 @@ class Interrupted(Exception):
         self.error = error
 
 
-CONTROL = (Again, Interrupted, Retry, Ignore, Reject)
+class Waits(Exception):
+    """The attempt is over before it began: its guards have put the step into a line, and it is nobody's any more."""
+
+
+CONTROL = (Again, Interrupted, Waits, Retry, Ignore, Reject)
 """What is no failure: middleware lets these pass."""
 
 
@@ -60,6 +65,9 @@ class Ending:
         number: which try this is, 1 for the first.
         spent: what the function said that it used.
         onward: what the function has sent on in Celery's ways, for the commit.
+        admitted: its guards hold something for it, which its commit settles.
+        call_went_well: what breakers hear of it; None when its function has not ended.
+        going_on: what is sent now goes on behind the step, and is no part of it.
     """
 
     def __init__(self, task: Step[..., Any], binding: Binding, holder: Holder, request: Any) -> None:
@@ -72,6 +80,9 @@ class Ending:
         self.number = int(self.ours.get("n", 1))
         self.spent: list[Usage] = []
         self.onward = Capture()
+        self.admitted = False
+        self.call_went_well: bool | None = None
+        self.going_on = False
         self._onward_of_request: tuple[Any, Any] = (None, None)
 
     @contextmanager
@@ -86,6 +97,7 @@ class Ending:
     def _finish(self, end: TurnEnd, chain: Any, callbacks: Any) -> Any:
         value = end.value
         with capture.capturing() as caught:
+            self.going_on = True
             self._dispatch(value, chain, callbacks)
             if not self._ignores_result():
                 self.task.backend.mark_as_done(self.request.id, value, self.request, True)
@@ -97,14 +109,27 @@ class Ending:
         return value
 
     @contextmanager
-    def _settled_usage(self) -> Iterator[dict[str, int]]:
+    def _charged(self, caught: Capture) -> Iterator[Charge]:
         """Give what was used to a commit; it stays unsettled if the commit is refused for being called off."""
-        spent = list(self.spent)
+        spent, accounts = list(self.spent), accounts_of(self)
+        settles = self.settlement() if self.admitted else None
+        usage = self.take_usage()
+        if counts_storage(accounts):
+            usage["storage_bytes"] = sum(len(meta) for _, meta in caught.results)
         try:
-            yield self.take_usage()
+            yield Charge(usage, accounts, settles)
         except CalledOff:
             self.spent[:0] = spent
             raise
+
+    def settlement(self) -> dict[str, Any]:
+        """Return how what the guards reserved ends: for breakers, for rates, and what was used."""
+        found: dict[str, Any] = {}
+        if self.call_went_well is not None:
+            found["ok"] = int(self.call_went_well)
+        if self.spent:
+            found["tokens"] = sum(each.tokens_in + each.tokens_out for each in self.spent)
+        return found
 
     def _ignores_result(self) -> bool:
         """Whether nobody reads the result: not asked for by an agent or a join, and ignored as Celery says."""
@@ -126,7 +151,7 @@ class Ending:
 
     def succeed(self, value: Any, caught: Capture, *, end: TurnEnd | None = None) -> None:
         """Commit a success."""
-        with self._settled_usage() as usage:
+        with self._charged(caught) as charge:
             outcome.commit_success(
                 self.store,
                 self.holder,
@@ -134,7 +159,7 @@ class Ending:
                 self.request,
                 value,
                 inline_bytes=self.binding.limits.inline_bytes,
-                usage=usage,
+                charge=charge,
                 closes=end.closes if end is not None else (),
                 cancels=end.cancels if end is not None else (),
             )
@@ -152,7 +177,7 @@ class Ending:
             self.task.backend.mark_as_failure(self.request.id, error, trace, self.request, stored, errbacks, status)
             if errbacks and self.task.name == joins.DISPATCH_TASK:
                 joins.tell_body(self.task.app, self.request.args[0], error)
-        with self._settled_usage() as usage:
+        with self._charged(caught) as charge:
             outcome.commit_failure(
                 self.store,
                 self.holder,
@@ -160,7 +185,7 @@ class Ending:
                 self.request,
                 error,
                 status=status,
-                usage=usage,
+                charge=charge,
                 closes=end.closes if end is not None else (),
                 cancels=end.cancels if end is not None else (),
                 inside=end is not None and not end.torn,
@@ -191,7 +216,7 @@ class Ending:
         caught: Capture = getattr(self.request, CAUGHT, None) or Capture()
         own = [offer for offer in caught.offers if offer.id == self.holder.id]
         others = spread.parcels(self, [offer for offer in caught.offers if offer.id != self.holder.id])
-        with self._settled_usage() as usage:
+        with self._charged(caught) as charge:
             outcome.keep_trying(
                 lambda: self.store.commit(
                     self.holder,
@@ -202,7 +227,9 @@ class Ending:
                     offers=[*own, *others],
                     arrivals=caught.arrivals,
                     error=outcome.line_of(error) if error is not None else None,
-                    usage=usage,
+                    usage=charge.usage,
+                    accounts=charge.accounts,
+                    settles=charge.settles,
                     name=self.task.name,
                 )
             )
@@ -211,14 +238,25 @@ class Ending:
     def take_usage(self) -> dict[str, int]:
         """Return what was said to be used since the last time, as the store counts it."""
         spent, self.spent[:] = list(self.spent), []
-        usage: dict[str, int] = {}
-        for each in spent:
-            for name, amount in (
-                ("tokens", each.tokens_in + each.tokens_out),
-                ("tokens_in", each.tokens_in),
-                ("tokens_out", each.tokens_out),
-                ("usd_micro", int(each.usd * 1_000_000)),
-            ):
-                if amount:
-                    usage[name] = usage.get(name, 0) + amount
-        return usage
+        return usage_of(spent)
+
+    def settled(self) -> None:
+        """Begin anew: what the guards held before was settled, with what was used until then."""
+        self.spent.clear()
+        self.call_went_well = None
+        self.admitted = False
+
+
+def usage_of(spent: Sequence[Usage]) -> dict[str, int]:
+    """Return what was said to be used, as the store counts it."""
+    usage: dict[str, int] = {}
+    for each in spent:
+        for name, amount in (
+            ("tokens", each.tokens_in + each.tokens_out),
+            ("tokens_in", each.tokens_in),
+            ("tokens_out", each.tokens_out),
+            ("usd_micro", int(each.usd * 1_000_000)),
+        ):
+            if amount:
+                usage[name] = usage.get(name, 0) + amount
+    return usage

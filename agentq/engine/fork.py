@@ -17,11 +17,11 @@ from typing import Any, Final
 from agentq.core.codec import loads
 from agentq.core.errors import RunNotFound, UsageError
 from agentq.core.forking import Prefix, ask_of, find_failed, journal_of, prefix_before, undone_by
+from agentq.core.guards import Budget
 from agentq.core.ids import new_run_id, step_id
 from agentq.core.journal import Ask, Entry, Result, Signal, decode, encode
-from agentq.core.models import Budget
+from agentq.engine.budgets import ACCOUNTS, DEPTH, limited
 from agentq.engine.messages import HEADER, PAYLOAD, offer_of, unstowed
-from agentq.engine.options import budget_limits
 from agentq.store import Store
 from agentq.store.forks import CopiedJoin, CopiedStep, Fork
 
@@ -88,7 +88,7 @@ def fork_run(
     prefix, at = _retried(origin) if step is None else _forked(origin, step)
     new = new_run_id()
     counters = store.tree(root)
-    limits = budget_limits(budget) if budget is not None else _counted(counters, "b_")
+    limits = budget.limits() if budget is not None else _counted(counters, "b_")
     text = _forked_message(origin.message, new, limits=limits, version=version, keyed=retry)
     copies = _Copies(origin, new, prefix, whole=step)
     used = {f"n_{name}": amount for name, amount in _counted(counters, "n_").items() if name != "steps"}
@@ -180,7 +180,12 @@ def _forked_message(
     headers = dict(message["headers"])
     ours = {name: value for name, value in headers[HEADER].items() if name not in _OF_THE_MESSAGE}
     card = {name: value for name, value in ours.get("cd", {}).items() if keyed or name != "key"}
-    ours = {**ours, "cd": card, "bu": limits}
+    # What stands above a sub-agent that is forked alone is not its own any more; what is summed up by the day is.
+    daily = [account for account in ours.get(ACCOUNTS) or [] if account["k"].startswith("=")]
+    own = [account for account in ours.get(ACCOUNTS) or [] if account["k"] == "self"]
+    asked = {"x": own[0]["x"]} if own and "x" in own[0] else {}
+    accounts = daily + [{**account, **asked} for account in limited(limits)]
+    ours = {**ours, "cd": card, "bu": limits, ACCOUNTS: accounts, DEPTH: 0}
     if version is not None:
         ours["v"] = version
     headers.update(id=new, root_id=new, parent_id=None, group=None, group_index=None, eta=None, expires=None, retries=0)

@@ -20,7 +20,8 @@ from agentq.core.errors import (
     UsageError,
     from_wire,
 )
-from agentq.core.models import Budget, RunStatus, RunSummary, StepSummary, Usage
+from agentq.core.guards import Budget
+from agentq.core.models import RunStatus, RunSummary, StepSummary, Usage
 from agentq.core.schema import CallSchema
 from agentq.engine.events import EventStream
 from agentq.engine.fork import fork_run

@@ -9,8 +9,9 @@ from typing import Any
 
 from agentq.core.error_base import listed, near
 from agentq.core.errors import InvalidArguments
+from agentq.core.guards import Breaker, Budget, Estimate, Limit, Rate, as_sequence
 from agentq.core.lanes import PRIORITIES
-from agentq.core.models import Breaker, Budget, Needs, Priority, Retry
+from agentq.core.models import Needs, Priority, Retry, Usage
 from agentq.core.routes import TIERS, OnFull, Tier
 
 LONGEST_TENANT = 200
@@ -27,13 +28,18 @@ class StepOptions:
         tier: of calls that name none and inherit none.
         priority: lane of calls that name none and inherit none.
         retry: None for one attempt.
-        breaker: shared by all workers under its name.
+        breaker: shared by all workers under its name; several are asked together, as all that follow.
+        rate: how much of a provider all workers may use.
+        limit: how many attempts run at once under a key.
+        concurrency: of this step at once, in all workers.
+        estimate: what an attempt is going to use, reserved before it runs: tokens, a Usage, or a function of the step's
+            arguments that returns one of them.
         fallback: called with the same arguments when the attempts are used up, or while the breaker is open.
         undo: called with the step's arguments when the run fails or is cancelled after this step was dispatched.
         timeout: of one attempt; None for the app's default.
         version: of an agent's code.
         continues: earlier versions whose runs this code goes on with when no worker serves them any more.
-        budget: of an agent's run and all below it.
+        budget: of an agent's run and all below it; several with `per=`.
     """
 
     pool: str | None = None
@@ -43,18 +49,60 @@ class StepOptions:
     tier: Tier | None = None
     priority: Priority | None = None
     retry: Retry | None = None
-    breaker: Breaker | None = None
+    breaker: Breaker | Sequence[Breaker] | None = None
+    rate: Rate | Sequence[Rate] | None = None
+    limit: Limit | Sequence[Limit] | None = None
+    concurrency: int | None = None
+    estimate: Estimate | None = None
     fallback: Callable[..., Any] | None = None
     undo: Callable[..., Any] | None = None
     timeout: timedelta | None = None
     version: str | None = None
     continues: tuple[str, ...] = ()
-    budget: Budget | None = None
+    budget: Budget | Sequence[Budget] | None = None
 
     def __post_init__(self) -> None:
         _check_priority("step", self.priority)
         _check_span("step", "timeout", self.timeout)
         _check_place("step", needs=self.needs, prefer=self.prefer, tier=self.tier)
+        for name, kind in (("breaker", Breaker), ("rate", Rate), ("limit", Limit), ("budget", Budget)):
+            _check_kind(name, getattr(self, name), kind)
+        _check_concurrency(self.concurrency)
+        if self.estimate is not None and not callable(self.estimate):
+            _check_estimate(self.estimate)
+        if sum(budget.per == "run" for budget in self.budgets) > 1:
+            reason = 'one budget at most is that of each run; give the others per="agent" or per="tenant"'
+            raise InvalidArguments(step="agent", parameter="budget", value=self.budget, reason=reason)
+
+    @property
+    def breakers(self) -> tuple[Breaker, ...]:
+        """All breakers of the step."""
+        return as_sequence(self.breaker)
+
+    @property
+    def rates(self) -> tuple[Rate, ...]:
+        """All rates of the step."""
+        return as_sequence(self.rate)
+
+    @property
+    def limits(self) -> tuple[Limit, ...]:
+        """All limits of the step under keys of the user's."""
+        return as_sequence(self.limit)
+
+    @property
+    def budgets(self) -> tuple[Budget, ...]:
+        """All budgets of the agent."""
+        return as_sequence(self.budget)
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether an attempt asks before it runs."""
+        return bool(self.breakers or self.rates or self.limits or self.concurrency)
+
+    def templates(self) -> list[tuple[str, str]]:
+        """Return the names with places for arguments, each with the option that it stands in."""
+        named = [("breaker", each.name) for each in self.breakers] + [("rate", each.name) for each in self.rates]
+        return named + [("limit", each.key) for each in self.limits]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,17 +204,21 @@ def _check_one_of(where: str, parameter: str, given: str | None, known: Sequence
         raise InvalidArguments(step=where, parameter=parameter, value=given, reason=reason)
 
 
-def budget_limits(budget: Budget | None) -> dict[str, int]:
-    """Return a budget as the store counts it, money in millionths; only the limits that are set."""
-    if budget is None:
-        return {}
-    limits: dict[str, int] = {}
-    if budget.steps is not None:
-        limits["steps"] = budget.steps
-    if budget.tokens is not None:
-        limits["tokens"] = budget.tokens
-    if budget.usd is not None:
-        limits["usd_micro"] = int(budget.usd * 1_000_000)
-    if budget.wall is not None:
-        limits["wall_ms"] = int(budget.wall.total_seconds() * 1000)
-    return limits
+def _check_kind(name: str, given: object, kind: type) -> None:
+    for each in as_sequence(given):
+        if not isinstance(each, kind):
+            reason = f"it is no {kind.__name__}"
+            raise InvalidArguments(step="step", parameter=name, value=each, reason=reason)
+
+
+def _check_concurrency(given: object) -> None:
+    if given is not None and (not isinstance(given, int) or isinstance(given, bool) or given < 1):
+        reason = "it is the number of attempts at once, at least 1"
+        raise InvalidArguments(step="step", parameter="concurrency", value=given, reason=reason)
+
+
+def _check_estimate(given: object) -> None:
+    if isinstance(given, Usage) or (isinstance(given, int) and not isinstance(given, bool) and given >= 0):
+        return
+    reason = "it is a number of tokens, a Usage, or a function of the step's arguments that returns one of them"
+    raise InvalidArguments(step="step", parameter="estimate", value=given, reason=reason)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from celery import states
@@ -75,6 +76,25 @@ def _log_wait(state: RetryCallState) -> None:
         logger.warning("commit_waits: %s", state.outcome.exception())
 
 
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What an attempt has used, and how what its guards reserved for it ends.
+
+    Attributes:
+        usage: as the store counts it.
+        accounts: the budgets that it is charged to, beside the tree.
+        settles: ``ok`` for breakers, ``tokens`` for rates; None where nothing was reserved.
+    """
+
+    usage: dict[str, int] = field(default_factory=dict)
+    accounts: Sequence[dict[str, Any]] = ()
+    settles: dict[str, Any] | None = None
+
+
+NOTHING: Final = Charge()
+"""What an attempt has used that never ran here."""
+
+
 def commit_success(
     store: Store,
     holder: Holder,
@@ -83,7 +103,7 @@ def commit_success(
     value: Any,
     *,
     inline_bytes: int,
-    usage: dict[str, int] | None = None,
+    charge: Charge,
     closes: tuple[str, ...] = (),
     cancels: tuple[str, ...] = (),
 ) -> None:
@@ -98,7 +118,9 @@ def commit_success(
             offers=caught.offers,
             arrivals=caught.arrivals,
             entry=_entry(request, "ok", value, inline_bytes),
-            usage=usage,
+            usage=charge.usage,
+            accounts=charge.accounts,
+            settles=charge.settles,
             closes=closes,
             cancels=cancels,
             name=request.task or "",
@@ -113,8 +135,8 @@ def commit_failure(
     request: Any,
     error: BaseException,
     *,
+    charge: Charge = NOTHING,
     status: str = states.FAILURE,
-    usage: dict[str, int] | None = None,
     closes: tuple[str, ...] = (),
     cancels: tuple[str, ...] = (),
     inside: bool = False,
@@ -141,7 +163,9 @@ def commit_failure(
             entry=_entry(request, outcome, wire, ran=ran),
             tells=_tells(request, wire),
             error=line,
-            usage=usage,
+            usage=charge.usage,
+            accounts=charge.accounts,
+            settles=charge.settles,
             closes=closes,
             cancels=cancels,
             inside=inside,

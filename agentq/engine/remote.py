@@ -8,8 +8,9 @@ from typing import Any, NoReturn
 from celery import Celery
 
 from agentq.core.errors import UsageError
+from agentq.core.guards import Budget
 from agentq.core.schema import check_call
-from agentq.engine.options import StepOptions, budget_limits
+from agentq.engine.options import StepOptions
 from agentq.engine.task import Agent
 
 
@@ -41,7 +42,7 @@ def announcement_of(agent: Agent[..., Any], queue: str) -> dict[str, Any]:
         "queue": queue,
         "schema": agent.schema.json_schema(),
         "doc": (agent.function.__doc__ or "").strip().split("\n")[0],
-        "limits": budget_limits(agent.agentq.budget),
+        "budgets": [budget.model_dump(mode="json", exclude_none=True) for budget in agent.agentq.budgets],
     }
 
 
@@ -54,14 +55,14 @@ def remote_agent(app: Celery, name: str, announced: dict[str, Any]) -> Agent[...
     def run(*_args: Any, **_kwargs: Any) -> NoReturn:
         raise UsageError(f"Agent {name!r} has no code in this application: start it, and a worker runs it.")
 
-    options = StepOptions(queue=announced["queue"], version=announced.get("version"))
+    # The budgets hold whoever starts the run.
+    budgets = tuple(Budget(**given) for given in announced.get("budgets") or ())
+    options = StepOptions(queue=announced["queue"], version=announced.get("version"), budget=budgets)
     made = type(
         "RemoteAgent",
         (Agent,),
         {"name": name, "run": staticmethod(run), "agentq": options, "__module__": __name__},
     )()
     made.bind(app)
-    # The limits of its budget stand in the announcement: they hold whoever starts the run.
-    made.__dict__["_limits"] = announced.get("limits") or {}
     made.__dict__["_schema"] = AnnouncedSchema(name, announced["schema"])
     return made  # type: ignore[no-any-return]

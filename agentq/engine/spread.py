@@ -53,7 +53,7 @@ def spreads(attempt: Ending, first: Offer, calls: Sequence[Call], *, ask_id: str
     """Return the internal steps that send the members of a fan-out, of which ``first`` is the first one's message."""
     template = asdict(first)
     return [
-        _internal(attempt, SPREAD_TASK, [ask_id, template, at, list(chunk)], key=f"{ask_id}/spread/{at}")
+        _internal(attempt, SPREAD_TASK, [ask_id, template, at, list(chunk)], key=f"{ask_id}/spread/{at}", feeds=ask_id)
         for at, chunk in chunks(calls)
     ]
 
@@ -83,7 +83,7 @@ def offer_from(wire: dict[str, Any]) -> Offer:
     return Offer(**{**wire, "join": tuple(join) if join is not None else None})
 
 
-def _internal(attempt: Ending, name: str, args: list[Any], *, key: str) -> Offer:
+def _internal(attempt: Ending, name: str, args: list[Any], *, key: str, feeds: str | None = None) -> Offer:
     """Return the message of an internal step on the queue that the attempt itself came from: it is served."""
     with capture.capturing() as caught:
         attempt.task.app.tasks[name].apply_async(
@@ -92,6 +92,6 @@ def _internal(attempt: Ending, name: str, args: list[Any], *, key: str) -> Offer
             root_id=attempt.holder.root,
             parent_id=attempt.holder.id,
             queue=(attempt.request.delivery_info or {}).get("routing_key"),
-            headers={HEADER: {"k": "i"}},
+            headers={HEADER: {"k": "i"} | ({"jo": feeds} if feeds is not None else {})},
         )
     return caught.offers[0]

@@ -19,11 +19,12 @@ from agentq.engine import capture
 from agentq.engine.attempt import Attempt, in_place
 from agentq.engine.batch import batch_of, likeness_of, template_of
 from agentq.engine.binding import binding_of, find_binding
+from agentq.engine.budgets import ACCOUNTS, DEPTH, inherited, own_accounts, run_limits, tenant_account
 from agentq.engine.dispatch import ending
 from agentq.engine.ending import CAUGHT
 from agentq.engine.handle import Handle
 from agentq.engine.messages import HEADER
-from agentq.engine.options import CallOptions, StepOptions, budget_limits
+from agentq.engine.options import CallOptions, StepOptions
 from agentq.engine.outcome import holder_of
 from agentq.engine.request import StepRequest
 from agentq.engine.routing import apply_route, limits_in
@@ -47,6 +48,9 @@ else:
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
 Self = TypeVar("Self", bound="Step[..., Any]")
+
+KEPT = ("pr", "ak", "jr", "jn", "ji", "cd", ACCOUNTS, DEPTH)
+"""Fields of our header that a step's successor takes over."""
 
 USING = "agentq_using"
 """Option of a signature: the call options of the copy that it was made from."""
@@ -221,14 +225,20 @@ class Step(Task, Generic[P, R]):
         """Return our header's fields for a call: what the store records of the step."""
         ours: dict[str, Any] = {"k": "s"}
         card: dict[str, Any] = {}
-        inherited = current_attempt.get()
+        above = current_attempt.get()
         tenant = call.tenant
-        if tenant is None and inherited is not None:
-            tenant = (inherited.ours.get("cd") or {}).get("tenant")
+        if tenant is None and above is not None:
+            tenant = (above.ours.get("cd") or {}).get("tenant")
         if tenant is not None:
             card["tenant"] = tenant
         if card:
             ours["cd"] = card
+        accounts, depth = inherited(above)
+        if above is None and tenant is not None and (daily := binding_of(self.app).tenant_budget) is not None:
+            accounts.append(tenant_account(daily, tenant))
+        accounts += own_accounts(self.agentq.budgets, agent=self.name, tenant=tenant)
+        if accounts:
+            ours[ACCOUNTS], ours[DEPTH] = accounts, depth
         return ours
 
     def start_on_commit(self, *args: P.args, **kwargs: P.kwargs) -> None:
@@ -278,9 +288,7 @@ class Step(Task, Generic[P, R]):
         if not isinstance(attempt, Attempt):
             super().replace(sig)
             raise Ignore("replaced")
-        kept: dict[str, Any] = {
-            name: attempt.ours[name] for name in ("pr", "ak", "jr", "jn", "ji", "cd") if name in attempt.ours
-        }
+        kept: dict[str, Any] = {name: attempt.ours[name] for name in KEPT if name in attempt.ours}
         successor = ending(sig, kept, self.app)
         with attempt.whole_request(), capture.capturing() as caught:
             try:
@@ -347,7 +355,7 @@ class Agent(Step[P, R]):
         ours["k"] = "a"
         if self.agentq.version is not None:
             ours["v"] = self.agentq.version
-        limits = self.__dict__.get("_limits") or budget_limits(self.agentq.budget)
+        limits = run_limits(self.agentq.budgets)
         if limits:
             ours["bu"] = limits
         if call.key is not None:

@@ -6,12 +6,17 @@ from contextvars import ContextVar
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from celery.utils.log import get_logger
+
 from agentq.core.codec import dumps
 from agentq.core.models import Usage
+from agentq.core.prices import Prices
 from agentq.engine.outcome import keep_trying
 
 if TYPE_CHECKING:
     from agentq.engine.attempt import Attempt
+
+logger = get_logger(__name__)
 
 
 class InPlace:
@@ -22,10 +27,27 @@ class InPlace:
         self.store = attempt.store
         self.request = attempt.request
         self.ours = attempt.ours
+        self.binding = attempt.binding
         self.spent = attempt.spent
         self.run_id = attempt.holder.id
         self.step_id = step_id
         self.number = 1
+
+
+_unpriced: set[str] = set()
+
+
+def priced(prices: Prices, usage: Usage) -> Usage:
+    """Return a usage with what it costs by its model's price; as it is where no price or an amount is known."""
+    if usage.usd or usage.model is None:
+        return usage
+    usd = prices.usd(usage.model, usage.tokens_in, usage.tokens_out)
+    if usd is None:
+        if prices.models and usage.model not in _unpriced:
+            _unpriced.add(usage.model)
+            logger.warning("price_unknown model=%s: it is counted as free; models.toml tells no price", usage.model)
+        return usage
+    return usage.model_copy(update={"usd": usd})
 
 
 current_attempt: ContextVar[Attempt | InPlace | None] = ContextVar("agentq_attempt", default=None)
@@ -66,17 +88,19 @@ class ThisStep:
         *,
         tokens_in: int = 0,
         tokens_out: int = 0,
-        usd: Decimal | float = Decimal(0),
+        usd: Decimal | float | None = None,
         model: str | None = None,
     ) -> None:
-        """Add to what this attempt has used; settled with its commit, added up over the run's tree.
+        """Add to what this attempt has used; settled with its commit, added up over the run's tree and its budgets.
 
-        The sum is over all models: the name is checked and not kept yet.
+        Without ``usd`` it costs what the prices in ``models.toml`` say of ``model``; nothing where they know none.
         """
         attempt = current_attempt.get()
-        if attempt is not None:
-            used = Usage(tokens_in=tokens_in, tokens_out=tokens_out, usd=Decimal(str(usd)), model=model)
-            attempt.spent.append(used)
+        if attempt is None:
+            return
+        given = Decimal(0) if usd is None else Decimal(str(usd))
+        used = Usage(tokens_in=tokens_in, tokens_out=tokens_out, usd=given, model=model)
+        attempt.spent.append(used if usd is not None else priced(attempt.binding.prices, used))
 
     def emit(self, kind: str, /, **fields: Any) -> None:
         """Put a line into the run's history now, so that a follower sees a partial result.

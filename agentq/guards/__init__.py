@@ -1,7 +1,10 @@
-"""Middleware around a step: retry, breaker, fallback. Assembly installs them; the engine does not know them."""
+"""Middleware around a step: admission (breakers, limits, budgets), retry, fallback.
 
-from agentq.guards.breaker import BreakerGuard
+Assembly installs them; the engine does not know them.
+"""
+
+from agentq.guards.admission import AdmissionGuard
 from agentq.guards.fallback import FallbackGuard
 from agentq.guards.retry import RetryGuard
 
-__all__ = ["BreakerGuard", "FallbackGuard", "RetryGuard"]
+__all__ = ["AdmissionGuard", "FallbackGuard", "RetryGuard"]

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from agentq.core.errors import OwnershipLost
+from agentq.core.errors import BreakerOpen, OwnershipLost
 from agentq.core.policy import decide_retry
 from agentq.engine.attempt import Attempt
 from agentq.engine.ending import CONTROL, Again
@@ -22,7 +22,8 @@ class RetryGuard:
             return call()
         try:
             return call()
-        except (*CONTROL, OwnershipLost):
+        except (*CONTROL, OwnershipLost, BreakerOpen):
+            # An open breaker is no failed attempt: the fallback answers at once.
             raise
         except Exception as error:
             delay = decide_retry(policy, attempt.number, error, random.random())

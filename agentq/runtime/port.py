@@ -18,6 +18,7 @@ from agentq.core.journal import Ask, Entry, Result, ResultStatus, encode, failed
 from agentq.engine import exits, realloop
 from agentq.engine.attempt import Attempt
 from agentq.engine.binding import TurnEnd
+from agentq.engine.budgets import accounts_of
 from agentq.engine.capture import Capture
 from agentq.engine.dispatch import call_offers, canvas_offers, map_offers, next_generation
 from agentq.engine.handle import failure_of
@@ -58,10 +59,13 @@ def run_turn(attempt: Attempt) -> TurnEnd:
 
 
 def _wall_of(attempt: Attempt) -> dict[str, Any]:
-    """When the budget's time is over; a sub-agent's ends with its root's."""
-    if attempt.holder.id != attempt.holder.root or "wall_ms" not in (attempt.ours.get("bu") or {}):
+    """When the time of the run's own budget is over; a sub-agent without one ends with its root."""
+    if "wall_ms" not in (attempt.ours.get("bu") or {}):
         return {}
-    counters = attempt.store.tree(attempt.holder.root)
+    if any(account["k"] == "self" and account.get("x") == "ask" for account in attempt.ours.get("bg") or []):
+        # A person is asked to raise it, at the next call: an agent that was cancelled could not go on.
+        return {}
+    counters = attempt.store.account(attempt.holder.root, attempt.holder.id)
     limit = counters["b_wall_ms"]
     return {"wall": str(timedelta(milliseconds=limit)), "wall_end_ms": counters["born"] + limit}
 
@@ -112,6 +116,7 @@ class EnginePort:
             closes=closes,
             cancels=cancels,
             usage=usage,
+            accounts=accounts_of(self._attempt),
         )
         return keep_trying(send)
 
@@ -152,7 +157,14 @@ class EnginePort:
         usage = self._attempt.take_usage()
         if usage:
             keep_trying(
-                functools.partial(self._store.send, self._holder, token=uuid.uuid4().hex, seen=seen, usage=usage)
+                functools.partial(
+                    self._store.send,
+                    self._holder,
+                    token=uuid.uuid4().hex,
+                    seen=seen,
+                    usage=usage,
+                    accounts=accounts_of(self._attempt),
+                )
             )
 
     def wait(self, seconds: float) -> None:
@@ -193,7 +205,12 @@ class EnginePort:
         usage = self._attempt.take_usage()
         token = uuid.uuid4().hex
         if closes or usage:
-            keep_trying(lambda: self._store.send(self._holder, token=token, seen=seen, closes=closes, usage=usage))
+            accounts = accounts_of(self._attempt)
+            keep_trying(
+                lambda: self._store.send(
+                    self._holder, token=token, seen=seen, closes=closes, usage=usage, accounts=accounts
+                )
+            )
         args, kwargs = arguments
         (following,) = keep_trying(lambda: self._store.stowed([next_generation(self._attempt, args, kwargs)]))
         restart = functools.partial(

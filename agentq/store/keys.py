@@ -29,6 +29,7 @@ _RUN_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "bits": ("root", "id"),
     "ask": ("root", "id"),
     "payload": ("root", "name"),
+    "account": ("root", "run"),
     "tree": ("root",),
     "members": ("root",),
     "cancelled": ("root",),
@@ -64,8 +65,11 @@ _PLAIN_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "letters": (),
     "unserved": (),
     "letter": ("id",),
-    "breaker": ("digest",),
-    "failures": ("digest",),
+    "gate": ("digest",),
+    "waiters": ("digest",),
+    "called": ("digest",),
+    "gates": (),
+    "allowance": ("name",),
     "survey": (),
     "pace": (),
 }
@@ -78,6 +82,7 @@ PERMANENT: Final = frozenset(
         *("workers", "reaping", "ticks", "due", "unsent", "outbox", "queued"),
         *("retiring", "reviving", "unwinding", "ended", "runs", "asks", "agents", "held", "bell"),
         *("suspects", "letters", "letter", "unserved", "pace", "line", "turns", "shared"),
+        *("waiters", "called", "gates"),
     }
 )
 """Kinds that may stand without an end: registries, and what holds work in custody."""

@@ -39,6 +39,7 @@ class LogCalls(StepCalls):
         closes: Sequence[str] = (),
         cancels: Sequence[str] = (),
         usage: dict[str, int] | None = None,
+        accounts: Sequence[dict[str, Any]] = (),
     ) -> list[bytes]:
         """Record and dispatch what a turn asks for, append what it did in place; return the log from ``seen`` on.
 
@@ -49,6 +50,7 @@ class LogCalls(StepCalls):
         header: dict[str, Any] = {**holder.to_wire(), "token": token, "seen": seen}
         named = [name for name, _ in payloads]
         optional = {"payloads": named, "tick": tick, "closes": closes, "cancels": cancels, "usage": usage}
+        optional["accounts"] = list(accounts)
         header.update({field: value for field, value in optional.items() if value})
         reply = self.run_script(
             "send",

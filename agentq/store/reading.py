@@ -202,6 +202,13 @@ class Reads(StoreConnection):
         found = self.guarded(lambda: self.client.hgetall(self.keys.tree(root)))
         return {name.decode(): int(value) for name, value in found.items()}
 
+    def account(self, root: str, run: str) -> dict[str, int]:
+        """Return the counters of a run's own budget: the tree's for a root, else those of the sub-agent."""
+        if run == root:
+            return self.tree(root)
+        found = self.guarded(lambda: self.client.hgetall(self.keys.of("account", root, run)))
+        return {name.decode(): int(value) for name, value in found.items()}
+
     def member_ids(self, root: str) -> list[str]:
         """Return the ids of a tree's steps and agents, in the order of their making."""
         names = self.guarded(lambda: self.client.lrange(self.keys.members(root), 0, -1))

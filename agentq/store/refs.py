@@ -71,11 +71,14 @@ class Offer:
         parent: run id of the agent that asked for it; its log hears of the outcome under ``ask``.
         join: (root, join id) at which the outcome arrives, at place ``index``.
         start_digest, args_digest: keyed start; the same key with other arguments is refused.
-        budget: limits of the tree, only for a root agent: ``steps``, ``tokens``, ``usd_micro``, ``wall_ms``.
+        budget: limits of the agent's run and all below it: ``steps``, ``tokens``, ``usd_micro``, ``wall_ms``, ….
         spawned: a sub-agent that goes on when its parent ends.
         undoes: the step takes back another one; it runs although its agent was cancelled.
         card: what listings show beside the name (tenant, key, why).
         needs: what chose its pool (see ``routing``), where another one may serve it as well.
+        accounts: the budgets that it is charged to, as its header names them.
+        depth: how deep below the run that has the budget it stands.
+        feeds: of an internal step, the join whose members it sends.
     """
 
     root: str
@@ -100,6 +103,9 @@ class Offer:
     card: dict[str, Any] = field(default_factory=dict)
     payload: str | None = None
     needs: dict[str, Any] | None = None
+    accounts: list[dict[str, Any]] | None = None
+    depth: int | None = None
+    feeds: str | None = None
 
     def header(self) -> dict[str, Any]:
         """Return the fields that the scripts read, short names, without what is None."""
@@ -128,6 +134,9 @@ class Offer:
             "tn": self.card.get("tenant") or None,
             "pl": self.payload,
             "nd": json.dumps(self.needs, separators=(",", ":")) if self.needs is not None else None,
+            "bg": self.accounts or None,
+            "dp": self.depth,
+            "jo": self.feeds,
         }
         return {name: value for name, value in fields.items() if value is not None}
 
@@ -173,7 +182,8 @@ class Taken:
     """A message that a take moved into the worker's custody.
 
     A cancelled step is to end as revoked; an overdue one, whose last attempt was killed for its hard limit, as timed
-    out; beside a suspect, whose last attempt died, nothing else is to be taken.
+    out; one that is over its budget asks for admission first; beside a suspect, whose last attempt died, nothing else
+    is to be taken.
     """
 
     take: int
@@ -182,6 +192,7 @@ class Taken:
     overdue: bool
     message: bytes
     suspect: bool = False
+    over_budget: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import redis
@@ -113,6 +113,8 @@ class StepCalls(PayloadCalls):
         tells: Sequence[tuple[str, str]] = (),
         error: str | None = None,
         usage: dict[str, int] | None = None,
+        accounts: Sequence[dict[str, Any]] = (),
+        settles: Mapping[str, Any] | None = None,
         closes: Sequence[str] = (),
         cancels: Sequence[str] = (),
         inside: bool = False,
@@ -132,6 +134,8 @@ class StepCalls(PayloadCalls):
                 asked for its last task only.
             error: one line for listings.
             usage: what was spent: ``tokens``, ``usd_micro``.
+            accounts: to whose account, beside the tree's.
+            settles: how what was reserved ends: ``ok`` 1 or 0 for breakers, ``tokens`` for rates.
             inside: an agent has ended by itself; else what it has asked for is called off with it.
             closes: ids of open asks of an agent that ends.
             cancels: ids of child runs that are cancelled with it.
@@ -148,6 +152,8 @@ class StepCalls(PayloadCalls):
             "tells": tells,
             "error": error,
             "usage": usage,
+            "accounts": list(accounts) if usage else None,
+            "m": dict(settles) if settles else None,
             "inside": inside,
             "closes": closes,
             "cancels": cancels,

@@ -1,10 +1,10 @@
 """The class ``Store``: every script and every reader, put together."""
 
+from agentq.store.admissions import AdmissionCalls
 from agentq.store.forks import ForkCalls
 from agentq.store.handback import HandbackCalls
 from agentq.store.letters import LetterCalls
 from agentq.store.logs import LogCalls
-from agentq.store.meters import MeterCalls
 from agentq.store.past import Past
 from agentq.store.stranded import StrandedCalls
 from agentq.store.survey import SurveyReads
@@ -17,7 +17,7 @@ class Store(
     ForkCalls,
     LogCalls,
     WorkerCalls,
-    MeterCalls,
+    AdmissionCalls,
     UnsentCalls,
     HandbackCalls,
     LetterCalls,

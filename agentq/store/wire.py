@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from agentq.store.refs import Arrival, Join, Offer, Taken, TakeReply
 
-_CANCELLED, _OVERDUE, _SUSPECT, _REST = 1, 2, 4, 2
+_CANCELLED, _OVERDUE, _SUSPECT, _OVER_BUDGET, _REST = 1, 2, 4, 8, 2
 """Flags of a taken message; the reply of a take that tells the worker to make itself free."""
 
 
@@ -117,6 +117,7 @@ def parse_take(reply: Sequence[Any]) -> TakeReply:
             overdue=int(reply[at + 2]) & _OVERDUE != 0,
             message=reply[at + 3],
             suspect=int(reply[at + 2]) & _SUSPECT != 0,
+            over_budget=int(reply[at + 2]) & _OVER_BUDGET != 0,
         )
         for at in range(1, len(reply), 4)
     ]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agentq.store.refs import Join, Offer
 from tests.kit.server import PrivateServer
-from tests.store.bench import Bench, break_rule
+from tests.store.bench import TREE, Bench, break_rule
 
 SENDS = st.lists(
     st.tuples(st.sampled_from(["run", "sub"]), st.integers(0, 3), st.integers(1, 2), st.booleans()), max_size=8
@@ -32,12 +32,13 @@ def check_sends(bench: Bench, limit: int, sends: list[tuple[str, int, int, bool]
     bench.client.flushall()
     bench.worker()
     holders = {"run": bench.run_agent("run", budget={"steps": limit})}
-    child = bench.agent("sub", root="run", parent="run", ask="sub")
+    child = bench.agent("sub", root="run", parent="run", ask="sub", accounts=TREE)
     bench.store.send(holders["run"], token="t", seen=1, offers=[child])
     holders["sub"] = bench.take_one().holder
     for number, (who, size, repeats, fresh) in enumerate(sends):
         ask = f"a{number}"
-        offers = _members(bench, ask, who, size) if size else [bench.step(ask, root="run", parent=who, ask=ask)]
+        own = {"parent": who, "accounts": TREE}
+        offers = _members(bench, ask, who, size) if size else [bench.step(ask, root="run", ask=ask, **own)]
         joins = [Join(root="run", id=ask, size=size, parent=who)] if size else []
         before = bench.store.tree("run").get("n_steps", 0)
         for repeat in range(repeats):
@@ -50,7 +51,8 @@ def check_sends(bench: Bench, limit: int, sends: list[tuple[str, int, int, bool]
 
 def _members(bench: Bench, ask: str, who: str, size: int) -> list[Offer]:
     return [
-        bench.step(f"{ask}.{index}", root="run", parent=who, join=("run", ask), index=index) for index in range(size)
+        bench.step(f"{ask}.{index}", root="run", parent=who, join=("run", ask), index=index, accounts=TREE)
+        for index in range(size)
     ]
 
 
@@ -87,15 +89,15 @@ def test_reserved_steps_never_exceed_the_limit(bench: Bench) -> None:
 
 BROKEN = {
     "send whatever it costs": (
-        "local limit, allowed, used = exceeded(o.root, now)",
-        "local limit, allowed, used = nil",
+        "if short and not is_left_to_admission(short) then return refusal_by",
+        "if false then return refusal_by",
     ),
-    "one step too many": ("if f[1] and number(2) + 1 > number(1) then", "if f[1] and number(2) > number(1) then"),
+    "one step too many": ("if wish and used + wish > limit then", "if wish and used > limit then"),
     "refuse what stands": (
         "or redis.call('EXISTS', K.step(o.root, o.id)) == 1 then return nil end",
         "then return nil end",
     ),
-    "count for nobody": ("redis.call('HINCRBY', tree, 'n_steps', (o.id == o.root or o.k == 'i') and 0 or 1)", ""),
+    "count for nobody": ("redis.call('HINCRBY', account.key, 'n_steps', 1)", ""),
     "leave a refused member out of its join": ("arrive(o.jr, o.jn, o.ji, false, now)\nend", "end"),
 }
 

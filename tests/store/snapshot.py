@@ -74,9 +74,9 @@ class Snapshot:
         """Return what breaks custody: each record that is not in exactly the one place that its state names.
 
         A queued one is in a lane or among the suspects, a condemned one among the dead letters, a held one in its
-        holder's hands, a delayed one among the timers, a parked one keeps its message in its record; a replaced or done
-        one is nowhere. In split mode unsent is the lane. With ``duplicates`` lanes may hold further copies of messages,
-        which nobody will take.
+        holder's hands, a delayed one among the timers or in a line, a parked one keeps its message in its record; a
+        replaced or done one is nowhere. In split mode unsent is the lane. With ``duplicates`` lanes may hold further
+        copies of messages, which nobody will take.
         """
         where = self._messages(queues)
         problems = self.misled()
@@ -123,6 +123,12 @@ class Snapshot:
                 _note(where, "|".join(name), "x")
         for name in self.values.get(self.keys.of("due"), []):
             _note(where, name.decode(), "l")
+        for (digest,) in self.parts("waiters"):
+            for name in self.values[self.keys.of("waiters", digest)]:
+                record = self.values.get(self.keys.step(*name.decode().split("|")[:2]), {})
+                # Who was called off has left its line with the generation that stands there.
+                if record.get("ln") == digest and record["s"] == "l":
+                    _note(where, name.decode(), "l")
         for name in self.values.get(self.keys.of("unsent"), []):
             # The nameless ones are plain messages, which have no record.
             if not name.startswith(b"|"):
@@ -157,7 +163,9 @@ class Snapshot:
         if shared != {f"{way}|{lane}|{queue}" for way, lane, queue, _ in wanted}:
             problems.append(f"shared names {shared}, lines are {wanted}")
         unsent = set(self.values.get(self.keys.of("unsent"), []))
-        named = {name for parts in lines if parts[0] == "split" for name in self.values[self.keys.of("line", *parts)]}
+        named = {
+            name for parts in lines if parts[0] == "split" for name in self.values[self.keys.of("waiters", *parts)]
+        }
         return [*problems, *(f"{name} stands in a line and is not unsent" for name in sorted(named - unsent))]
 
 

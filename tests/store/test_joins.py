@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agentq.store.refs import Arrival, Holder, Join, JoinMembers, Offer
-from tests.store.bench import Bench, agent_join, meta
+from tests.store.bench import TREE, Bench, agent_join, meta
 
 
 def arrival(join: str, index: int | str, *, succeeded: bool = True) -> Arrival:
@@ -150,7 +150,8 @@ class TestFanOut:
     def test_members_over_the_budget_arrive_as_failed(self, bench: Bench) -> None:
         run = bench.run_agent("poor", worker="w2", budget={"steps": 2})
         offers = [
-            bench.step(f"m{index}", root="poor", parent="poor", join=("poor", "map"), index=index) for index in range(4)
+            bench.step(f"m{index}", root="poor", parent="poor", join=("poor", "map"), index=index, accounts=TREE)
+            for index in range(4)
         ]
         bench.store.send(run, token="t", seen=1, joins=[agent_join("poor", "map", 4)], offers=offers)
         assert len(bench.lane()) == 2

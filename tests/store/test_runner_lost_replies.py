@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from agentq.store import Store
+from agentq.store.admissions import Admission, rate_wish
 from agentq.store.forks import CopiedJoin, CopiedStep, Fork
 from agentq.store.refs import Arrival, Holder, Join
 from tests.kit.proxy import Proxy
@@ -117,12 +118,16 @@ def test_workers(bench: Bench, cut: Cut) -> None:
     assert bench.record("s1")["d"] == "1"
 
 
-def test_breakers(bench: Bench, cut: Cut) -> None:
-    def report(store: Store) -> bool:
-        return store.report_breaker("b", failed=True, attempt="a", failures=2, window_ms=60_000, reset_ms=60_000)
-
-    assert cut(report) is False
-    assert cut(lambda store: store.admit_breaker("b", reset_ms=60_000)) == 0
+def test_guards(bench: Bench, cut: Cut) -> None:
+    slot = Admission(gates=[rate_wish("one", in_flight=1)])
+    bench.store.offer([bench.step("s1"), bench.step("s2")])
+    first, second = (bench.take_one().holder for _ in range(2))
+    assert cut(lambda store: store.admit(first, slot, token="t")).verdict == "go"
+    assert cut(lambda store: store.admit(second, slot, token="u")).verdict == "waits"
+    assert bench.store.gates()[0].in_flight == 1
+    cut(lambda store: store.commit(first, mode="done", status="SUCCESS"))
+    third = bench.take_one().holder
+    assert (third.id, cut(lambda store: store.admit(third, slot, token="v")).verdict) == ("s2", "go")
 
 
 def test_forks(bench: Bench, cut: Cut) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from agentq.core.errors import StaleHolder
 from agentq.store.refs import Holder
-from tests.store.bench import Bench
+from tests.store.bench import TREE, Bench
 
 ASK = '{"k":"ask","id":"c","key":"k","kind":"call","name":"read","after":1}'
 
@@ -98,7 +98,7 @@ class TestStale:
 class TestBudget:
     def test_a_step_over_the_limit_is_refused_by_an_input(self, bench: Bench) -> None:
         poor = bench.run_agent("poor", budget={"steps": 1})
-        offers = [bench.step(name, root="poor", parent="poor", ask=name) for name in ("c1", "c2")]
+        offers = [bench.step(name, root="poor", parent="poor", ask=name, accounts=TREE) for name in ("c1", "c2")]
         bench.store.send(poor, token="t", seen=1, offers=offers)
         assert [message["body"] for message in bench.lane()] == ["c1"]
         refused = bench.log("poor")[-1]
@@ -107,7 +107,7 @@ class TestBudget:
 
     def test_what_stands_already_is_not_refused_afterwards(self, bench: Bench) -> None:
         poor = bench.run_agent("poor", budget={"steps": 1})
-        child = bench.step("c1", root="poor", parent="poor", ask="c1")
+        child = bench.step("c1", root="poor", parent="poor", ask="c1", accounts=TREE)
         bench.store.send(poor, token="t", seen=1, offers=[child])
         bench.store.send(poor, token="u", seen=1, offers=[child])
         assert bench.kinds("poor") == ["start"]
@@ -121,7 +121,9 @@ class TestBudget:
         bench.store.send(poor, token="t", seen=1, offers=[child])
         sub = bench.take_one("w2").holder
         bench.store.send(sub, token="t", seen=1, usage={limit: 100})
-        bench.store.send(sub, token="u", seen=1, offers=[bench.step("c", root="poor", parent="sub", ask="c")])
+        bench.store.send(
+            sub, token="u", seen=1, offers=[bench.step("c", root="poor", parent="sub", ask="c", accounts=TREE)]
+        )
         assert bench.log("sub", "poor")[-1]["v"]["fields"] == {
             "limit_name": shown,
             "limit": amount,
@@ -131,17 +133,26 @@ class TestBudget:
     def test_time_counts_from_the_start(self, bench: Bench) -> None:
         poor = bench.run_agent("poor", budget={"wall_ms": 60_000})
         bench.client.hset(bench.keys.tree("poor"), "born", bench.store.now_ms() - 61_000)
-        bench.store.send(poor, token="t", seen=1, offers=[bench.step("c", root="poor", parent="poor", ask="c")])
+        bench.store.send(
+            poor, token="t", seen=1, offers=[bench.step("c", root="poor", parent="poor", ask="c", accounts=TREE)]
+        )
         assert bench.log("poor")[-1]["v"]["fields"]["limit_name"] == "wall"
 
     def test_parts_of_a_canvas_are_not_cut_in_the_middle(self, bench: Bench) -> None:
         poor = bench.run_agent("poor", budget={"steps": 1})
         plain = bench.step("p", kind="plain", message='{"body":"p"}')
         bench.store.send(
-            poor, token="t", seen=1, offers=[*(bench.step(f"s{at}", root="poor") for at in range(3)), plain]
+            poor,
+            token="t",
+            seen=1,
+            offers=[*(bench.step(f"s{at}", root="poor", accounts=TREE) for at in range(3)), plain],
         )
         assert len(bench.lane()) == 4
-        bench.store.drop("w2", bench.take("w2", slots=4)[-1].holder.take)
+        assert bench.store.tree("poor")["n_steps"] == 1
+        # Whoever takes the others hears of it, and asks before it runs them.
+        reply = bench.take_reply("w2", slots=4)
+        assert [taken.over_budget for taken in reply.taken] == [False, True, True, False]
+        bench.store.drop("w2", reply.taken[-1].take)
 
 
 class TestQuestions:

@@ -16,13 +16,22 @@ if what == 'answer' then
   local f = redis.call('HMGET', key, 's', 'answer', 'card', 'tok')
   if not f[1] then return { -1 } end
   if f[1] == 'answered' then return { f[4] == token and 1 or 0, f[2] } end
-  local run = cjson.decode(f[3]).run
+  local card = cjson.decode(f[3])
+  local run = card.run
   -- The ask of a run that was ended from outside (a hard limit) is still open on paper.
   if f[1] ~= 'open' or redis.call('HGET', K.step(root, run), 's') == 'd' then return { -2 } end
   redis.call('HSET', key, 's', 'answered', 'answer', ARGV[5], 'by', ARGV[6], 'at', ms_text(now), 'tok', token)
   redis.call('ZREM', K.asks(), root .. '|' .. ARGV[3])
   note(root, '{"e":"answered","r":' .. cjson.encode(run) .. ',"s":' .. cjson.encode(ARGV[3]) .. ',"by":'
     .. cjson.encode(ARGV[6]) .. '}', now)
+  if card.bud then
+    raise_limit(root, card.bud, ARGV[5], now)
+    return { 1, ARGV[5] }
+  end
+  if card.bud then
+    raise_limit(root, card.bud, ARGV[5], now)
+    return { 1, ARGV[5] }
+  end
   tell(root, run, '{"k":"answer","id":' .. cjson.encode(ARGV[3]) .. ',"v":' .. ARGV[5] .. '}', now)
   return { 1, ARGV[5] }
 end

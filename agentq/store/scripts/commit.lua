@@ -1,8 +1,10 @@
 -- commit: an attempt's outcome, with all that follows from it, at once.
--- include: common tree offer join refuse finish cancel pace
--- ARGV: JSON header {root, id, worker, take, token, mode, status, error?, usage?, entry?, tells?, inside?, closes?, cancels?}
+-- include: common tree offer join refuse finish cancel pace gates
+-- ARGV: JSON header {root, id, worker, take, token, mode, status, error?, usage?, accounts?, m?, entry?, tells?, inside?,
+--           closes?, cancels?}
 --         mode: 'done', 'again' (the first offer is this step's next generation), 'replaced' (another will carry its id)
 --         entry: what the log of the step's own parent is told; tells: [run, entry]… for other runs of the tree
+--         usage: what was spent, on the tree and on the accounts; m: {ok?, tokens?}, how what was reserved is settled
 --       number of results; per result: task id, Celery's meta as JSON
 --       number of joins; per join: JSON header, body message or ''
 --       number of offers; per offer: JSON header, message
@@ -13,7 +15,7 @@
 local h = cjson.decode(ARGV[1])
 local now = now_ms()
 local rec = K.step(h.root, h.id)
-local f = redis.call('HMGET', rec, 's', 'w', 't', 'tok', 'g', 'k', 'q', 'b')
+local f = redis.call('HMGET', rec, 's', 'w', 't', 'tok', 'g', 'k', 'q', 'b', 'gd')
 if f[4] == h.token then return { 1 } end
 if f[1] ~= 'h' or f[2] ~= h.worker or f[3] ~= tostring(h.take) then
   return { 0, f[1] or '', f[2] or '', f[3] or '' }
@@ -27,6 +29,10 @@ end
 redis.call('HDEL', K.held(h.worker), h.take)
 note_pace(f[7], f[8], h.take, now)
 redis.call('HSET', rec, 'tok', h.token, 'd', 0)
+if f[9] then
+  redis.call('HDEL', rec, 'gd')
+  settle_guards(h.root, h.id, f[9], h.m or {}, now)
+end
 
 local at = 1
 local function following() at = at + 1 return ARGV[at] end
@@ -76,7 +82,7 @@ for _ = 1, tonumber(following()) do
   arrive(root, id, index, succeeded == '1', now)
 end
 
-spend(h.root, h.usage)
+spend(h.root, h.usage, h.accounts, now)
 local told = {}
 for _, pair in ipairs(h.tells or {}) do
   told[cjson.decode(pair[2]).id or ''] = true

@@ -1,6 +1,6 @@
 -- send: what an agent's turn asks for and has done in place, in one batch.
 -- include: common tree offer join refuse finish
--- ARGV: JSON header {root, id, worker, take, token, seen, payloads?, tick?, closes?, cancels?, usage?}
+-- ARGV: JSON header {root, id, worker, take, token, seen, payloads?, tick?, closes?, cancels?, usage?, accounts?}
 --       number of asks; per ask: its entry as JSON
 --       number of joins; per join: JSON header, body message or ''
 --       number of offers; per offer: JSON header, message
@@ -34,13 +34,23 @@ local at = 1
 local function following() at = at + 1 return ARGV[at] end
 
 for _ = 1, tonumber(following()) do redis.call('RPUSH', log, following()) end
+-- A fan-out that is wider than the budget allows is refused as a whole.
+local too_wide = {}
+local function is_too_wide(j)
+  local short = h.accounts and j.pr and first_short(opened_accounts(h.root, h.accounts, now), { width = j.size }, now)
+  if not short or short.limit ~= 'width' then return false end
+  too_wide[j.id] = true
+  local refusal = { k = 'result', id = j.id, s = 'error', v = refusal_by(short) }
+  redis.call('RPUSH', log, stamped(cjson.encode(refusal), now))
+  return true
+end
 for _ = 1, tonumber(following()) do
-  local j = cjson.decode(following())
-  open_join(j, following(), now)
+  local j, body = cjson.decode(following()), following()
+  if not is_too_wide(j) then open_join(j, body, now) end
 end
 for _ = 1, tonumber(following()) do
   local o, rest = cjson.decode(following()), following()
-  offer_or_refuse(o, rest, log, now)
+  if not too_wide[o.jn or o.jo] then offer_or_refuse(o, rest, log, now) end
 end
 for _ = 1, tonumber(following()) do
   local text = following()
@@ -59,5 +69,5 @@ for _ = 1, tonumber(following()) do note(h.root, following(), now) end
 if h.tick then redis.call('RPUSH', log, stamped('{"k":"tick"}', now)) end
 close_asks(h.root, h.closes)
 for _, child in ipairs(h.cancels or {}) do call_off(h.root, child, 'its parent cancelled the call', now) end
-spend(h.root, h.usage)
+spend(h.root, h.usage, h.accounts, now)
 return reply()

@@ -5,7 +5,8 @@
 --   floor (the highest take number that the process has seen), 1 when nothing runs in this worker | 0, then queues…; in
 --   split mode instead per hint: name (root|step|generation), queue, lane
 -- Reply: {0} the worker is marked dead; {2} it is to take nothing until nothing runs in it; else {1, (take, queue,
---   flags, message)…}; flags: 1 cancelled | 2 overdue, and 4 a suspect: nothing is to be taken until it has ended
+--   flags, message)…}; flags: 1 cancelled | 2 overdue | 8 over its budget, and 4 a suspect: nothing is to be taken until
+--   it has ended
 -- Order: the most urgent lane first; within one the tenants in turn, and each one's in their order. Of the lower lanes'
 --   share the one has most whose head has waited longest for more than AGE_MS, else the lowest: so none starves.
 -- Keeps: only a queued record of the message's generation is taken (the rule); no instant exists at which a step is
@@ -118,7 +119,7 @@ local function take_itself(name, root, id, generation, queue, lane, suspect)
   local rec = K.step(root, id)
   local message = message_of(root, id, generation, take_kept(root, id))
   -- What was killed for its hard limit went back into its line, its deaths notwithstanding.
-  if suspect and redis.call('HEXISTS', rec, 'ov') == 1 then
+  if suspect and redis.call('HGET', rec, 'ov') == '1' then
     pull_line(WAY, queue, lane, redis.call('HGET', rec, 'tn') or '', name)
   end
   if suspect then accept_suspect(queue, lane, message, rec) else accept(queue, lane, message) end

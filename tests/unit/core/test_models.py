@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from agentq.core.models import AskSummary, Breaker, Budget, Event, Needs, Retry, RunSummary, StepSummary, Usage
+from agentq.core.guards import Breaker, Budget
+from agentq.core.models import AskSummary, Event, Needs, Retry, RunSummary, StepSummary, Usage
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
 
 EVERY: list[BaseModel] = [
     Needs(gpu="a100", vram_gb=40, os="linux", fast=True),
     Budget(usd=2, tokens=10, steps=3, wall=timedelta(hours=1)),
-    Breaker("llm", failures=2),
     Usage(tokens_in=1, tokens_out=2, usd="0.1", model="m"),
     Event(offset=1, at=AT, kind="step.done", run_id="r", fields={"a": 1}),
     RunSummary(run_id="r", agent="a", status="parked", started_at=AT, priority="low"),
@@ -28,7 +28,7 @@ def test_a_model_crosses_json_as_itself(model: BaseModel) -> None:
     assert type(model).model_validate_json(model.model_dump_json()) == model
 
 
-@pytest.mark.parametrize("model", [*EVERY, Retry()], ids=lambda model: type(model).__name__)
+@pytest.mark.parametrize("model", [*EVERY, Retry(), Breaker("llm", volume=2)], ids=lambda model: type(model).__name__)
 def test_a_model_cannot_be_changed(model: BaseModel) -> None:
     with pytest.raises(ValidationError, match="frozen"):
         setattr(model, next(iter(type(model).model_fields)), None)
@@ -58,8 +58,8 @@ def test_an_unknown_retry_option_is_refused() -> None:
         (lambda: Budget(usd=-1), "usd"),
         (lambda: Budget(steps=-1), "steps"),
         (lambda: Budget(wall=timedelta(0)), "wall"),
-        (lambda: Breaker("", failures=1), "name"),
-        (lambda: Breaker("b", failures=0), "failures"),
+        (lambda: Breaker("", volume=1), "name"),
+        (lambda: Breaker("b", volume=0), "volume"),
         (lambda: Retry(attempts=0), "attempts"),
         (lambda: Retry(jitter=1.5), "jitter"),
         (lambda: Retry(factor=0.5), "factor"),
@@ -91,8 +91,10 @@ def test_defaults_are_the_documented_ones() -> None:
         "attempts": 3, "wait": second, "factor": 2, "max_wait": 60 * second, "jitter": 0.1, "on": (Exception,),
     }  # fmt: skip
     for breaker in (Breaker("b"), Breaker.model_validate({"name": "b"})):
-        assert (breaker.failures, breaker.window, breaker.reset_after) == (5, 30 * second, 30 * second)
-    assert set(Budget().model_dump().values()) == {None}
+        assert (breaker.rate, breaker.volume, breaker.probes, breaker.slow_after) == (0.5, 10, 1, None)
+        assert (breaker.window, breaker.reset_after, breaker.jitter) == (30 * second, 30 * second, 0.2)
+    assert set(Budget().model_dump().values()) == {None, "run", "refuse"}
+    assert Budget().limits() == {}
     assert Usage().model_dump() == {"tokens_in": 0, "tokens_out": 0, "usd": Decimal(0), "model": None}
 
 

@@ -1,10 +1,12 @@
 -- Claiming: a message that waits becomes a worker's, under a take number that no other attempt of that worker has.
 -- include: turns
 
--- What the taker has to do instead of running it: end a cancelled step, or one whose last attempt passed its hard limit.
+-- What the taker has to do instead of running it: end a cancelled step, or one whose last attempt passed its hard limit;
+-- have one admitted first that its budget had no room for.
 local function flag_of(root, id, rec)
   if is_cancelled(root, id, rec) then return 1 end
-  return redis.call('HEXISTS', rec, 'ov') == 1 and 2 or 0
+  local mark = redis.call('HGET', rec, 'ov')
+  return mark and (mark == 'b' and 8 or 2) or 0
 end
 
 -- Whether the record agrees to the message; then this worker is its holder. Returns the flags, nil when it does not.

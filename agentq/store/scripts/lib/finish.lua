@@ -13,6 +13,8 @@ local function finish(root, id, status, entry, error, now, inside)
     redis.call('SADD', K.cancelled(root), id)
     unwind(root, id)
   end
+  -- What its budget still asks nobody need answer any more.
+  if id == root and f[7] == 'a' and inside and redis.call('HEXISTS', K.tree(root), 'asked') == 1 then unwind(root, id) end
   if f[7] ~= 'a' then
     forget_kept(root, id)
     if f[8] then adopt_arguments(root, rec, nil) end
@@ -65,11 +67,5 @@ local function close_asks(root, asks)
       redis.call('HSET', K.ask(root, ask), 's', 'closed')
       redis.call('ZREM', K.asks(), root .. '|' .. ask)
     end
-  end
-end
-
-local function spend(root, usage)
-  for name, amount in pairs(usage or {}) do
-    redis.call('HINCRBY', K.tree(root), 'n_' .. name, string.format('%.0f', amount))
   end
 end

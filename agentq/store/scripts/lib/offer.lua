@@ -1,4 +1,5 @@
 -- Recording a step, and the log and wake of the agent that asked for it.
+-- include: accounts
 
 -- Puts a parked agent back on its queue, or rings the bell of its running turn. Woken twice, it is queued once:
 -- only a parked record moves. A run that rests after a costly replay waits among the timers for the end of its rest,
@@ -43,8 +44,10 @@ end
 
 -- It waits for another try, for hours perhaps; whoever waits for its end need not.
 local function end_wait(root, id, rec, now)
-  local f = redis.call('HMGET', rec, 'g', 'q', 'l')
-  redis.call('ZREM', K.due(), root .. '|' .. id .. '|' .. f[1])
+  local f = redis.call('HMGET', rec, 'g', 'q', 'l', 'ln')
+  local name = root .. '|' .. id .. '|' .. f[1]
+  redis.call('ZREM', K.due(), name)
+  if f[4] then redis.call('ZREM', K.waiters(f[4]), name) end
   place(root, id, rec, f[2], f[3], f[1], take_kept(root, id), nil, now)
 end
 
@@ -60,20 +63,6 @@ local function call_off(root, child, why, now)
   elseif f[2] == 'l' then
     end_wait(root, child, rec, now)
   end
-end
-
--- Which limit of the tree one more step would exceed; nil when none. The reply is the name, the limit, the use.
-local function exceeded(root, now)
-  local f = redis.call('HMGET', K.tree(root), 'b_steps', 'n_steps', 'b_tokens', 'n_tokens', 'b_usd_micro',
-    'n_usd_micro', 'b_wall_ms', 'born')
-  local function number(i) return tonumber(f[i] or 0) end
-  local function money(micro) return string.format('%.6f', tonumber(micro or 0) / 1000000) end
-  local function span(ms) return string.format('%.3f s', tonumber(ms) / 1000) end
-  if f[1] and number(2) + 1 > number(1) then return 'steps', f[1], f[2] or '0' end
-  if f[3] and number(4) >= number(3) then return 'tokens', f[3], f[4] or '0' end
-  if f[5] and number(6) >= number(5) then return 'usd', money(f[5]), money(f[6]) end
-  if f[7] and now - number(8) >= number(7) then return 'wall', span(f[7]), span(now - number(8)) end
-  return nil
 end
 
 -- Puts a run under its start key. Returns the run that stands there and whether its arguments are the same.
@@ -134,12 +123,17 @@ local function offer_one(o, rest, now)
   enter_tree(o.root)
   if o.pl then adopt_arguments(o.root, rec, o.pl) end
   local tree = K.tree(o.root)
-  redis.call('HINCRBY', tree, 'n_steps', (o.id == o.root or o.k == 'i') and 0 or 1)
-  if o.id == o.root then
-    redis.call('HSET', tree, 'born', ms_text(now))
-    if o.bu then
-      for name, limit in pairs(o.bu) do redis.call('HSET', tree, 'b_' .. name, string.format('%.0f', limit)) end
-    end
+  if o.bg and o.id ~= o.root and o.k ~= 'i' then
+    count_step(o, rec, now)
+  else
+    redis.call('HINCRBY', tree, 'n_steps', (o.id == o.root or o.k == 'i') and 0 or 1)
+  end
+  if o.id == o.root then redis.call('HSET', tree, 'born', ms_text(now)) end
+  if o.bu then
+    local account = o.id == o.root and tree or K.account(o.root, o.id)
+    redis.call('HSET', account, 'born', ms_text(now))
+    for name, limit in pairs(o.bu) do redis.call('HSET', account, 'b_' .. name, string.format('%.0f', limit)) end
+    if o.id ~= o.root then enlist(o.root, 'b', o.id) end
   end
   if o.k == 'a' then begin_agent(o, now) else enlist(o.root, o.k, o.id) end
   place(o.root, o.id, rec, o.q, o.l, o.g, rest, o.due, now, nil, o.tn or '')

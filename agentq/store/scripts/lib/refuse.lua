@@ -9,10 +9,8 @@ local function refusal_of(o, now)
     or (o.jn and redis.call('SISMEMBER', K.cancelled(o.root), o.jn) == 1)) then
     return { code = 'run_cancelled', fields = { run_id = o.id, why = 'its parent was cancelled' } }, 'RunCancelled'
   end
-  local limit, allowed, used = exceeded(o.root, now)
-  if limit then
-    return { code = 'budget_exceeded', fields = { limit_name = limit, limit = allowed, used = used } }, 'BudgetExceeded'
-  end
+  local short = o.bg and first_short(opened_accounts(o.root, o.bg, now), { steps = 1, depth = o.dp }, now)
+  if short and not is_left_to_admission(short) then return refusal_by(short), 'BudgetExceeded' end
   if not o.sd then return nil end
   -- Another run's outcome is not told to this one: a child under a key that stands elsewhere is refused.
   local run = claim_start(o)

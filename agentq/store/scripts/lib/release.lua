@@ -1,4 +1,5 @@
 -- Giving a held entry back to its lane.
+-- include: gates
 
 -- The message with the mark by which Celery tells a second delivery. As text, since decoding would turn empty lists into
 -- objects; a quoted name behind a backslash, inside some argument's text, does not match.
@@ -27,16 +28,21 @@ local function give_back(worker, take, company, now)
     return 1
   end
   local rec = K.step(root, id)
-  local f = redis.call('HMGET', rec, 's', 'w', 't', 'g', 'ov', 'dl')
+  local f = redis.call('HMGET', rec, 's', 'w', 't', 'g', 'ov', 'dl', 'gd')
   if f[1] ~= 'h' or f[2] ~= worker or f[3] ~= tostring(take) then return 0 end
   local generation, rest = tonumber(f[4]) + 1, redelivered(rest_of(message))
   redis.call('HSET', rec, 'g', generation)
+  if f[7] then
+    -- What was killed for its hard limit has failed; of what died with its worker nobody knows.
+    redis.call('HDEL', rec, 'gd')
+    settle_guards(root, id, f[7], { lost = true, ok = f[5] == '1' and 0 or nil }, now)
+  end
   if f[6] then
     -- Who was dropping the letter has died before the step's end was written: it stands as before.
     redis.call('HSET', rec, 's', 'x')
     return 1
   end
-  if f[5] then
+  if f[5] == '1' then
     place(root, id, rec, queue, lane, generation, rest, nil, now, true)
     note_step(root, rec, id, 'overdue', now)
     return 1

@@ -9,6 +9,7 @@ local MEMBER_KEYS = {
   end,
   i = function(root, id) return { K.step(root, id), K.result(id) } end,
   p = function(root, name) return { K.payload(root, name) } end,
+  b = function(root, id) return { K.account(root, id) } end,
   j = function(root, id) return { K.join(root, id), K.bits(root, id) } end,
   q = function(root, id) return { K.ask(root, id) } end,
   -- Under which a run is known to have been retried.

@@ -1,0 +1,109 @@
+-- admit: all guards of a step together, in front of its function: may this attempt go on now?
+-- include: common tree offer suspects gates accounts
+-- ARGV: JSON {root, id, worker, take, token, gates: [{d digest, k 'r' rate or limit | 'b' breaker, nm name, its settings}…],
+--         accounts: [{k, x?, b?, nm?}…], want: {tokens?, usd_micro?, attempts?, steps?}, fb? 1 when the step has a fallback,
+--         m? how what this attempt has reserved before ended: {ok?, tokens?, usage?}}
+-- Reply: {1} go; {2} it waits in a line, and is nobody's any more; {3, name, ms} a breaker is open, for a step with a
+--        fallback; {4, refusal as JSON} a budget refuses it; {5, refusal as JSON} it is to take its cheaper way;
+--        {0, state, worker, take} another holds the step
+-- Keeps: checked and reserved at once, so reserved never exceeds a limit (7); who waits holds no worker (6) and is in
+--   custody (1), in the order of its first asking; an attempt that was not let through does not count as one (9).
+local h = cjson.decode(ARGV[1])
+local now = now_ms()
+local rec = K.step(h.root, h.id)
+local f = redis.call('HMGET', rec, 's', 'w', 't', 'am', 'gd', 'wt', 'g', 'ov')
+if f[4] and string.sub(f[4], 1, #h.token) == h.token then return cjson.decode(string.sub(f[4], #h.token + 1)) end
+if f[1] ~= 'h' or f[2] ~= h.worker or f[3] ~= tostring(h.take) then
+  return { 0, f[1] or '', f[2] or '', f[3] or '' }
+end
+
+local G = gates()
+local want, accounts = h.want or {}, opened_accounts(h.root, h.accounts, now)
+local tokens = want.tokens or 0
+
+local function answer(reply)
+  redis.call('HSET', rec, 'am', h.token .. cjson.encode(reply))
+  return reply
+end
+
+-- What it holds already: a place that it was called to, or what an earlier try of this same attempt has reserved.
+local called = nil
+if f[5] then
+  local before = cjson.decode(f[5])
+  if before.gr then
+    called = before.g[1]
+    redis.call('ZREM', K.called(called.d), h.root .. '|' .. h.id)
+  else
+    redis.call('HDEL', rec, 'gd')
+    settle_guards(h.root, h.id, f[5], h.m or {}, now)
+    if h.m and h.m.usage then spend(h.root, h.m.usage, h.accounts, now) end
+  end
+end
+
+local function give_up_place()
+  redis.call('HDEL', rec, 'gd')
+  if called then G.settle_all(h.root, h.id, cjson.encode({ g = { called } }), { idle = true }, now) end
+  called = nil
+end
+
+-- Its custody here ends; it goes on from the line of the gate that did not let it through.
+local function wait_at(digest, g, why)
+  local ticket = f[6] or redis.call('HINCRBY', K.ticks(), 'ticket', 1)
+  local held = K.held(h.worker)
+  local _, _, message = parts_of(redis.call('HGET', held, h.take))
+  local generation = tonumber(f[7]) + 1
+  redis.call('HDEL', held, h.take)
+  redis.call('HSET', rec, 's', 'l', 'g', generation, 'wt', ticket, 'e', why)
+  redis.call('HINCRBY', rec, 'a', -1)
+  keep(h.root, h.id, rest_of(message))
+  if not f[6] then note_step(h.root, rec, h.id, 'waiting', now, { error = why }) end
+  local reply = answer({ 2 })
+  give_up_place()
+  G.queue(digest, g, h.root, h.id, rec, generation, tokens, ticket, now)
+  return reply
+end
+
+-- A step that was over the number of steps when it was offered is counted now, if there is room by now.
+local late = f[8] == 'b'
+if late then want.steps = 1 end
+local short = first_short(accounts, want, now)
+if short then
+  local refusal = cjson.encode(refusal_by(short))
+  if is_left_to_admission(short) and short.account.x == 'ask' and not is_refused(short) then
+    ask_to_raise(h.root, short, now)
+    local g, digest = account_line(h.root, short.account)
+    return wait_at(digest, g, 'it waits until a person raises the budget')
+  end
+  give_up_place()
+  return answer({ is_left_to_admission(short) and short.account.x == 'degrade' and 5 or 4, refusal })
+end
+
+local opened = {}
+for i, wish in ipairs(h.gates or {}) do
+  local g = G.open(wish)
+  opened[i] = g
+  if not (called and called.d == wish.d and G.still_holds(g, called)) then
+    local fits, at = G.admits(wish.d, g, tokens, f[6], now)
+    if not fits and wish.k == 'b' and h.fb then
+      give_up_place()
+      return answer({ 3, wish.nm, math.max((at or now + 1000) - now, 1) })
+    elseif not fits then
+      return wait_at(wish.d, g, (wish.k == 'b' and 'breaker ' or 'limit ') .. wish.nm)
+    end
+  end
+end
+
+local reserved = { g = {}, a = {} }
+for i, wish in ipairs(h.gates or {}) do
+  if called and called.d == wish.d and G.still_holds(opened[i], called) then
+    reserved.g[#reserved.g + 1] = called
+    called = nil
+  else
+    reserved.g[#reserved.g + 1] = G.reserve(wish.d, opened[i], tokens, now)
+  end
+end
+give_up_place()
+for _, account in ipairs(accounts) do reserved.a[#reserved.a + 1] = reserve_at(account, want) end
+redis.call('HSET', rec, 'gd', cjson.encode(reserved))
+if late or f[6] then redis.call('HDEL', rec, 'ov', 'wt') end
+return answer({ 1 })
