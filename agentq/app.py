@@ -13,9 +13,11 @@ from typing import Any
 from celery import Celery
 
 from agentq.core.errors import InvalidSetting, StoreUnavailable
+from agentq.core.guards import Budget
 from agentq.core.pools import Declared, PoolSpec, declared_in_code, load_pools
+from agentq.core.prices import Prices, load_prices
 from agentq.core.tenants import EVERYBODY, TenantSpec, load_tenants
-from agentq.directory import Agents, Asks, DeadLetters, Runs
+from agentq.directory import Agents, Asks, Breakers, DeadLetters, Limits, Runs
 from agentq.engine.assembly import (
     agents_of,
     backend_address,
@@ -25,7 +27,8 @@ from agentq.engine.assembly import (
     master_named,
     named_queues,
 )
-from agentq.engine.binding import Binding, Limits, find_binding
+from agentq.engine.binding import Binding, find_binding
+from agentq.engine.binding import Limits as StepLimits
 from agentq.engine.bootsteps import Terms
 from agentq.engine.declare import Declarations
 from agentq.engine.devices.finding import Outfit, find_outfit
@@ -58,6 +61,8 @@ class Toolkit(Declarations):
         self.runs = Runs(self)
         self.asks = Asks(self)
         self.dead = DeadLetters(self)
+        self.breakers = Breakers(self)
+        self.limits = Limits(self)
         self._settings = settings if settings is not None else Settings.load()
         self._in_code: dict[str, PoolSpec] = {}
         self._declared: Declared | None = None
@@ -77,6 +82,8 @@ class Toolkit(Declarations):
                 middleware=[FallbackGuard(), RetryGuard(), AdmissionGuard()],
                 run_turn=run_turn,
                 limits=_limits(self._settings),
+                prices=_prices(self._settings),
+                tenant_budget=_tenant_budget(self._settings),
             ),
             Terms(
                 open_store=lambda: self.store,
@@ -330,8 +337,22 @@ def _weights(tenants: Mapping[str, TenantSpec]) -> Weights:
     return Weights(weights, others)
 
 
-def _limits(settings: Settings) -> Limits:
-    return Limits(
+def _prices(settings: Settings) -> Prices:
+    return load_prices(settings.models_file) if settings.models_file is not None else Prices()
+
+
+def _tenant_budget(settings: Settings) -> Budget | None:
+    given = Budget(
+        usd=settings.tenant_day_usd,
+        tokens=settings.tenant_day_tokens,
+        per="tenant",
+        on_exceeded=settings.tenant_day_exceeded,
+    )
+    return given if given.limits() else None
+
+
+def _limits(settings: Settings) -> StepLimits:
+    return StepLimits(
         step_s=settings.step_soft_limit.total_seconds(),
         grace_s=settings.step_hard_grace.total_seconds(),
         turn_s=settings.turn_limit.total_seconds(),

@@ -1,4 +1,4 @@
-"""``app.agents``, ``app.runs``, ``app.asks`` and ``app.dead``: how applications and consoles find what runs.
+"""``app.agents``, ``app.runs``, ``app.asks`` and so on: how applications and consoles find what runs.
 
 An application that holds none of an agent's code finds it by the name that a worker has announced.
 """
@@ -6,11 +6,13 @@ An application that holds none of an agent's code finds it by the name that a wo
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from agentq.core.codec import dumps, loads
+from agentq.core.error_base import listed, near
 from agentq.core.errors import LetterNotFound, RunNotFound, UnknownAgent, UsageError
-from agentq.core.models import AskSummary, DeadLetter, RunSummary
+from agentq.core.models import AskSummary, DeadLetter, GateSummary, RunSummary
 from agentq.core.schema import check_value
 from agentq.engine.assembly import agents_of
 from agentq.engine.handle import Handle
@@ -146,6 +148,45 @@ class DeadLetters:
             end_condemned(self._toolkit.celery, self._toolkit.store, reply, reason=reason)
         else:
             _check(reply, letter_id)
+
+
+class Breakers:
+    """The breakers that steps have used of late, shared by all workers."""
+
+    def __init__(self, toolkit: Toolkit) -> None:
+        self._toolkit = toolkit
+
+    def list(self) -> list[GateSummary]:
+        """Return them by name."""
+        return self._toolkit.store.gates("breaker")
+
+    def trip(self, name: str, *, span: timedelta | None = None) -> None:
+        """Open one, by default for its own time; raises UsageError when no step has used one of that name."""
+        span_ms = None if span is None else max(int(span.total_seconds() * 1000), 1)
+        self._check(self._toolkit.store.trip_breaker(name, span_ms=span_ms), name)
+
+    def reset(self, name: str) -> None:
+        """Close one and forget its failures; what waits goes on. Raises as ``trip`` does."""
+        self._check(self._toolkit.store.reset_breaker(name), name)
+
+    def _check(self, known: bool, name: str) -> None:
+        if not known:
+            names = [each.name for each in self.list()]
+            raise UsageError(
+                f"No step has used a breaker {name!r} of late.{near(name, names)} "
+                f"Known: {listed(names) if names else 'none'}."
+            )
+
+
+class Limits:
+    """The rates and limits that steps have used of late, shared by all workers."""
+
+    def __init__(self, toolkit: Toolkit) -> None:
+        self._toolkit = toolkit
+
+    def list(self) -> list[GateSummary]:
+        """Return them by name."""
+        return self._toolkit.store.gates("limit")
 
 
 def _check(reply: str, letter_id: str) -> None:

@@ -15,7 +15,8 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from agentq.core.devices import read_devices
 from agentq.core.error_base import near
 from agentq.core.errors import InvalidSetting
-from agentq.core.models import Model
+from agentq.core.guards import OnExceeded
+from agentq.core.models import Model, Usd
 from agentq.core.tomlfile import TomlFile, read_toml
 from agentq.core.units import Duration, Size
 
@@ -104,12 +105,21 @@ class Settings(Model):
     """So much longer a call waits for a pool that it prefers before it takes another."""
     stranded_after: Duration = Field(default=timedelta(seconds=5), ge=timedelta(0))
     """So long after its last worker what waits in a pool is told as unschedulable, and goes to another that fits."""
+    tenant_day_usd: Usd | None = None
+    """What all runs of a tenant may cost on a day (UTC), in US dollars; None for no limit."""
+    tenant_day_tokens: int | None = Field(default=None, ge=0)
+    """How many tokens all runs of a tenant may use on a day; None for no limit."""
+    tenant_day_exceeded: OnExceeded = "refuse"
+    """What happens then: `refuse` steps, `ask` a person to raise it, or `degrade` to the steps' fallbacks."""
+
     pools_file: Path | None = None
     """Declares the pools; by default `pools.toml` beside the settings' file, without one `config/pools.toml`."""
 
     gpus: str | None = None
     """Which GPUs this machine has, where the driver shall not be asked: `4`, `2xa100:80,l4:24` (see core.devices)."""
 
+    models_file: Path | None = None
+    """Prices of models; by default `models.toml` beside the settings' file, without one `config/models.toml`."""
     model_url: SecretStr | None = None
     """An OpenAI-compatible endpoint, as far as `/v1`; None: agents work without a model."""
     model_name: str | None = None
@@ -207,8 +217,8 @@ def _find_file(environ: Mapping[str, str], folder: Path) -> TomlFile | None:
 
 
 def _companions(folder: Path) -> dict[str, Path]:
-    pools = folder / "pools.toml"
-    return {"pools_file": pools} if pools.exists() else {}
+    beside = {"pools_file": folder / "pools.toml", "models_file": folder / "models.toml"}
+    return {name: path for name, path in beside.items() if path.exists()}
 
 
 def _read_file(cls: type[Settings], file: TomlFile) -> dict[str, Any]:

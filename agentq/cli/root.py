@@ -37,6 +37,8 @@ COMMANDS: dict[str, CommandEntry] = {
     "runs": CommandEntry("agentq.cli.runs", "runs", "List, show, follow, cancel, signal, retry and fork runs."),
     "asks": CommandEntry("agentq.cli.asks", "asks", "List and answer the questions that runs ask people."),
     "dead": CommandEntry("agentq.cli.dead", "dead", "List, show, replay and drop dead letters."),
+    "breakers": CommandEntry("agentq.cli.guards", "breakers", "List, trip and reset breakers."),
+    "limits": CommandEntry("agentq.cli.guards", "limits", "List what rates and limits let through, and who waits."),
     "agents": CommandEntry("agentq.cli.listings", "agents", "List the agents and their parameters."),
     "pools": CommandEntry("agentq.cli.listings", "pools", "List the pools and who serves them."),
     "workers": CommandEntry("agentq.cli.listings", "workers", "List the workers that are alive."),

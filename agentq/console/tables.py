@@ -13,7 +13,7 @@ from rich.text import Text
 
 from agentq.console.words import ago, duration, one_line, plain, short_id, short_name, status_text
 from agentq.core.codec import dumps
-from agentq.core.models import AskSummary, DeadLetter, Event, RunSummary, StepSummary
+from agentq.core.models import AskSummary, DeadLetter, Event, GateSummary, RunSummary, StepSummary
 
 WIDE = 100
 """From this width on, ids are shown whole."""
@@ -215,3 +215,40 @@ def held_up_words(event: Event) -> str:
 
 def _field(value: object) -> str:
     return value if isinstance(value, str) else dumps(value)
+
+
+def breakers_table(breakers: Sequence[GateSummary], *, now_ms: int) -> Table:
+    """One row per breaker: how it stands, what its window holds, who waits."""
+    counts = ("calls", "failed", "tripped", "probes", "waiting")
+    table = _table("breaker", "state", *counts, right=counts, fold=("breaker",))
+    for each in breakers:
+        state = (each.state or "").replace("_", "-")
+        if each.opens_until is not None:
+            left = each.opens_until.timestamp() - now_ms / 1000
+            state = f"open, {duration(left)} left" if left > 0 else "open, to be tried"
+        table.add_row(
+            plain(each.name),
+            state,
+            *(str(count or 0) for count in (each.calls, each.errors, each.trips, each.in_flight, each.waiting)),
+        )
+    return table
+
+
+def limits_table(limits: Sequence[GateSummary]) -> Table:
+    """One row per rate or limit: what is in use of what is allowed, who waits."""
+    counts = ("at once", "requests", "tokens", "waiting")
+    table = _table("limit", *counts, "window", right=counts, fold=("limit",))
+    for each in limits:
+        table.add_row(
+            plain(each.name),
+            str(each.in_flight) if each.slots is None else f"{each.in_flight}/{each.slots}",
+            _share(each.requests, each.requests_limit),
+            _share(each.tokens, each.tokens_limit),
+            str(each.waiting),
+            "-" if each.window_ms is None else duration(each.window_ms / 1000),
+        )
+    return table
+
+
+def _share(used: int | None, limit: int | None) -> str:
+    return "-" if limit is None else f"{used or 0}/{limit}"

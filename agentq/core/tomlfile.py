@@ -10,6 +10,7 @@ from agentq.core.errors import InvalidFile
 
 _SYNTAX_ERROR = re.compile(r"(?P<words>.*) \(at line (?P<line>\d+), column (?P<column>\d+)\)")
 _TABLE = re.compile(r"\s*\[\[?\s*(?P<name>[^\[\]]+?)\s*\]\]?\s*(?:#.*)?$")
+_PART = re.compile(r"\"([^\"]*)\"|'([^']*)'|([^\s.\"']+)")
 _KEY = re.compile(r"\s*(?P<name>[A-Za-z0-9_.\"'\- ]+?)\s*=")
 
 
@@ -72,4 +73,5 @@ def _lines(text: str) -> dict[tuple[str, ...], int]:
 
 
 def _parts(dotted: str) -> tuple[str, ...]:
-    return tuple(part.strip().strip("\"'") for part in dotted.split("."))
+    # A quoted name may hold dots of its own: [models."gpt-4.1"].
+    return tuple(double or single or bare for double, single, bare in _PART.findall(dotted))

@@ -13,8 +13,8 @@ from weakref import WeakKeyDictionary
 
 from agentq.core.errors import AgentqError, UsageError
 from agentq.core.guards import Budget
-from agentq.core.prices import Prices
 from agentq.core.pools import Declared
+from agentq.core.prices import Prices
 from agentq.core.routes import Outlook
 from agentq.store import Store
 

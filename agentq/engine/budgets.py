@@ -71,6 +71,11 @@ def accounts_of(attempt: Ending | InPlace) -> list[Account]:
     return [{**account, "k": own} if account["k"] == _OWN else account for account in listed]
 
 
+def accounts_above(ours: Mapping[str, Any]) -> list[Account]:
+    """Return the accounts on which the step of a header is counted itself: all but the one that it opens."""
+    return [account for account in ours.get(ACCOUNTS) or [] if account["k"] != _OWN]
+
+
 def inherited(attempt: Ending | InPlace | None) -> tuple[list[Account], int]:
     """Return the accounts of what is sent from within an attempt, and how deep it stands.
 
@@ -80,7 +85,7 @@ def inherited(attempt: Ending | InPlace | None) -> tuple[list[Account], int]:
         return [], 0
     depth = int(attempt.ours.get(DEPTH, 0))
     if getattr(attempt, "going_on", False):
-        return [each for each in attempt.ours.get(ACCOUNTS) or [] if each["k"] != _OWN], depth
+        return accounts_above(attempt.ours), depth
     return accounts_of(attempt), depth + 1
 
 

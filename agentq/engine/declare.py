@@ -11,8 +11,8 @@ from agentq.core.errors import InvalidArguments
 from agentq.core.guards import Breaker, Budget, Estimate, Limit, Rate
 from agentq.core.key_template import check_names
 from agentq.core.models import Needs, Priority, Retry
-from agentq.engine.admission import OWN_NAMES
 from agentq.core.routes import Tier
+from agentq.engine.admission import OWN_NAMES
 from agentq.engine.options import StepOptions
 from agentq.engine.task import Agent, Step
 

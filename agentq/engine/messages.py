@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from agentq.core import lanes
-from agentq.engine.budgets import ACCOUNTS, DEPTH
+from agentq.engine.budgets import DEPTH, accounts_above
 from agentq.store.refs import Offer, StepKind
 
 HEADER: Final = "agentq"
@@ -98,7 +98,7 @@ def offer_of(queue: str, message: dict[str, Any]) -> Offer:
         spawned=bool(ours.get("sp")),
         card=ours.get("cd") or {},
         needs=needs,
-        accounts=ours.get(ACCOUNTS),
+        accounts=accounts_above(ours),
         depth=ours.get(DEPTH),
         feeds=ours.get("jo"),
     )

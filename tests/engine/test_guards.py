@@ -1,0 +1,185 @@
+"""Breakers, limits and budgets with real workers: what they hold back, in which order, and at which cost."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.kit.leaks import check_leaks
+from tests.kit.projects import load_module
+from tests.kit.server import PrivateServer
+from tests.kit.waiting import wait_until
+from tests.kit.worker import WorkerProcess
+
+GUARDED = "tests.projects.guarded"
+TIMEOUT = 60.0
+
+
+@pytest.fixture(scope="module")
+def project(
+    module_server: PrivateServer,
+    start_module_worker: Callable[..., WorkerProcess],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Any]:
+    prices = tmp_path_factory.mktemp("prices") / "models.toml"
+    prices.write_text('[models.priced]\nusd_per_million_in = "1.0"\nusd_per_million_out = 2\n')
+    env = {"AGENTQ_MODELS_FILE": str(prices)}
+    found = load_module(GUARDED, url=module_server.celery_url, **env)
+    for _ in range(2):
+        start_module_worker(GUARDED, url=module_server.celery_url, concurrency=4, env=env)
+    yield found
+    assert all(each.in_flight == 0 and each.waiting == 0 for each in found.app.store.gates())
+    check_leaks(module_server.client)
+
+
+def most_at_once(lines: list[str]) -> int:
+    running, most = 0, 0
+    for line in lines:
+        running += 1 if line[0] == "+" else -1
+        most = max(most, running)
+    return most
+
+
+def read(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def gate(project: Any, name: str) -> Any:
+    (found,) = [each for each in project.app.store.gates() if each.name == name]
+    return found
+
+
+def test_a_limit_holds_for_each_key(project: Any, tmp_path: Path) -> None:
+    path = tmp_path / "paid"
+    results = [project.pay.delay(account, str(path)) for _ in range(8) for account in ("a", "b")]
+    assert Counter(result.get(timeout=TIMEOUT) for result in results) == {"a": 8, "b": 8}
+    for account in ("a", "b"):
+        lines = [line for line in read(path) if line[1:] == account]
+        assert most_at_once(lines) == 2
+
+
+def test_a_step_with_one_place_runs_alone_and_in_order(project: Any, tmp_path: Path) -> None:
+    path = tmp_path / "alone"
+    results = [project.alone.delay(str(path), str(number)) for number in range(12)]
+    assert [result.get(timeout=TIMEOUT) for result in results] == [str(number) for number in range(12)]
+    assert most_at_once(read(path)) == 1
+
+
+def test_a_dead_holder_lets_the_next_one_go(project: Any, module_server: PrivateServer, tmp_path: Path) -> None:
+    path, gates = tmp_path / "pids", [tmp_path / "never", tmp_path / "open"]
+    first = project.until.delay(str(path), str(gates[0]))
+    wait_until(lambda: len(read(path)) == 1, description="the first one runs")
+    second = project.until.delay(str(path), str(gates[1]))
+    wait_until(lambda: gate(project, "gated").waiting == 1, description="the second one waits")
+    os.kill(int(read(path)[0]), signal.SIGKILL)
+    wait_until(lambda: len(read(path)) >= 2, description="another one runs")
+    for each in gates:
+        each.touch()
+    assert [result.get(timeout=TIMEOUT) for result in (first, second)] == ["through", "through"]
+
+
+def test_a_breaker_keeps_calls_away_and_lets_probes_go(project: Any, tmp_path: Path) -> None:
+    path, health = tmp_path / "calls", tmp_path / "well"
+    failed = [project.call.delay("x", str(path), str(health)) for _ in range(4)]
+    for result in failed:
+        assert isinstance(result.get(timeout=TIMEOUT, propagate=False), ConnectionError)
+    assert gate(project, "service:x").state == "open"
+    # Another name is another breaker.
+    health.touch()
+    assert project.call.delay("y", str(path), str(health)).get(timeout=TIMEOUT) == "y"
+    waiting = [project.call.delay("x", str(path), str(health)) for _ in range(20)]
+    assert [result.get(timeout=TIMEOUT) for result in waiting] == ["x"] * 20
+    assert gate(project, "service:x").state == "closed"
+    record = project.app.store.record(waiting[-1].id, waiting[-1].id)
+    assert record["a"] == "1", "waiting is no attempt"
+
+
+def test_slow_calls_trip_it_and_the_fallback_answers_meanwhile(project: Any) -> None:
+    answers = [project.slow.delay(0.05).get(timeout=TIMEOUT) for _ in range(2)]
+    assert answers == ["itself", "itself"]
+    assert project.slow.delay(0.0).get(timeout=TIMEOUT) == "fallback"
+    assert project.app.store.reset_breaker("slow")
+    assert project.slow.delay(0.0).get(timeout=TIMEOUT) == "itself"
+
+
+def test_a_rate_is_settled_with_what_was_used(project: Any) -> None:
+    results = [project.generate.delay("m", 10) for _ in range(30)]
+    assert sum(result.get(timeout=TIMEOUT) for result in results) == 300
+    found = gate(project, "model:m")
+    assert (found.requests, found.tokens, found.in_flight) == (30, 300, 0)
+
+
+# -- budgets
+
+
+@pytest.mark.parametrize("agent", ["runaway", "dish"])
+def test_a_runaway_stops_at_its_budget(project: Any, tmp_path: Path, agent: str) -> None:
+    path = tmp_path / "lives"
+    handle = getattr(project, agent).start(str(path))
+    store = project.app.store
+    wait_until(
+        lambda: store.tree(handle.id).get("n_steps") == 100, description="the budget is used up", timeout=TIMEOUT
+    )
+    if agent == "dish":
+        wait_until(lambda: len(read(path)) == 100, description="a hundred ran", timeout=TIMEOUT)
+        handle.signal("enough")
+    handle.get(timeout=TIMEOUT)
+    wait_until(lambda: store.tree(handle.id)["live"] == 0, description="all have ended", timeout=TIMEOUT)
+    ran = [each for each in store.records(handle.id, store.member_ids(handle.id)) if each["o"] == "SUCCESS"]
+    assert len(ran) <= 100 + 1, "the root itself is no step"
+    if agent == "dish":
+        assert len(read(path)) == 100
+
+
+def test_tokens_are_reserved_before_a_step(project: Any) -> None:
+    assert project.frugal.start(5).get(timeout=TIMEOUT) == [0, 1, 2, "tokens", "tokens"]
+
+
+def test_at_the_limit_the_cheaper_way_is_taken(project: Any) -> None:
+    assert project.thrifty.start(5).get(timeout=TIMEOUT) == [0, 1, 2, -1, -1]
+
+
+def test_a_person_raises_the_budget_or_does_not(project: Any) -> None:
+    handle = project.asking.start(6)
+    asks = project.app.asks
+
+    def asked() -> Any:
+        found = asks.list(run_id=handle.id)
+        return found[0] if found else None
+
+    first = wait_until(asked, description="a person is asked", timeout=TIMEOUT)
+    assert "300 of 300 tokens" in first.question
+    asks.answer(first.ask_id, 500)
+    second = wait_until(asked, description="a person is asked again", timeout=TIMEOUT)
+    assert second.ask_id != first.ask_id
+    asks.answer(second.ask_id, 0)
+    assert handle.get(timeout=TIMEOUT) == [0, 1, 2, 3, 4, "tokens"]
+
+
+def test_a_tenants_day_is_one_account(project: Any) -> None:
+    assert project.rented.using(tenant="acme").start(1).get(timeout=TIMEOUT) == [0]
+    assert project.rented.using(tenant="acme").start(1).get(timeout=TIMEOUT) == ["tokens"]
+    assert project.rented.using(tenant="other").start(1).get(timeout=TIMEOUT) == [0]
+
+
+def test_a_sub_agents_budget_is_its_own_and_its_parents(project: Any) -> None:
+    handle = project.above.start(3)
+    assert handle.get(timeout=TIMEOUT) == [[0, 1, "tokens"], 3]
+    assert project.app.store.tree(handle.id)["n_tokens"] == 300
+
+
+@pytest.mark.parametrize(("kind", "words"), [("width", "width"), ("depth", "depth"), ("storage", "storage_bytes")])
+def test_other_bounds(project: Any, kind: str, words: str) -> None:
+    assert words in project.bounded.start(kind).get(timeout=TIMEOUT)
+
+
+def test_local_calls_spend_too_by_the_models_price(project: Any) -> None:
+    handle = project.buying.start()
+    assert handle.get(timeout=TIMEOUT) == [1, "usd"]
+    assert project.app.store.tree(handle.id)["n_usd_micro"] == 600_000

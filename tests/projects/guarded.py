@@ -1,0 +1,208 @@
+"""Steps with breakers, rates, limits and budgets, which note when each of their attempts began and ended."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from agentq import AgentQ, Breaker, Budget, Limit, Rate, Run, Usage, this_step
+
+app = AgentQ("guarded")
+
+
+def note(path: str, line: str) -> None:
+    """Append a line at once: what other processes see of a step's attempts."""
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(handle, (line + "\n").encode())
+    finally:
+        os.close(handle)
+
+
+def gone(path: str) -> bool:
+    return Path(path).exists()
+
+
+@app.step(limit=Limit("account:{account}", slots=2))
+def pay(account: str, path: str, seconds: float = 0.05) -> str:
+    """Note begin and end on the account's file."""
+    note(path, f"+{account}")
+    time.sleep(seconds)
+    note(path, f"-{account}")
+    return account
+
+
+@app.step(concurrency=1)
+def alone(path: str, line: str) -> str:
+    note(path, f"+{line}")
+    time.sleep(0.02)
+    note(path, f"-{line}")
+    return line
+
+
+@app.step(limit=Limit("gated", slots=1))
+def until(path: str, gate: str) -> str:
+    """Run until the gate's file is there."""
+    note(path, f"{os.getpid()}")
+    while not gone(gate):
+        time.sleep(0.02)
+    return "through"
+
+
+@app.step(
+    breaker=Breaker(
+        "service:{name}", volume=4, window=timedelta(seconds=30), reset_after=timedelta(seconds=1), jitter=0.5, probes=2
+    )
+)
+def call(name: str, path: str, health: str) -> str:
+    """Call a service that is well while the file is there."""
+    note(path, f"{time.time():.3f} {'ok' if gone(health) else 'bad'}")
+    if not gone(health):
+        raise ConnectionError(f"{name} is away")
+    return name
+
+
+@app.step(
+    breaker=Breaker("slow", volume=2, slow_after=timedelta(milliseconds=20), reset_after=timedelta(hours=1)),
+    fallback=lambda seconds: "fallback",
+)
+def slow(seconds: float) -> str:
+    time.sleep(seconds)
+    return "itself"
+
+
+@app.step(rate=Rate("model:{model}", requests="1000/min", tokens="1000/min", in_flight=20), estimate=100)
+def generate(model: str, tokens: int) -> int:
+    this_step.spend(tokens_out=tokens, model=model)
+    return tokens
+
+
+@app.step(
+    breaker=Breaker("all"),
+    rate=Rate("all", requests="100k/min", tokens="100m/min", in_flight=50),
+    limit=Limit("all", slots=50),
+    concurrency=50,
+    estimate=lambda number: number,
+)
+def wrapped(number: int) -> int:
+    """Have all guards at once."""
+    this_step.spend(tokens_in=number)
+    return number
+
+
+@app.agent(budget=Budget(usd=100, tokens=10_000_000, attempts=100_000))
+async def wrap(run: Run, size: int) -> int:
+    return sum(await run.map(wrapped, list(range(size))))
+
+
+# -- budgets
+
+
+@app.step
+def leaf(path: str) -> None:
+    note(path, "leaf")
+
+
+@app.agent
+async def breed(run: Run, path: str) -> None:
+    """Each spawns two, without an end; what is refused is let be."""
+    await run.call(leaf, path)
+    for _ in range(2):
+        await run.spawn(breed, path)
+
+
+@app.agent(budget=Budget(steps=100))
+async def runaway(run: Run, path: str) -> None:
+    for _ in range(2):
+        await run.spawn(breed, path)
+
+
+@app.step
+def bacteria(path: str) -> None:
+    """Each sends two more of its own, without an end."""
+    note(path, "cell")
+    for _ in range(2):
+        bacteria.delay(path)
+
+
+@app.agent(budget=Budget(steps=100))
+async def dish(run: Run, path: str) -> None:
+    await run.call(bacteria, path)
+    await run.wait_for("enough")
+
+
+@app.step(estimate=Usage(tokens_in=100), fallback=lambda number: -1)
+def think(number: int) -> int:
+    this_step.spend(tokens_in=100)
+    return number
+
+
+@app.agent(budget=Budget(tokens=300))
+async def frugal(run: Run, size: int) -> list[Any]:
+    return [await _outcome(run, number) for number in range(size)]
+
+
+@app.agent(budget=Budget(tokens=300, on_exceeded="degrade"))
+async def thrifty(run: Run, size: int) -> list[Any]:
+    return [await _outcome(run, number) for number in range(size)]
+
+
+@app.agent(budget=Budget(tokens=300, on_exceeded="ask"))
+async def asking(run: Run, size: int) -> list[Any]:
+    return [await _outcome(run, number) for number in range(size)]
+
+
+async def _outcome(run: Run, number: int) -> Any:
+    try:
+        return await run.call(think, number)
+    except Exception as error:
+        return getattr(error, "limit_name", type(error).__name__)
+
+
+@app.agent(budget=Budget(tokens=150, per="tenant"))
+async def rented(run: Run, size: int) -> list[Any]:
+    return [await _outcome(run, number) for number in range(size)]
+
+
+@app.agent(budget=Budget(tokens=200))
+async def modest(run: Run, size: int) -> list[Any]:
+    return [await _outcome(run, number) for number in range(size)]
+
+
+@app.agent(budget=Budget(tokens=10_000))
+async def above(run: Run, size: int) -> list[Any]:
+    """Call a sub-agent that has a budget of its own."""
+    return [await run.call(modest, size), await _outcome(run, size)]
+
+
+@app.agent
+async def deeper(run: Run) -> str:
+    return str(await _outcome(run, 1))
+
+
+@app.agent(budget=Budget(width=5, depth=1, storage=200))
+async def bounded(run: Run, kind: str) -> Any:
+    try:
+        if kind == "width":
+            return await run.map(think, list(range(6)))
+        if kind == "depth":
+            return await run.call(deeper)
+        for number in range(10):
+            await run.call(think, number)
+    except Exception as error:
+        return str(error)
+    return None
+
+
+@app.agent(budget=Budget(usd="0.5"))
+async def buying(run: Run) -> Any:
+    def buy() -> None:
+        this_step.spend(tokens_in=300_000, model="priced")
+
+    await run.local(buy)
+    first = await _outcome(run, 1)
+    await run.local(buy)
+    return [first, await _outcome(run, 2)]
