@@ -7,6 +7,7 @@ directories of agents, runs and asks.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,7 @@ from agentq.core.guards import Budget
 from agentq.core.pools import Declared, PoolSpec, declared_in_code, load_pools
 from agentq.core.prices import Prices, load_prices
 from agentq.core.tenants import EVERYBODY, TenantSpec, load_tenants
+from agentq.core.vitals import Thresholds
 from agentq.directory import Agents, Asks, Breakers, DeadLetters, Limits, Runs
 from agentq.engine.assembly import (
     agents_of,
@@ -32,6 +34,7 @@ from agentq.engine.binding import Limits as StepLimits
 from agentq.engine.bootsteps import Terms
 from agentq.engine.declare import Declarations
 from agentq.engine.devices.finding import Outfit, find_outfit
+from agentq.engine.health.monitor import HealthTerms
 from agentq.engine.lookout import SHARED_MS, Lookout
 from agentq.engine.messages import stow
 from agentq.engine.mode import Mode, decide_mode, is_redis
@@ -97,6 +100,7 @@ class Toolkit(Declarations):
                 renew_s=self._settings.renew.total_seconds(),
                 tick_s=self._settings.tick.total_seconds(),
                 find_outfit=self.outfit_for,
+                health=_health(self._settings),
                 cancel_grace_s=self._settings.cancel_grace.total_seconds(),
                 hard_s=(self._settings.step_soft_limit + self._settings.step_hard_grace).total_seconds(),
             ),
@@ -349,6 +353,19 @@ def _tenant_budget(settings: Settings) -> Budget | None:
         on_exceeded=settings.tenant_day_exceeded,
     )
     return given if given.limits() else None
+
+
+def _health(settings: Settings) -> HealthTerms:
+    grace = settings.stop_grace
+    return HealthTerms(
+        limits=Thresholds(
+            delay_s=settings.unhealthy_delay.total_seconds() or None,
+            errors=settings.unhealthy_errors if settings.unhealthy_errors < 1 else None,
+            free_bytes=int(settings.unhealthy_memory) or None,
+        ),
+        stop_grace_s=grace.total_seconds() if isinstance(grace, timedelta) else None,
+        every_s=min(1.0, settings.lease.total_seconds() / 3),
+    )
 
 
 def _limits(settings: Settings) -> StepLimits:

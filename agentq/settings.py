@@ -96,6 +96,14 @@ class Settings(Model):
     """After so long a worker makes itself free for a step whose last attempt died, which must run alone."""
     unknown_task_grace: Duration = Field(default=timedelta(minutes=10), ge=timedelta(0))
     """So long a task that no worker knows is offered again, as in a rolling deploy; then it is a dead letter."""
+    stop_grace: Duration | Literal["off"] = Field(default=timedelta(seconds=25))
+    """After a SIGTERM what runs may end for so long; then it is handed over. `off`: as long as it takes."""
+    unhealthy_delay: Duration = Field(default=timedelta(seconds=5), ge=timedelta(0))
+    """A worker whose event loop stands still for so long takes nothing until it comes round again; 0: off."""
+    unhealthy_errors: float = Field(default=0.5, ge=0, le=1)
+    """A worker in which more than this share of attempts fails, and not elsewhere, takes none for a minute; 1: off."""
+    unhealthy_memory: Size = Size(64 * _KIB * _KIB)
+    """A worker with less memory free takes nothing until there is more; 0: off."""
     low_share: int = Field(default=8, ge=2)
     """Every so-manieth step that a worker takes is of the lower priorities, if one waits, so that none starves."""
     age_after: Duration = Field(default=timedelta(minutes=1), gt=timedelta(0))

@@ -18,6 +18,7 @@ from agentq.core.health import (
     decide_archive,
     decide_broker,
     decide_eviction,
+    decide_idle_workers,
     decide_letters,
     decide_memory,
     decide_model,
@@ -101,6 +102,9 @@ def _server_findings(app: AgentQ) -> list[Finding]:
         *_broker_findings(app),
         _archive_finding(app),
         *decide_workers(app.pools, served_pools(app)),
+        *decide_idle_workers(
+            {card.label: card.why for card in app.store.workers() if card.why is not None}, app.store.drains()
+        ),
         decide_letters(app.store.count_letters()),
         *decide_suspects({queue: app.store.count_suspects(queue) for queue in app.pools}),
         *decide_unserved(app.store.unserved()),

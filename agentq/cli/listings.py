@@ -13,6 +13,7 @@ from agentq.cli.session import Session, app_command, json_option
 
 if TYPE_CHECKING:
     from agentq.core.pools import PoolSpec
+    from agentq.store.workers import WorkerCard
 
 
 @click.command(cls=ExampleCommand)
@@ -135,12 +136,47 @@ def list_workers(session: Session, as_json: bool) -> int:
         say("No worker is alive. Start all of them: agentq up")
         return 0
     _print(
-        ("worker", "pools", "slots", "holds", "id"),
-        [(each.label, ", ".join(each.queues), each.concurrency, each.held, each.id) for each in found],
+        ("worker", "pools", "slots", "holds", "state", "devices", "id"),
+        [
+            (
+                each.label,
+                ", ".join(each.queues),
+                each.concurrency,
+                each.held,
+                state_of(each),
+                "\n".join(device_lines(each)) or "-",
+                each.id,
+            )
+            for each in found
+        ],
         right=("slots", "holds"),
-        fold=("pools",),
+        fold=("pools", "state", "devices"),
     )
     return 0
+
+
+def state_of(card: WorkerCard) -> str:
+    """Whether the worker takes work, and why not."""
+    if card.why is not None:
+        return f"takes nothing: {card.why}"
+    left_out = card.report.get("left_out")
+    return f"takes nothing of {', '.join(left_out)}: drained" if left_out else "takes work"
+
+
+def device_lines(card: WorkerCard) -> list[str]:
+    """Each of the worker's GPUs: what it is, and how it is used where the driver says so."""
+    uses = card.report.get("devices", {})
+    return [_device(device, uses.get(device["id"], {})) for device in card.details.get("devices", [])]
+
+
+def _device(device: Mapping[str, Any], use: Mapping[str, Any]) -> str:
+    words = [device.get("kind") or f"device {device['id']}"]
+    used, memory = use.get("used_gb"), device.get("memory_gb")
+    if memory is not None:
+        words.append(f"{memory:.0f} GB" if used is None else f"{used:.0f} of {memory:.0f} GB")
+    if use.get("busy") is not None:
+        words.append(f"{use['busy']:.0%} busy")
+    return ", ".join(words)
 
 
 def _print(

@@ -42,6 +42,7 @@ COMMANDS: dict[str, CommandEntry] = {
     "agents": CommandEntry("agentq.cli.listings", "agents", "List the agents and their parameters."),
     "pools": CommandEntry("agentq.cli.listings", "pools", "List the pools and who serves them."),
     "workers": CommandEntry("agentq.cli.listings", "workers", "List the workers that are alive."),
+    "drain": CommandEntry("agentq.cli.drain", "drain", "Have a worker, a machine or a pool take nothing new."),
     "handback": CommandEntry(
         "agentq.cli.handback", "handback", "Hand what waits back to stock Celery, before agentq goes."
     ),

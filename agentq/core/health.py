@@ -161,6 +161,25 @@ def decide_workers(pools: Iterable[str], served: Mapping[str, list[str]]) -> lis
     return findings
 
 
+def decide_idle_workers(whys: Mapping[str, str], drained: Iterable[str]) -> list[Finding]:
+    """Which workers take nothing, by their label and the reason; and which machines and pools are drained."""
+    findings = [
+        Finding(
+            f"worker {label}",
+            "warn",
+            f"takes nothing: {why}",
+            "It takes work again by itself once that is over; a drained one after agentq drain … --undo.",
+        )
+        for label, why in whys.items()
+    ]
+    for mark in drained:
+        kind, _, name = mark.partition("|")
+        if kind != "worker":
+            advice = f"Its steps go elsewhere, or wait: agentq drain {kind}:{name} --undo"
+            findings.append(Finding(f"{kind} {name}", "warn", "drained", advice))
+    return findings
+
+
 def decide_letters(letters: int) -> Finding:
     """Whether anything waits for a person among the dead letters."""
     if not letters:

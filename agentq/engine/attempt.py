@@ -50,6 +50,7 @@ class Attempt(Ending):
         self.run_id = holder.id if task.is_agent or self.parent is None else self.parent
         self.step_id = holder.id
         self.stop = realloop.Stop()
+        self.handed_over = False
         self._began = time.monotonic()
         self._hear_again: Callable[[], Any] | None = None
         self._arguments: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
@@ -117,8 +118,7 @@ class Attempt(Ending):
             raise
         except Reject as reject:
             if reject.requeue:
-                outcome.keep_trying(lambda: self.store.requeue(self.holder.worker, self.holder.take))
-                setattr(self.request, COMMITTED, True)
+                self._give_back()
             else:
                 self.request.chain = self._behind(chain)
                 self.fail(reject)
@@ -126,6 +126,9 @@ class Attempt(Ending):
         except CalledOff:
             raise
         except Interrupted as interrupted:
+            if self.handed_over:
+                self._give_back()
+                raise Ignore("another worker goes on with it") from interrupted
             self.request.chain = self._behind(chain)
             self.fail(interrupted.error)
             raise interrupted.error from interrupted
@@ -143,6 +146,11 @@ class Attempt(Ending):
             self.fail(failure, status=status, end=end)
             raise failure
         return self._finish(end, chain, callbacks)
+
+    def _give_back(self) -> None:
+        """Let another worker have the step; nothing of this attempt is written."""
+        outcome.keep_trying(lambda: self.store.requeue(self.holder.worker, self.holder.take))
+        setattr(self.request, COMMITTED, True)
 
     def _revoke(self, chain: Any, *, ran: bool) -> None:
         self.request.chain = self._behind(chain)
@@ -165,6 +173,7 @@ class Attempt(Ending):
         except BaseException as error:
             if exits.is_ordered(error):
                 raise
+            self.claim.failed = not isinstance(error, Ignore | Retry | Reject | CalledOff | Interrupted)
             failure = exits.as_failure(error, step=self.task.name, step_id=self.step_id)
             if failure is error:
                 raise

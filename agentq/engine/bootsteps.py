@@ -6,10 +6,8 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -28,14 +26,16 @@ from agentq.engine.delivery import condemn
 from agentq.engine.devices import pinning
 from agentq.engine.devices.finding import Outfit
 from agentq.engine.given_up import stop_attempts
+from agentq.engine.health.monitor import HealthTerms, Monitor
 from agentq.engine.keeper import claims
 from agentq.engine.misfits import Misfits, fits
-from agentq.engine.presence import Card, LeaseTerms, Presence
+from agentq.engine.presence import LeaseTerms, Presence
 from agentq.engine.recall import Recaller
 from agentq.engine.request import recaller_of
 from agentq.engine.rerouting import Rerouter
 from agentq.engine.slots import Taker
 from agentq.engine.task import Step
+from agentq.engine.worker_view import card_of, free_slots, node_name, queues_of, running_takes, wake_when_free
 from agentq.store import Store
 
 logger = get_logger(__name__)
@@ -68,6 +68,7 @@ class Terms:
         pools: the declared pools.
         queues: all queues that the app's steps may go to.
         stranded_s: how long after its last worker a pool's steps go elsewhere.
+        health: from when on a worker takes nothing, and how long it may take to stop.
     """
 
     open_store: Callable[[], Store]
@@ -85,6 +86,7 @@ class Terms:
     pools: Callable[[], Declared] = Declared
     queues: Callable[[], Sequence[str]] = tuple
     stranded_s: float = 5.0
+    health: HealthTerms = field(default_factory=HealthTerms)
 
 
 def attach(app: Any, terms: Terms) -> None:
@@ -118,6 +120,7 @@ class Service(bootsteps.StartStopStep):
         self.archivist: Archivist | None = None
         self.rerouter: Rerouter | None = None
         self.outfit: Outfit | None = None
+        self.monitor: Monitor | None = None
         parent.agentq_service = self
 
     def include(self, parent: Any) -> bool:
@@ -143,7 +146,7 @@ class Service(bootsteps.StartStopStep):
             return Taker(
                 store,
                 label=parent.hostname,
-                free=_free_slots(parent),
+                free=free_slots(parent),
                 idle=lambda: not state.reserved_requests,
                 running=lambda: running_takes(self.presence),
                 misfit=Misfits(
@@ -156,14 +159,14 @@ class Service(bootsteps.StartStopStep):
             )
 
         self.presence = Presence(
-            store, lease, card=lambda: _card(parent, self._versions, self.outfit), make_taker=make_taker
+            store, lease, card=lambda: card_of(parent, self._versions, self.outfit), make_taker=make_taker
         )
         self.presence.begin()
 
     def _equip(self, parent: Any) -> None:
         """Look after the devices that the worker's pools declare; the worker ends where they are not there."""
         try:
-            self.outfit = self.terms.find_outfit(_queues(parent))
+            self.outfit = self.terms.find_outfit(queues_of(parent))
             if self.outfit is not None:
                 pinning.equip(parent, self.outfit)
         except UsageError as error:
@@ -180,6 +183,16 @@ class Service(bootsteps.StartStopStep):
             state.maybe_shutdown()
         self.recaller = recaller_of(parent, self.terms.open_brief_store(), grace_s=self.terms.cancel_grace_s)
         self.recaller.start()
+        self.monitor = Monitor(
+            parent,
+            presence,
+            self.terms.open_brief_store(),
+            self.terms.health,
+            node=node_name(),
+            queues=lambda: queues_of(parent),
+            outfit=self.outfit,
+        )
+        self.monitor.start()
         keep_unreadable(parent.consumer)
         wake_when_free(parent)
         self._open_archive()
@@ -275,6 +288,8 @@ class Frame(bootsteps.StartStopStep):
         if not afterwords.finish(AFTERWORDS_S):
             logger.warning("worker_left_with_words_unsaid: what it had to say of lost steps, the others find out")
         service = self.service
+        if service.monitor is not None:
+            service.monitor.close()
         if service.recaller is not None:
             service.recaller.close()
         if service.rerouter is not None:
@@ -337,64 +352,6 @@ def warn_of_eviction(store: Store) -> None:
             "maxmemory-policy noeviction",
             policy,
         )
-
-
-def running_takes(presence: Presence | None) -> set[int]:
-    """Return the take numbers of the attempts that run now, whether this process knows it already or not."""
-    tags = (request.message.delivery_tag for request in tuple(state.active_requests))
-    known = {int(tag) for tag in tags if str(tag).isdigit()}
-    return known | ({running.take for running in presence.board.running()} if presence is not None else set())
-
-
-def _free_slots(worker: Any) -> Callable[[], int]:
-    reserved = state.reserved_requests
-
-    def free() -> int:
-        return int(worker.pool.num_processes) - len(reserved)
-
-    return free
-
-
-def _card(worker: Any, versions: Mapping[str, str | None], outfit: Outfit | None) -> Card:
-    return Card(
-        label=worker.hostname,
-        queues=_queues(worker),
-        concurrency=worker.concurrency,
-        details={
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "pool": type(worker.pool).__module__.rsplit(".", 1)[-1],
-            "agents": dict(versions),
-            **({"devices": [asdict(device) for device in outfit.devices]} if outfit is not None else {}),
-        },
-    )
-
-
-def _queues(worker: Any) -> tuple[str, ...]:
-    return tuple(sorted(worker.app.amqp.queues.consume_from))
-
-
-def wake_when_free(worker: Any) -> None:
-    """Have the event loop look for work as soon as a thread is free.
-
-    A thread that ends does not wake the loop by itself; with all slots taken the next take would come up to a
-    second later.
-    """
-    pool, hub = worker.pool, worker.hub
-    if hub is None or getattr(pool, "executor", None) is None:
-        return
-    apply = pool.on_apply
-
-    def on_apply(*args: Any, **kwargs: Any) -> Any:
-        result = apply(*args, **kwargs)
-        result.f.add_done_callback(lambda _future: hub.call_soon(_nothing))
-        return result
-
-    pool.on_apply = on_apply
-
-
-def _nothing() -> None:
-    pass
 
 
 def keep_unreadable(consumer: Any) -> None:

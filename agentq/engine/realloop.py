@@ -14,6 +14,7 @@ from collections.abc import Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
 from datetime import timedelta
+from time import monotonic
 from typing import Any, Final, TypeVar
 
 from celery import signals
@@ -67,6 +68,7 @@ class RealLoop:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
+        self._asked = self._answered = monotonic()
         self.thread = threading.Thread(target=self._serve, name="agentq-loop", daemon=True)
         self.thread.start()
 
@@ -104,6 +106,18 @@ class RealLoop:
             if stop is not None and stop.ordered and future.cancelled():
                 raise Stopped from None
             raise
+
+    def lag(self) -> float:
+        """Return how long the loop took, or takes by now, to come round to what ``lag`` left there when last called."""
+        if self._answered >= self._asked:
+            lag, self._asked = self._answered - self._asked, monotonic()
+            with suppress(RuntimeError):
+                self.loop.call_soon_threadsafe(self._answer)
+            return lag
+        return monotonic() - self._asked
+
+    def _answer(self) -> None:
+        self._answered = monotonic()
 
     def close(self) -> None:
         """Cancel what runs, let it clean up, and end the thread."""
@@ -164,6 +178,12 @@ def run(coroutine: Coroutine[Any, Any, T], timeout: timedelta | None = None, sto
     coroutine raised.
     """
     return _loop().run(coroutine, timeout, stop)
+
+
+def lag() -> float:
+    """Return for how many seconds this process's event loop has not come round; 0 where there is none."""
+    found = _current
+    return found.lag() if found is not None else 0.0
 
 
 def close() -> None:

@@ -34,14 +34,16 @@ def listed(attempt: Attempt) -> Iterator[None]:
         _running.pop(attempt.holder, None)
 
 
-def stop_here(holder: Holder) -> bool:
+def stop_here(holder: Holder, *, hand_over: bool = False) -> bool:
     """Cancel the coroutine of an attempt of this process; False when it runs elsewhere, or not any more.
 
-    A plain function in a thread goes on to its end, which counts for nothing.
+    A plain function in a thread goes on to its end, which counts for nothing. ``hand_over``: the step is then given
+    back instead of ended.
     """
     attempt = _running.get(holder)
     if attempt is None:
         return False
+    attempt.handed_over = hand_over
     attempt.stop.order()
     return True
 

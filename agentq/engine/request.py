@@ -35,6 +35,9 @@ EVERY_S = 0.25
 a second for the server."""
 
 
+HAND_OVER_S = 5.0
+"""For the ``finally`` blocks of a step that is handed over; after that its child is killed."""
+
 NEVER_S = 10.0 * 365 * 24 * 3600
 """The pool's hard limit for steps: none."""
 
@@ -52,6 +55,9 @@ class StepRequest(Request):
 
     recalled: bool = False
     """Whether it was told to stop: nobody wants the step, or another worker owns it."""
+
+    handed_over: bool = False
+    """Whether its attempt was ended so that another worker goes on with the step: this one is drained."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -91,6 +97,23 @@ class StepRequest(Request):
         if worker.hub is not None:
             worker.hub.call_later(grace_s, self._end_hard, pool)
 
+    def hand_over(self, worker: Any) -> None:
+        """Have the attempt stop and the step start elsewhere, which counts as no death; again: nothing happens.
+
+        A plain function in a thread goes on to its end, which counts.
+        """
+        if self.handed_over or self.recalled or self not in state.active_requests or self.holder is None:
+            return
+        self.handed_over = True
+        logger.warning("step_handed_over id=%s task=%s", self.id, self.name)
+        pool = worker.pool
+        if not has_children(pool):
+            recall.stop_here(self.holder, hand_over=True)
+            return
+        pool.terminate_job(self.worker_pid, TERM_SIGNAL)
+        if worker.hub is not None:
+            worker.hub.call_later(HAND_OVER_S, self._end_hard, pool)
+
     def _end_hard(self, pool: Any) -> None:
         # A child has one request at a time, and this one gets no other before the loop has heard of its end.
         if self in state.active_requests:
@@ -127,7 +150,7 @@ class StepRequest(Request):
             afterwords.say(lambda: self.task.backend.mark_as_called_off(self.id, called_off, self._context))
             return None
         # A worker that ends takes its children along: no step is to blame for that.
-        counted = state.should_stop is None and state.should_terminate is None
+        counted = state.should_stop is None and state.should_terminate is None and not self.handed_over
         logger.error("child_lost id=%s task=%s: %s", self.id, self.name, error)
         afterwords.say(lambda: keep_trying(lambda: store.requeue(holder.worker, holder.take, lost=counted)))
         return None

@@ -42,6 +42,8 @@ class Taker:
     Attributes:
         floor: the highest take number that was seen, also under earlier ids of this process.
         open_ended: takes of plain Celery messages, which run without a limit of ours.
+        paused: whether nothing is taken for now: the worker is drained, or unhealthy.
+        left_out: queues of drained pools, from which nothing is taken.
         kept: takes that nobody here knows of and that stay in custody all the same.
 
     Args:
@@ -83,6 +85,8 @@ class Taker:
         self._rests = False
         self._running = running
         self._on_refused = on_refused
+        self.paused = False
+        self.left_out: frozenset[str] = frozenset()
         self.floor = 0
         self.open_ended: set[int] = set()
         self.kept: set[int] = set()
@@ -100,7 +104,7 @@ class Taker:
         ``prefetch`` is the channel's limit of unacknowledged messages, 0 for none; a consumer that is no
         worker and has no limit takes one at a time.
         """
-        if self.refused or self.closed or (self._rests and not self.idle):
+        if self.refused or self.closed or self.paused or (self._rests and not self.idle):
             return 0
         allowed = prefetch - unacknowledged if prefetch else None
         if self._free is not None:

@@ -95,7 +95,8 @@ class Channel(kombu_redis.Channel):
         """Return the consumed queues in turn: those that are taken from, and those read without custody."""
         names = self._queue_cycle.consume(len(self.active_queues))
         unkept = set(self._unkept.values())
-        return [name for name in names if name not in unkept], [name for name in names if name in unkept]
+        other = unkept | self.taker.left_out
+        return [name for name in names if name not in other], [name for name in names if name in unkept]
 
     def is_taking(self) -> bool:
         """Tell whether a take of this channel waits for its reply."""

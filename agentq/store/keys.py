@@ -59,6 +59,7 @@ _PLAIN_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "runs": (),
     "asks": (),
     "agents": (),
+    "drained": (),
     "bell": ("queue",),
     "suspects": ("queue",),
     "freeing": ("queue",),
@@ -80,7 +81,7 @@ _PREFIX = re.compile(r"[A-Za-z0-9_.\-]{1,40}\Z")
 PERMANENT: Final = frozenset(
     {
         *("workers", "reaping", "ticks", "due", "unsent", "outbox", "queued"),
-        *("retiring", "reviving", "unwinding", "ended", "runs", "asks", "agents", "held", "bell"),
+        *("retiring", "reviving", "unwinding", "ended", "runs", "asks", "agents", "drained", "held", "bell"),
         *("suspects", "letters", "letter", "unserved", "pace", "line", "turns", "shared"),
         *("waiters", "called", "gates"),
     }

@@ -51,9 +51,17 @@ class Lease:
         self._dead = dead
         self._client: Any = connect(url, socket_timeout=timeout_s, retries=0)
 
-    def renew(self) -> int:
-        """Extend the lease; return how the worker stands."""
-        return int(self._run("renew", self.worker, self._lease_ms))
+    def renew(self, report: bytes | None = None) -> tuple[int, dict[str, str]]:
+        """Extend the lease; return how the worker stands, and what is drained (see ``WorkerCalls.drains``).
+
+        ``report``: what has changed of what the worker tells of itself; None where nothing has.
+        """
+        more = () if report is None else (b"report", report)
+        reply = self._run("renew", self.worker, self._lease_ms, *more)
+        if not isinstance(reply, list):
+            return int(reply), {}
+        fields = [each.decode(errors="replace") for each in reply[1:]]
+        return int(reply[0]), dict(zip(fields[::2], fields[1::2], strict=False))
 
     def is_dead(self) -> bool:
         """Tell whether the worker was given up, and extend nothing."""

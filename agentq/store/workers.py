@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import redis
@@ -39,7 +39,14 @@ class TickReply:
 
 @dataclass(frozen=True, slots=True)
 class WorkerCard:
-    """A living worker; ``held`` counts the messages in its custody, ``lease_ms`` what is left of its lease."""
+    """A living worker.
+
+    Attributes:
+        held: how many messages are in its custody.
+        lease_ms: what is left of its lease.
+        details: what it said of itself at its start.
+        report: how it is now, some seconds old at the most; ``why`` in it says why it takes nothing, where it does so.
+    """
 
     id: str
     label: str
@@ -48,6 +55,12 @@ class WorkerCard:
     held: int
     lease_ms: int
     details: dict[str, Any]
+    report: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def why(self) -> str | None:
+        """Why the worker takes nothing; None where it takes."""
+        return self.report.get("why")
 
 
 class WorkerCalls(StoreConnection):
@@ -87,7 +100,34 @@ class WorkerCalls(StoreConnection):
         ``dead``: it was given up and must stop what it runs. ``unknown``: the server has lost its data.
         """
         more = () if queues is None else ("queues", dump(list(queues)))
-        return _STANDINGS[int(self.run_script("renew", worker, lease_ms, *more))]
+        reply = self.run_script("renew", worker, lease_ms, *more)
+        return _STANDINGS[int(reply[0] if isinstance(reply, list) else reply)]
+
+    def drain(self, mark: str, **words: Any) -> None:
+        """Have workers take nothing new: ``worker|ID``, ``node|NAME``, or of one queue ``pool|QUEUE``.
+
+        They hear of it with their next renewal. Again: as said last. ``words``: such as ``grace_ms``, after which what
+        runs is handed over.
+        """
+        self.guarded(lambda: self.client.hset(self.keys.of("drained"), mark, dump({**words, "at": self.now_ms()})))
+
+    def undrain(self, mark: str) -> bool:
+        """Undo ``drain``; False when it was not drained."""
+        return bool(self.guarded(lambda: self.client.hdel(self.keys.of("drained"), mark)))
+
+    def drains(self) -> dict[str, dict[str, Any]]:
+        """Return what is drained, by mark."""
+        found = self.guarded(lambda: self.client.hgetall(self.keys.of("drained")))
+        return {mark.decode(): json.loads(words) for mark, words in found.items()}
+
+    def held_by_queue(self, worker: str) -> dict[str, int]:
+        """Return how many messages a worker holds of each queue."""
+        counts: dict[str, int] = {}
+        for entry in self.guarded(lambda: self.client.hvals(self.keys.held(worker))):
+            _, length, rest = entry.split(b"\n", 2)
+            queue = rest[: int(length)].decode()
+            counts[queue] = counts.get(queue, 0) + 1
+        return counts
 
     def leave(self, worker: str, *, counted: bool = False, chunk: int = 200) -> int:
         """Hand back all that a worker holds and take it off the list; return how many went back.
@@ -243,4 +283,5 @@ def _card(worker: str, card: dict[bytes, bytes], held: int, lease_ms: int) -> Wo
         held=held,
         lease_ms=lease_ms,
         details=json.loads(card.get(b"details", b"{}")),
+        report=json.loads(card.get(b"report", b"{}")),
     )

@@ -36,6 +36,13 @@ class Outfit:
     devices: tuple[Device, ...]
     driver: Driver | None = None
 
+    def uses(self) -> dict[str, dict[str, float | None]]:
+        """Return how each device is used now, as JSON holds it; nothing of those whose driver does not say."""
+        found = {} if self.driver is None else {each.id: self.driver.use(each.id) for each in self.devices}
+        return {
+            name: {"busy": use.busy, "used_gb": round(use.used_gb, 1)} for name, use in found.items() if use is not None
+        }
+
 
 def find_outfit(
     pools: Mapping[str, PoolSpec],

@@ -1,5 +1,8 @@
 """A page of memory that a worker's processes and its keeper share: who runs what, until when, and how the worker is.
 
+Beside its words there are two sheets for texts: the main process's report, which the keeper brings to the store with
+the lease, and the marks of draining, which it brings back.
+
 Each field is one word that one side writes; a reader may see an old value, never half of one. It says nothing of the
 store: it is as good while the server is away, and costs no round trip.
 """
@@ -8,6 +11,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import struct
 import sys
 import tempfile
 import threading
@@ -15,17 +19,23 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from zlib import crc32
 
 SLOTS = 4096
 """Attempts at once in one worker; those beyond have no hard limit. 128 KB of memory, used as far as needed."""
 
 _WORD = 8
 _HEADER = 16
-_SLOT = 4
-_SIZE = (_HEADER + SLOTS * _SLOT) * _WORD
+_SLOT = 8
+_SHEETS = (_HEADER + SLOTS * _SLOT) * _WORD
+_SHEET = 32 * 1024
+_SIZE = _SHEETS + 2 * _SHEET
 
-_MAIN, _BEAT, _FLOOR, _OPEN_ENDED, _FAREWELL, _ENROLLED, _USED = range(7)
-_PID, _TAKE, _LIMIT, _DEADLINE = range(4)
+_MAIN, _BEAT, _FLOOR, _OPEN_ENDED, _FAREWELL, _ENROLLED, _USED, _CLOSED = range(8)
+_PID, _TAKE, _LIMIT, _DEADLINE, _DONE, _FAILED, _WARM = range(7)
+
+_HEAD = struct.Struct("II")
+"""Of a sheet: the length and the checksum of its text."""
 
 SERVES, ENDS = 0, 1
 """Of the main process's end: nothing is said yet; it ends on purpose, so that what it held did not die by itself."""
@@ -45,8 +55,36 @@ class Running:
     deadline: float
 
 
+class Sheet:
+    """A place for a text that one process writes and another reads."""
+
+    def __init__(self, page: mmap.mmap, start: int) -> None:
+        self._page = page
+        self._start = start
+
+    def write(self, text: bytes) -> bool:
+        """Put a text there; False when there is no room for it, and the one before stays."""
+        if len(text) > _SHEET - _HEAD.size:
+            return False
+        self._page[self._start : self._start + _HEAD.size] = _HEAD.pack(0, 0)
+        self._page[self._start + _HEAD.size : self._start + _HEAD.size + len(text)] = text
+        self._page[self._start : self._start + _HEAD.size] = _HEAD.pack(len(text), crc32(text))
+        return True
+
+    def read(self) -> bytes | None:
+        """Return the text; None while there is none, or it is being written just now."""
+        length, checksum = _HEAD.unpack(self._page[self._start : self._start + _HEAD.size])
+        text = self._page[self._start + _HEAD.size : self._start + _HEAD.size + min(length, _SHEET)]
+        return text if length and crc32(text) == checksum else None
+
+
 class Board:
-    """The page, seen by one process."""
+    """The page, seen by one process.
+
+    Attributes:
+        report: what the main process tells of its worker, as JSON.
+        marks: which workers, nodes and pools are drained, as the keeper has heard it last, as JSON.
+    """
 
     def __init__(self, descriptor: int, *, path: str) -> None:
         self.descriptor = descriptor
@@ -54,6 +92,8 @@ class Board:
         self._page = mmap.mmap(descriptor, _SIZE)
         self._whole = memoryview(self._page).cast("q")
         self._float = memoryview(self._page).cast("d")
+        self.report = Sheet(self._page, _SHEETS)
+        self.marks = Sheet(self._page, _SHEETS + _SHEET)
         self._free: list[int] = []
         self._lock = threading.Lock()
 
@@ -137,6 +177,15 @@ class Board:
     def enrolled(self, times: int) -> None:
         self._whole[_ENROLLED] = times
 
+    @property
+    def closed(self) -> bool:
+        """Whether the worker is to take nothing: it is drained, or unhealthy."""
+        return bool(self._whole[_CLOSED])
+
+    @closed.setter
+    def closed(self, word: bool) -> None:
+        self._whole[_CLOSED] = int(word)
+
     # -- of the attempts
 
     def seat(self, slot: int) -> bool:
@@ -145,6 +194,7 @@ class Board:
             return False
         at = _HEADER + slot * _SLOT
         self._float[at + _DEADLINE] = 0.0
+        self._whole[at + _WARM] = 0
         self._whole[at + _PID] = os.getpid()
         self._whole[_USED] = max(self._whole[_USED], slot + 1)
         return True
@@ -175,6 +225,18 @@ class Board:
     def clear(self, slot: int) -> None:
         """Note that nothing runs there."""
         self._float[_HEADER + slot * _SLOT + _DEADLINE] = 0.0
+
+    def count(self, slot: int, *, failed: bool) -> None:
+        """Count an attempt that has ended."""
+        at = _HEADER + slot * _SLOT
+        self._whole[at + _DONE] += 1
+        self._whole[at + _FAILED] += failed
+
+    def counts(self) -> tuple[int, int]:
+        """Return how many attempts have ended since the worker's start, and how many of them failed."""
+        slots = range(min(self._whole[_USED], SLOTS))
+        at = [_HEADER + slot * _SLOT for slot in slots]
+        return sum(self._whole[each + _DONE] for each in at), sum(self._whole[each + _FAILED] for each in at)
 
     def pids(self) -> set[int]:
         """Return the processes that have a slot, alive or not; the main process too when its threads run steps."""

@@ -51,14 +51,24 @@ def sit(index: int) -> None:
     _slot = index if _board.seat(index) else None
 
 
+def may_go_on() -> bool:
+    """Tell whether this worker takes work: it is neither drained nor unhealthy, as far as its page says."""
+    return _board is None or not _board.closed
+
+
 class Claim:
-    """An attempt on the page."""
+    """An attempt on the page.
+
+    Attributes:
+        failed: whether its function has failed.
+    """
 
     def __init__(self, board: Board | None, slot: int | None, *, take: int, limit_s: float) -> None:
         self._board = board
         self._slot = slot
         self._take = take
         self._limit_s = limit_s
+        self.failed = False
 
     def extend(self, seconds: float | None = None) -> None:
         """Let it run for another ``seconds`` from now; None: for its whole limit."""
@@ -78,6 +88,7 @@ class Claim:
     def end(self) -> None:
         """Take it off the page."""
         if self._board is not None and self._slot is not None:
+            self._board.count(self._slot, failed=self.failed)
             self._board.clear(self._slot)
 
 

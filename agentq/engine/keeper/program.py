@@ -7,6 +7,7 @@ that it is small and starts soon.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import random
@@ -97,6 +98,8 @@ class Keeper:
         self._reachable_since = float("-inf")
         self._stopped_since: float | None = None
         self._told_ready = False
+        self._reported: bytes | None = None
+        self._marks: dict[str, str] = {}
 
     def run(self) -> None:
         """Return when the worker has gone and what it held is back, or when another keeper's turn has come."""
@@ -137,8 +140,13 @@ class Keeper:
         """Return False when the worker was given up."""
         if not self.may_renew(now):
             return not self.lease.is_dead()
-        standing = self.lease.renew()
+        report = self.board.report.read()
+        standing, marks = self.lease.renew(report if report != self._reported else None)
+        self._reported = report if report is not None else self._reported
+        if marks != self._marks and self.board.marks.write(json.dumps(marks).encode()):
+            self._marks = marks
         if standing == UNKNOWN:
+            self._reported = None
             standing = self.lease.enroll(self.terms.card, floor=self.board.floor)
             self.board.enrolled += standing
             logger.info("worker_enrolled worker=%s times=%d", self.terms.worker, self.board.enrolled)

@@ -165,7 +165,7 @@ class Desk:
         self._intake = Intake(
             self._connection, prefix=self._prefix, kind=self._kind, ahead=self._slots, arrived=self._arrived
         )
-        self._intake.follow(self._queues())
+        self._intake.follow(self._served())
         if self._hub is not None:
             self._hub.on_tick.add(self.look)
             self._timers.append(self._hub.call_repeatedly(UPKEEP_S, self._upkeep))
@@ -214,7 +214,7 @@ class Desk:
             self.flush()
         elif self._paused and free > 0:
             self._paused = False
-            self._intake.follow(self._queues())
+            self._intake.follow(self._served())
             self._wait(SETTLING_S)
         elif not self._paused and free <= 0 and self._overdue():
             self._pause()
@@ -302,6 +302,10 @@ class Desk:
         old = [lane for lane in ages if ages[lane] > self._age_s]
         return [*sorted(old, key=ages.__getitem__, reverse=True)[:1], *sorted(self._waiting, reverse=True)]
 
+    def _served(self) -> list[str]:
+        left_out = self._give_taker().left_out
+        return [queue for queue in self._queues() if queue not in left_out]
+
     def _waiting_any(self) -> bool:
         return any(self._waiting.values())
 
@@ -319,7 +323,7 @@ class Desk:
         if self._intake is None:
             return
         if not self._paused:
-            self._intake.follow(self._queues())
+            self._intake.follow(self._served())
         if monotonic() < self._not_before:
             return
         try:

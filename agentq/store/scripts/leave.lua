@@ -17,5 +17,6 @@ if #takes <= chunk then
   redis.call('ZREM', K.reaping(), worker)
   redis.call('SET', K.dead(worker), 1, 'PX', RETENTION_MS)
   redis.call('DEL', K.worker(worker))
+  redis.call('HDEL', K.drained(), 'worker|' .. worker)
 end
 return n

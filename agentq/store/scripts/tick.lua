@@ -36,6 +36,7 @@ for _, worker in ipairs(redis.call('ZRANGE', K.reaping(), 0, 9)) do
   if #takes <= room then
     redis.call('ZREM', K.reaping(), worker)
     redis.call('DEL', K.worker(worker))
+    redis.call('HDEL', K.drained(), 'worker|' .. worker)
   else
     behind = 1
   end
