@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
@@ -16,6 +17,8 @@ from tests.kit.field import Field
 from tests.kit.sample import lines, wait_for_lines
 from tests.kit.waiting import holds_for, wait_until
 from tests.kit.worker import WorkerProcess
+
+logger = logging.getLogger(__name__)
 
 TIMEOUT = 120.0
 
@@ -62,10 +65,12 @@ class Gated:
         self.holder = next(each for each in field.fleet.workers if f"{self.result.id}] received" in each.log())
 
     def seconds_to_restart(self) -> float:
-        """Return how long it takes from now until another attempt has begun, and let it end."""
-        began = time.monotonic()
-        wait_until(lambda: len(lines(self.started)) > 1, description="it runs again", interval=0.005)
-        seconds = time.monotonic() - began
+        """Return how long after its holder's kill another attempt had begun, and let it end.
+
+        By what both have noted, and not by when this process came to look: it waits for a core as others do.
+        """
+        wait_until(lambda: len(lines(self.started)) > 1, description="it runs again")
+        seconds = self.started.stat().st_mtime - self.holder.killed_at
         self.open()
         assert len(lines(self.started)) == 2
         return seconds
@@ -88,38 +93,32 @@ def busy_cores() -> Iterator[None]:
             process.wait()
 
 
-def best_of(attempts: int, measure: Callable[[int], float], *, below: float) -> float:
-    """Return the first measurement below the bound, else the best; a machine that is busy otherwise lengthens any."""
-    found = []
-    for number in range(attempts):
-        found.append(measure(number))
-        if found[-1] < below:
-            break
-    return min(found)
+def kill_main(field: Field, name: str) -> float:
+    """Kill a main process whose keeper lives; return after how many seconds its step had begun elsewhere."""
+    field.fleet.ensure(2)
+    gated = Gated(field, name)
+    keeper, children = keeper_of(gated.holder), pool_of(gated.holder)
+    gated.holder.kill_main()
+    seconds = gated.seconds_to_restart()
+    wait_until(lambda: not lives(keeper.pid), description="the keeper has ended too")
+    assert not any(lives(pid) for pid in children)
+    return seconds
+
+
+def kill_tree(field: Field, name: str) -> float:
+    """Kill a worker with all its processes; return after how many seconds its step had begun elsewhere."""
+    field.fleet.ensure(2)
+    gated = Gated(field, name)
+    gated.holder.kill_tree()
+    return gated.seconds_to_restart()
 
 
 class TestMainProcessGone:
     def test_its_step_starts_elsewhere_within_a_second(self, field: Field) -> None:
-        def measure(number: int) -> float:
-            field.fleet.ensure(2)
-            gated = Gated(field, f"main-{number}")
-            keeper, children = keeper_of(gated.holder), pool_of(gated.holder)
-            gated.holder.kill_main()
-            seconds = gated.seconds_to_restart()
-            wait_until(lambda: not lives(keeper.pid), description="the keeper has ended too")
-            assert not any(lives(pid) for pid in children)
-            return seconds
-
-        assert best_of(3, measure, below=1.0) < 1.0
+        assert kill_main(field, "main") < 1.0
 
     def test_with_its_whole_tree_within_four(self, field: Field) -> None:
-        def measure(number: int) -> float:
-            field.fleet.ensure(2)
-            gated = Gated(field, f"tree-{number}")
-            gated.holder.kill_tree()
-            return gated.seconds_to_restart()
-
-        assert best_of(3, measure, below=4.0) < 4.0
+        assert kill_tree(field, "tree") < 4.0
 
     def test_stopped_it_loses_its_step_and_goes_on_afterwards(self, field: Field) -> None:
         """The keeper lives, and could renew for ever."""
@@ -268,6 +267,12 @@ class TestAliveAndSlow:
 
 @pytest.mark.long
 class TestLong:
+    @pytest.mark.parametrize(("kill", "below"), [(kill_main, 1.0), (kill_tree, 4.0)])
+    def test_ten_kills(self, field: Field, kill: Callable[[Field, str], float], below: float) -> None:
+        took = sorted(kill(field, f"kill-{number}") for number in range(10))
+        logger.info("seconds to another attempt: %s", [round(seconds, 2) for seconds in took])
+        assert took[-1] < below
+
     def test_a_minute_of_a_step_with_a_lease_of_three_seconds_runs_once(self, field: Field) -> None:
         started = field.path("started")
         assert field.flows.slow.delay(1, str(started), 60.0).get(timeout=TIMEOUT) == 2

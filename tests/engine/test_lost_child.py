@@ -37,10 +37,12 @@ def pid_in(line: str) -> int:
 def test_its_step_starts_again_within_a_second(app: Any, tmp_path: Path) -> None:
     hit = tmp_path / "hit"
     victim = app.celery.tasks["tests.projects.stopping.sits"].delay(str(hit), 1.5)
-    os.kill(pid_in(wait_for_lines(hit, 1)[0]), signal.SIGKILL)
-    killed = time.monotonic()
+    pid = pid_in(wait_for_lines(hit, 1)[0])
+    killed = time.time()
+    os.kill(pid, signal.SIGKILL)
     wait_for_lines(hit, 2)
-    assert time.monotonic() - killed < 1.0
+    begun = int(app.store.record(victim.id, victim.id)["b"]) / 1000
+    assert 0 < begun - killed < 1.0, "by the server's clock, which is this machine's"
     assert app.store.record(victim.id, victim.id)["d"] == "1", "the death counts"
     assert victim.get(timeout=TIMEOUT) == "sat"
     assert lines(hit)[2:] == ["left"], "the killed one left no word"

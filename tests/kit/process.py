@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -61,6 +62,8 @@ class ManagedProcess:
         self.log_path = log
         self.env = dict(env) if env is not None else clean_environment()
         self.cwd = cwd
+        self.killed_at = 0.0
+        """When it was killed, in seconds since the epoch: what a server of this machine has for its time."""
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
         self._orphans: list[psutil.Process] = []
@@ -143,12 +146,14 @@ class ManagedProcess:
     def kill_main(self) -> None:
         """SIGKILL the main process alone; whatever it started must notice by itself."""
         self._orphans += self.tree()[1:]
+        self.killed_at = time.time()
         self.send(signal.SIGKILL)
         self.wait()
 
     def kill_tree(self) -> None:
         """SIGKILL main and all descendants, as the death of a machine or a container would."""
         tree = [*self.tree(), *self._orphans]
+        self.killed_at = time.time()
         if self.running:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
