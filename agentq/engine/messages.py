@@ -17,6 +17,8 @@ from agentq.engine.budgets import DEPTH, accounts_above
 from agentq.store.refs import Offer, StepKind
 
 HEADER: Final = "agentq"
+DELAY: Final = "dly"
+"""Field of our header: ms from the server's receipt on, where the caller has said ``countdown``."""
 PAYLOAD: Final = "pl"
 """Field of our header: the name of the key that holds the arguments, which are too large for the message."""
 NEEDS: Final = "nd"
@@ -70,6 +72,7 @@ def offer_of(queue: str, message: dict[str, Any]) -> Offer:
     needs = headers[HEADER].get(NEEDS)
     # Who sends it again has read what lies beside it: whether the new arguments do is decided anew, by ``stow``.
     ours = {name: value for name, value in headers.pop(HEADER).items() if name not in (PAYLOAD, NEEDS)}
+    delay_ms = ours.pop(DELAY, None)
     headers.pop(HOLDER_HEADER, None)
     # The ETA stands in the store's timers; a worker must not hold the message in memory for it.
     due_ms = due_ms_of(headers)
@@ -86,6 +89,7 @@ def offer_of(queue: str, message: dict[str, Any]) -> Offer:
         message=text,
         kind=_KINDS.get(ours.get("k"), "step"),
         due_ms=due_ms,
+        delay_ms=delay_ms,
         parent=ours.get("pr"),
         ask=ours.get("ak"),
         join=join,

@@ -23,7 +23,7 @@ from agentq.engine.budgets import ACCOUNTS, DEPTH, inherited, own_accounts, run_
 from agentq.engine.dispatch import ending
 from agentq.engine.ending import CAUGHT
 from agentq.engine.handle import Handle
-from agentq.engine.messages import HEADER
+from agentq.engine.messages import DELAY, HEADER
 from agentq.engine.options import CallOptions, StepOptions
 from agentq.engine.outcome import holder_of
 from agentq.engine.request import StepRequest
@@ -197,6 +197,9 @@ class Step(Task, Generic[P, R]):
         ours = self.header_of(call, args, kwargs)
         ours.update(headers.get(HEADER) or {})
         apply_route(self, call, options, ours)
+        if options.get("countdown"):
+            # Celery makes an ETA of it by this machine's clock, which may be another than the server's.
+            ours[DELAY] = max(round(options["countdown"] * 1000), 0)
         self._limit(call, options)
         options["headers"] = {**headers, HEADER: ours}
         # As a tuple, as which Celery shows arguments to people.

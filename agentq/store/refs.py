@@ -68,6 +68,7 @@ class Offer:
             ``internal`` step is agentq's own: no part of the run's history, budget or cancelling.
         lane: priority number of the lane, 0 highest.
         due_ms: server time from which the step may be taken; None for now.
+        delay_ms: so long after it is recorded, by the server's clock; counts where it is given, and not ``due_ms``.
         parent: run id of the agent that asked for it; its log hears of the outcome under ``ask``.
         join: (root, join id) at which the outcome arrives, at place ``index``.
         start_digest, args_digest: keyed start; the same key with other arguments is refused.
@@ -90,6 +91,7 @@ class Offer:
     kind: StepKind = "step"
     generation: int = 1
     due_ms: int | None = None
+    delay_ms: int | None = None
     parent: str | None = None
     ask: str | None = None
     join: tuple[str, str] | None = None
@@ -119,6 +121,7 @@ class Offer:
             "k": {"step": "s", "agent": "a", "internal": "i", "plain": "p"}[self.kind],
             "g": self.generation,
             "due": self.due_ms,
+            "dly": self.delay_ms,
             "pr": self.parent,
             "ak": self.ask,
             "jr": self.join[0] if self.join is not None else None,

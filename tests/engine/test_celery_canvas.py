@@ -5,6 +5,7 @@ Every test runs twice: in an app of agentq's own, and in an existing Celery app 
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,14 @@ def test_a_countdown_is_kept(library: Library) -> None:
     with pytest.raises(CeleryTimeout):
         result.get(timeout=0.3)
     assert result.get(timeout=TIMEOUT) == 2
+
+
+def test_a_countdown_counts_by_the_servers_clock(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine's is an hour ahead."""
+    add = library.task("add")
+    clock = type(add.app).now
+    monkeypatch.setattr(add.app, "now", lambda: clock(add.app) + timedelta(hours=1), raising=False)
+    assert add.apply_async((1, 1), countdown=0.2).get(timeout=TIMEOUT) == 2
 
 
 def test_a_chain_hands_results_on(library: Library) -> None:

@@ -47,6 +47,18 @@ def test_a_delayed_offer_waits_among_the_timers_and_may_be_taken_when_due(bench:
     assert bench.take_one().holder.id == "s1"
 
 
+def test_a_delay_counts_from_the_servers_receipt(bench: Bench) -> None:
+    """Of an offer, and of a retry; the time that the sender made of it by its own clock does not count."""
+    before = bench.store.now_ms()
+    bench.store.offer([bench.step("s1", delay_ms=60_000, due_ms=1), bench.step("s2")])
+    bench.store.commit(
+        bench.take_one().holder, mode="again", status="RETRY", offers=[bench.step("s2", delay_ms=60_000, due_ms=1)]
+    )
+    due = dict(bench.client.zrange(bench.keys.of("due"), 0, -1, withscores=True))
+    assert len(due) == 2
+    assert all(before + 60_000 <= at <= bench.store.now_ms() + 60_000 for at in due.values())
+
+
 def test_an_offer_that_was_due_in_the_past_is_queued(bench: Bench) -> None:
     bench.store.offer([bench.step("s1", due_ms=bench.store.now_ms() - 1)])
     assert bench.state("s1") == "q"

@@ -66,8 +66,9 @@ for i = 1, offers do
     redis.call('HDEL', rec, 'ov')
     adopt_arguments(h.root, rec, o.pl)
     if h.error then redis.call('HSET', rec, 'e', h.error) end
-    place(h.root, h.id, rec, o.q, o.l, generation, rest, o.due, now)
-    note_step(h.root, rec, h.id, 'retrying', now, { error = h.error, due = o.due and ms_text(o.due) or nil })
+    local due = due_of(o, now)
+    place(h.root, h.id, rec, o.q, o.l, generation, rest, due, now)
+    note_step(h.root, rec, h.id, 'retrying', now, { error = h.error, due = due and ms_text(due) or nil })
   elseif f[6] == 'i' and o.jn then
     -- A member of a large fan-out: what its agent's send would refuse in a small one is refused here.
     offer_or_refuse(o, rest, nil, now)

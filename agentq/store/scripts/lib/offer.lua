@@ -81,6 +81,12 @@ local function begin_agent(o, now)
   redis.call('ZADD', K.runs(), now, o.root .. '|' .. o.id)
 end
 
+-- From when on the step may be taken. A delay is counted by this clock: the sender's may be another.
+local function due_of(o, now)
+  if o.dly then return now + o.dly end
+  return o.due
+end
+
 -- A replaced record takes its successor's message under the next generation, and keeps its place in its run.
 local function succeed_to(o, rec, generation, rest, now)
   adopt_arguments(o.root, rec, o.pl)
@@ -91,7 +97,7 @@ local function succeed_to(o, rec, generation, rest, now)
     if o.v then redis.call('HSET', rec, 'v', o.v) end
     begin_agent(o, now)
   end
-  place(o.root, o.id, rec, o.q, o.l, generation, rest, o.due, now)
+  place(o.root, o.id, rec, o.q, o.l, generation, rest, due_of(o, now), now)
 end
 
 -- Records a step if it is absent and puts it in its lane. Returns 1 for a new one, 0 for a known one.
@@ -136,7 +142,7 @@ local function offer_one(o, rest, now)
     if o.id ~= o.root then enlist(o.root, 'b', o.id) end
   end
   if o.k == 'a' then begin_agent(o, now) else enlist(o.root, o.k, o.id) end
-  place(o.root, o.id, rec, o.q, o.l, o.g, rest, o.due, now, nil, o.tn or '')
+  place(o.root, o.id, rec, o.q, o.l, o.g, rest, due_of(o, now), now, nil, o.tn or '')
   if o.pr or o.k == 'a' then note_step(o.root, rec, o.id, 'queued', now, { q = o.q }) end
   return 1
 end
