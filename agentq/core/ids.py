@@ -18,6 +18,11 @@ def step_id(run_id: str, key: str) -> str:
     return str(uuid5(_namespace(run_id), key))
 
 
+def retry_id(run_id: str) -> str:
+    """The id of the run as which this one is retried: whoever asks again names the same one, however late."""
+    return str(uuid5(_namespace(run_id), "retry"))
+
+
 def step_key(name: str, args_canonical_hash: str, occurrence: int) -> str:
     """The step's key: its name, the short hash of its canonical arguments, and how often both came before."""
     return f"{name}/{args_canonical_hash}/{occurrence}"

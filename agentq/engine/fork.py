@@ -7,7 +7,6 @@ A fork is a new run with ids of its own, so that no checkpoint is ever written t
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import time
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from agentq.core.codec import loads
 from agentq.core.errors import RunNotFound, UsageError
 from agentq.core.forking import Prefix, ask_of, find_failed, journal_of, prefix_before, undone_by
 from agentq.core.guards import Budget
-from agentq.core.ids import new_run_id, step_id
+from agentq.core.ids import new_run_id, retry_id, step_id
 from agentq.core.journal import Ask, Entry, Result, Signal, decode, encode
 from agentq.engine.budgets import ACCOUNTS, DEPTH, limited
 from agentq.engine.messages import HEADER, PAYLOAD, offer_of, unstowed
@@ -83,10 +82,13 @@ def fork_run(
         UsageError: the run does not stand so that this can be done, or has no such step.
         RunNotFound: it is not known.
     """
-    origin = _Origin.read(store, root, run_id)
     retry = step is None
+    new = retry_id(run_id) if retry else new_run_id()
+    if retry and store.record(new, new):
+        # Also when it stands in the archive alone.
+        return new
+    origin = _Origin.read(store, root, run_id)
     prefix, at = _retried(origin) if step is None else _forked(origin, step)
-    new = new_run_id()
     counters = store.tree(root)
     limits = budget.limits() if budget is not None else _counted(counters, "b_")
     text = _forked_message(origin.message, new, limits=limits, version=version, keyed=retry)
@@ -103,7 +105,8 @@ def fork_run(
             used={**used, "n_steps": len(copies.steps)},
             signals=[entry.id for entry in (*prefix.inputs, *prefix.carried) if isinstance(entry, Signal)],
             payloads=_local_results(store, root, new, prefix),
-            retry_digest=hashlib.sha256(f"retry\x00{run_id}".encode()).hexdigest() if retry else None,
+            origin_root=root,
+            retries=retry,
             key_digest=origin.record.get("sd") if retry else None,
         )
     )

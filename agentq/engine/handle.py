@@ -27,6 +27,7 @@ from agentq.engine.events import EventStream
 from agentq.engine.fork import fork_run
 from agentq.engine.history import steps_of, usage_of
 from agentq.store import Store
+from agentq.store.logs import AppendReply
 
 R = TypeVar("R", covariant=True)
 
@@ -151,9 +152,7 @@ class Handle(Generic[R]):
 
         Raises RunNotFound, or UsageError when the run has ended.
         """
-        reply = self.store.signal(self.root, self.id, name, dumps(payload), signal_id=id)
-        if reply == "unknown":
-            raise RunNotFound(run_id=self.id)
+        reply = self._of_past(self.store.signal(self.root, self.id, name, dumps(payload), signal_id=id))
         if reply == "ended":
             raise UsageError(f"Run {self.id} has ended: it takes no signal {name!r}.")
         return reply == "new"
@@ -188,10 +187,15 @@ class Handle(Generic[R]):
 
         Raises RunNotFound.
         """
-        reply = self.store.cancel(self.root, self.id, why)
-        if reply == "unknown":
+        return self._of_past(self.store.cancel(self.root, self.id, why)) == "new"
+
+    def _of_past(self, reply: AppendReply) -> AppendReply:
+        """Return what came of an input: what the server does not know any more may have ended long ago."""
+        if reply != "unknown":
+            return reply
+        if self.store.record(self.root, self.id).get("k") != "a":
             raise RunNotFound(run_id=self.id)
-        return reply == "new"
+        return "ended"
 
 
 def failure_of(meta: dict[str, Any], record: dict[str, str], step: str, step_id: str) -> AgentqError:

@@ -44,7 +44,8 @@ class Fork:
         lines: the journal, the start first.
         used: the tree's counters to begin with.
         signals: ids of the signals in the journal.
-        retry_digest: a hash under which the other run is retried once; None for any further run.
+        origin_root: the root run of that one.
+        retries: the other run is retried by it; its id says so, and there is one such run at most.
         key_digest: the start key that passes over to the new run, if it stands for the other one.
         payloads: name and JSON of the large results of local calls to which the journal refers.
     """
@@ -57,7 +58,8 @@ class Fork:
     joins: Sequence[CopiedJoin]
     used: dict[str, int] = field(default_factory=dict)
     signals: Sequence[str] = ()
-    retry_digest: str | None = None
+    origin_root: str = ""
+    retries: bool = False
     key_digest: str | None = None
     payloads: Sequence[tuple[str, str]] = ()
 
@@ -66,7 +68,7 @@ class ForkCalls(PayloadCalls):
     """The script of forks."""
 
     def start_fork(self, fork: Fork) -> str:
-        """Record and queue the run; return its id, or that of the run as which the other one was retried before."""
+        """Record and queue the run and return its id; nothing happens where it stands, or stood, already."""
         (offer,) = self.stowed([fork.offer])
         self.put_payloads(offer.root, fork.payloads)
         for piece in _pieces(fork):
@@ -81,7 +83,7 @@ class ForkCalls(PayloadCalls):
             "signals": list(fork.signals),
             "payloads": [name for name, _ in fork.payloads],
         }
-        optional = {"at": fork.at, "retry": fork.retry_digest, "key": fork.key_digest}
+        optional = {"at": fork.at, "retried": fork.origin_root if fork.retries else None, "key": fork.key_digest}
         header.update({name: value for name, value in optional.items() if value is not None})
         reply = self.run_script("fork", "start", dump(header), offer.message)
         if int(reply[0]) < 0:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from agentq.core.errors import RunFailed, RunNotFound
+from agentq.core.errors import RunFailed, RunNotFound, UsageError
 from agentq.engine import archivist
 from agentq.engine.handle import Handle
 from agentq.store import Store
@@ -106,6 +106,11 @@ def test_an_archived_run_is_retried(place: Place, tmp_path: Path) -> None:
     again = handle.retry()
     assert again.get(timeout=30) == [90_000, 90_000, 100_000]
     assert handle.retry().id == again.id
+    wait_until_gone(place, again.id)
+    assert handle.retry().id == again.id, "both stand in the archive alone"
+    assert not handle.cancel()
+    with pytest.raises(UsageError, match="has ended: it takes no signal"):
+        handle.signal("go")
     assert (tmp_path / "done").read_text().split() == ["repeat", "z", "z"]
 
 

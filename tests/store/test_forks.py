@@ -102,20 +102,33 @@ def test_a_fan_out_that_needs_some_counts_those_that_are_kept(
 def test_a_run_is_retried_once_and_its_key_passes_over(bench: Bench) -> None:
     bench.store.start(bench.agent("old", start_digest="d", args_digest="a"), key="k")
     bench.finish(bench.take_one().holder)
-    retry = replace(fork_of(bench, "first"), retry_digest="r", key_digest="d")
-    assert bench.store.start_fork(retry) == "first"
-    second = replace(fork_of(bench, "second"), retry_digest="r", key_digest="d")
-    assert bench.store.start_fork(second) == "first"
-    assert bench.store.start(bench.agent("third", start_digest="d", args_digest="a"), key="k") == "first"
+    retry = replace(fork_of(bench), origin_root="old", retries=True, key_digest="d")
+    assert bench.store.start_fork(retry) == "new"
+    assert bench.store.start_fork(retry) == "new"
+    assert bench.client.ttl(bench.keys.step("new", "new-s0")) == -1, "the second one has touched nothing"
+    assert bench.store.start(bench.agent("third", start_digest="d", args_digest="a"), key="k") == "new"
     assert len(bench.lane()) == 1
-    assert bench.client.ttl(bench.keys.start("r")) == -1
     bench.finish(bench.take_one().holder)
     assert bench.without_end(*OF_A_RUN) == []
 
 
+def test_a_run_whose_retry_is_gone_is_not_retried_again(bench: Bench) -> None:
+    """The retention of a sub-agent's tree may begin long after that of its retry has ended."""
+    old = bench.run_agent("old")
+    retry = replace(fork_of(bench), origin_root="old", retries=True)
+    assert bench.store.start_fork(retry) == "new"
+    bench.finish(bench.take_one().holder)
+    gone = [key for key in bench.client.scan_iter() if b"{new}" in key or b"new" in key]
+    bench.client.delete(*gone)
+    assert bench.store.start_fork(retry) == "new"
+    assert bench.lane() == []
+    assert not bench.client.exists(bench.keys.step("new", "new"))
+    bench.finish(old)
+
+
 def test_a_key_that_another_run_took_meanwhile_is_left_to_it(bench: Bench) -> None:
     bench.store.start(bench.agent("other", start_digest="d", args_digest="a"), key="k")
-    retry = replace(fork_of(bench, "new"), retry_digest="r", key_digest="d")
+    retry = replace(fork_of(bench), origin_root="old", retries=True, key_digest="d")
     assert bench.store.start_fork(retry) == "new"
     assert bench.store.start(bench.agent("third", start_digest="d", args_digest="a"), key="k") == "other"
     assert bench.client.hget(bench.keys.step("new", "new"), "sd") is None

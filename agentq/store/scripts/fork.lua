@@ -3,12 +3,14 @@
 -- ARGV: 'copy', root, place in the journal, number of lines, lines…, place among the members,
 --         number of steps; per step: id, number of its record's parts, field, value…, Celery's meta or ''
 --         number of joins; per join: JSON {id, size, pr, arrived: places of the members that have succeeded}
---       'start', JSON header {o: offer, lines, members, from, at?, used: counters, signals: ids, payloads: names, retry?: digest,
+--       'start', JSON header {o: offer, lines, members, from, at?, used: counters, signals: ids, payloads: names, retried?: root of the run
+--         that is retried,
 --         key?: digest of the start key that the other run stands under}, message
 -- Reply: copy: 1; 0 what was copied before has ended
 --        start: {1, run}; {0, run} it was retried before, as that run; {-1} what was copied has ended
 -- Keeps: nobody knows of the new run before all of it stands there, and what was copied for one that is never started has
---   an end (1, 10); a run is retried once, however often it is asked for.
+--   an end (1, 10); a run is retried once, however often it is asked for: the new run's id is made of its own, and it says
+--   so itself for as long as it stands.
 local HOLD_MS = 3600000
 local now = now_ms()
 
@@ -20,8 +22,8 @@ local function append_at(key, place, values)
   local length = redis.call('LLEN', key)
   if length == place then
     for _, value in ipairs(values) do redis.call('RPUSH', key, value) end
-    redis.call('PEXPIRE', key, HOLD_MS)
   end
+  redis.call('PEXPIRE', key, HOLD_MS)
   return length >= place
 end
 
@@ -50,6 +52,8 @@ end
 
 if ARGV[1] == 'copy' then
   local root = following()
+  -- Somebody else has started the same retry meanwhile: what it has copied is the same, and lives.
+  if redis.call('EXISTS', K.step(root, root)) == 1 then return 1 end
   local place, lines = tonumber(following()), {}
   for i = 1, tonumber(following()) do lines[i] = following() end
   local whole = append_at(K.log(root, root), place, lines)
@@ -71,8 +75,8 @@ end
 local h, message = cjson.decode(following()), following()
 local root = h.o.id
 if redis.call('EXISTS', K.step(root, root)) == 1 then return { 1, root } end
-local standing = h.retry and standing_start(h.retry)
-if standing then return { 0, standing } end
+local retried = h.retried and K.step(h.retried, h.from)
+if retried and redis.call('HEXISTS', retried, 'rt') == 1 then return { 0, root } end
 local log = K.log(root, root)
 if redis.call('LLEN', log) ~= h.lines or redis.call('LLEN', K.members(root)) ~= h.members then return { -1 } end
 
@@ -88,10 +92,7 @@ redis.call('RPOP', log)
 for name, amount in pairs(h.used) do redis.call('HINCRBY', K.tree(root), name, amount) end
 for _, name in ipairs(h.payloads) do adopt(root, name) end
 for _, id in ipairs(h.signals) do redis.call('HSET', K.signals(root, root), id, '0 fork') end
-if h.retry then
-  redis.call('SET', K.start(h.retry), root .. '|')
-  enlist(root, 'k', h.retry)
-end
+if retried and redis.call('EXISTS', retried) == 1 then redis.call('HSET', retried, 'rt', 1) end
 revive_tree(root)
 note(root, cjson.encode({ e = 'forked', from = h.from, at = h.at }), now)
 return { 1, root }

@@ -12,8 +12,6 @@ local MEMBER_KEYS = {
   b = function(root, id) return { K.account(root, id) } end,
   j = function(root, id) return { K.join(root, id), K.bits(root, id) } end,
   q = function(root, id) return { K.ask(root, id) } end,
-  -- Under which a run is known to have been retried.
-  k = function(_, digest) return { K.start(digest) } end,
   -- A step that was refused before it had a record: its result alone is read.
   r = function(_, id) return { K.result(id) } end,
 }
