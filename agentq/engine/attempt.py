@@ -20,7 +20,7 @@ from agentq.engine.admission import admit
 from agentq.engine.binding import Binding, TurnEnd
 from agentq.engine.capture import Capture
 from agentq.engine.ending import CAUGHT, Again, Ending, Interrupted, Waits
-from agentq.engine.keeper.claims import Claim, claim
+from agentq.engine.keeper.claims import claim
 from agentq.engine.messages import HOLDER_HEADER, PAYLOAD
 from agentq.engine.outcome import COMMITTED
 from agentq.engine.this_step import current_attempt
@@ -54,7 +54,6 @@ class Attempt(Ending):
         self._began = time.monotonic()
         self._hear_again: Callable[[], Any] | None = None
         self._arguments: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
-        self.claim: Claim
 
     def run(self, args: list[Any], kwargs: dict[str, Any]) -> Any:
         """Run and commit; return the encoded value. Raises what Celery's tracer shall see, after the commit."""

@@ -31,7 +31,7 @@ from agentq.engine.keeper import claims
 from agentq.engine.misfits import Misfits, fits
 from agentq.engine.presence import LeaseTerms, Presence
 from agentq.engine.recall import Recaller
-from agentq.engine.request import recaller_of
+from agentq.engine.request import has_children, recaller_of
 from agentq.engine.rerouting import Rerouter
 from agentq.engine.slots import Taker
 from agentq.engine.task import Step
@@ -149,6 +149,7 @@ class Service(bootsteps.StartStopStep):
                 free=free_slots(parent),
                 idle=lambda: not state.reserved_requests,
                 running=lambda: running_takes(self.presence),
+                highest=lambda: _highest_of_children(parent, self.presence),
                 misfit=Misfits(
                     # The consumer's own table, not the app's: a task that was registered since has no strategy there.
                     serves=lambda name: name in parent.consumer.strategies,
@@ -352,6 +353,11 @@ def warn_of_eviction(store: Store) -> None:
             "maxmemory-policy noeviction",
             policy,
         )
+
+
+def _highest_of_children(worker: Any, presence: Presence | None) -> int:
+    # Threads tell the taker themselves.
+    return presence.board.highest() if presence is not None and has_children(worker.pool) else 0
 
 
 def keep_unreadable(consumer: Any) -> None:

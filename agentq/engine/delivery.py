@@ -91,25 +91,33 @@ def _adopt(channel: Any, taken: Taken, payload: dict[str, Any], ours: dict[str, 
 
 def _read(channel: Any, taken: Taken) -> tuple[dict[str, Any] | None, Holder | None]:
     try:
-        text = bytes_to_str(taken.message)
-        payload = loads(text)
-        name = _NAME.match(text)
-        if (payload.pop(HEADER, None) is None) != (name is None):
-            raise ValueError("its name is none of agentq's")
-        payload.pop(UNSERVED, None)
-        headers = payload.setdefault("headers", {})
-        properties = payload["properties"]
-        properties["delivery_tag"] = str(taken.take)
-        properties.setdefault("delivery_info", {"exchange": "", "routing_key": taken.queue})
+        return payload_of(taken, channel.taker.id)
     except Exception as error:
         # Whatever it is that a decoder raises: an error that left the event loop would end each worker in turn.
         logger.error("unreadable queue=%s: %r\n%r", taken.queue, error, taken.message[:LOGGED_BYTES])
         condemn(channel, taken.take, f"it is no message of kombu's: {error!r}")
         return None, None
+
+
+def payload_of(taken: Taken, worker: str) -> tuple[dict[str, Any], Holder | None]:
+    """Return a taken message as kombu's payload, with its attempt in the headers, and that attempt.
+
+    None instead of the attempt for a plain message. Raises whatever a decoder raises.
+    """
+    text = bytes_to_str(taken.message)
+    payload = loads(text)
+    name = _NAME.match(text)
+    if (payload.pop(HEADER, None) is None) != (name is None):
+        raise ValueError("its name is none of agentq's")
+    payload.pop(UNSERVED, None)
+    headers = payload.setdefault("headers", {})
+    properties = payload["properties"]
+    properties["delivery_tag"] = str(taken.take)
+    properties.setdefault("delivery_info", {"exchange": "", "routing_key": taken.queue})
     if name is None:
         return payload, None
     root, step, generation = name.groups()
-    holder = Holder(root=root, id=step, worker=channel.taker.id, take=taken.take)
+    holder = Holder(root=root, id=step, worker=worker, take=taken.take)
     headers[HOLDER_HEADER] = {
         **holder.to_wire(),
         "generation": int(generation),

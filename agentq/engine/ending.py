@@ -13,10 +13,11 @@ from celery.exceptions import Ignore, Reject, Retry
 
 from agentq.core.errors import CalledOff
 from agentq.core.models import Usage
-from agentq.engine import capture, joins, outcome, spread
+from agentq.engine import capture, going_on, joins, outcome, spread
 from agentq.engine.binding import Binding, TurnEnd
 from agentq.engine.budgets import accounts_of, counts_storage
 from agentq.engine.capture import Capture
+from agentq.engine.keeper.claims import Claim
 from agentq.engine.messages import HEADER
 from agentq.engine.outcome import COMMITTED, Charge
 from agentq.store import Store
@@ -67,8 +68,11 @@ class Ending:
         onward: what the function has sent on in Celery's ways, for the commit.
         admitted: its guards hold something for it, which its commit settles.
         call_went_well: what breakers hear of it; None when its function has not ended.
-        going_on: what is sent now goes on behind the step, and is no part of it.
+        sends_behind: what is sent now goes on behind the step, and is no part of it.
+        claim: the attempt's place on the keeper's page.
     """
+
+    claim: Claim
 
     def __init__(self, task: Step[..., Any], binding: Binding, holder: Holder, request: Any) -> None:
         self.task = task
@@ -82,7 +86,7 @@ class Ending:
         self.onward = Capture()
         self.admitted = False
         self.call_went_well: bool | None = None
-        self.going_on = False
+        self.sends_behind = False
         self._onward_of_request: tuple[Any, Any] = (None, None)
 
     @contextmanager
@@ -97,7 +101,7 @@ class Ending:
     def _finish(self, end: TurnEnd, chain: Any, callbacks: Any) -> Any:
         value = end.value
         with capture.capturing() as caught:
-            self.going_on = True
+            self.sends_behind = True
             self._dispatch(value, chain, callbacks)
             if not self._ignores_result():
                 self.task.backend.mark_as_done(self.request.id, value, self.request, True)
@@ -105,7 +109,7 @@ class Ending:
                 self.task.backend.on_chord_part_return(self.request, states.SUCCESS, value)
         caught.merge(self.onward)
         caught.offers = spread.parcels(self, caught.offers)
-        self.succeed(value, caught, end=end)
+        self.succeed(value, caught, end=end, streak=None if self.task.is_agent else going_on.streak_here())
         return value
 
     @contextmanager
@@ -149,10 +153,13 @@ class Ending:
         if chain:
             maybe_signature(chain[-1], app=app).apply_async((value,), chain=chain[:-1], **common)
 
-    def succeed(self, value: Any, caught: Capture, *, end: TurnEnd | None = None) -> None:
-        """Commit a success."""
+    def succeed(
+        self, value: Any, caught: Capture, *, end: TurnEnd | None = None, streak: going_on.Streak | None = None
+    ) -> None:
+        """Commit a success, and go on with the streak."""
+        terms = streak.terms(self) if streak is not None else None
         with self._charged(caught) as charge:
-            outcome.commit_success(
+            following = outcome.commit_success(
                 self.store,
                 self.holder,
                 caught,
@@ -162,7 +169,10 @@ class Ending:
                 charge=charge,
                 closes=end.closes if end is not None else (),
                 cancels=end.cancels if end is not None else (),
+                going_on=terms,
             )
+        if streak is not None and terms is not None:
+            streak.go_on(following)
         setattr(self.request, COMMITTED, True)
 
     def fail(

@@ -141,3 +141,8 @@ def is_plain_json(message: dict[str, Any]) -> bool:
     """Tell whether a virtual message's body can be put together here: another serializer or compression is Celery's."""
     encoded = message["properties"].get("body_encoding"), message.get("content-type"), message.get("content-encoding")
     return encoded == ("base64", "application/json", "utf-8") and "compression" not in message["headers"]
+
+
+def body_of(message: dict[str, Any]) -> bytes:
+    """Return the body of a virtual message that is plain JSON, as its producer encoded it."""
+    return base64.b64decode(message["body"])

@@ -15,7 +15,7 @@ from agentq.core.errors import AgentqError, StepFailed, StoreUnavailable
 from agentq.engine.capture import Capture
 from agentq.engine.messages import HEADER, HOLDER_HEADER
 from agentq.store import Store
-from agentq.store.refs import Holder
+from agentq.store.refs import GoOn, Holder, Taken
 
 logger = get_logger(__name__)
 
@@ -106,9 +106,13 @@ def commit_success(
     charge: Charge,
     closes: tuple[str, ...] = (),
     cancels: tuple[str, ...] = (),
-) -> None:
-    """Commit a success; ``value`` is JSON-able. Raises StaleHolder when another attempt owns the step."""
-    keep_trying(
+    going_on: GoOn | None = None,
+) -> Taken | None:
+    """Commit a success; ``value`` is JSON-able. Raises StaleHolder when another attempt owns the step.
+
+    Returns the step to go on with, if there is one and it was asked for.
+    """
+    return keep_trying(
         lambda: store.commit(
             holder,
             mode="done",
@@ -124,6 +128,7 @@ def commit_success(
             closes=closes,
             cancels=cancels,
             name=request.task or "",
+            going_on=going_on,
         )
     )
 

@@ -75,6 +75,7 @@ class Presence:
         self.taker = make_taker()
         self._listed = card().queues
         self._unknown: set[int] = set()
+        self._looked = 0.0
         self._guard = self._new_guard()
         self._is_published = False
 
@@ -103,7 +104,7 @@ class Presence:
         self._guard.stop()
         self.taker = self._make_taker()
         # One numbering for all ids of the process: what still speaks of an old take touches no new one.
-        self.taker.floor = before.floor
+        self.taker.saw(before.floor)
         self._is_published = False
         self._unknown.clear()
         self._listed = self._card().queues
@@ -125,12 +126,17 @@ class Presence:
         """Hand back what the store holds for this worker and nobody here knows of.
 
         Only up to the last take whose reply was read; and only what was unknown at the last look too, because an
-        attempt that was sent to a child before its connection broke shows on the page a moment later.
+        attempt that was sent to a child before its connection broke shows on the page a moment later. So does one that
+        came with the reply to a child's commit, however long that took.
         """
         if self.is_lost or not self._is_published:
             return
         known = known | {running.take for running in self.board.running()} | self.taker.kept
+        before, self._looked = self._looked, monotonic()
         unknown = {take for take in self.store.held_takes(self.taker.id) if take <= self.taker.floor} - known
+        if self.board.is_going_on(since=before):
+            self._unknown = unknown
+            return
         for take in unknown & self._unknown:
             logger.warning("unknown_handed_back worker=%s take=%d", self.taker.id, take)
             self.taker.settle(take, "requeue")

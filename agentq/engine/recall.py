@@ -107,15 +107,16 @@ class Recaller:
         self._rounds += 1
         if self._rounds % 2:
             return
-        verdicts = self._store.recalled([holder for _, holder in requests])
+        verdicts = self._store.recalled([holder for _, holder in requests], [request.seat for request, _ in requests])
         # A turn that has just parked may be held by its next take before this process hears of its end. Its child is
-        # free then, or runs something else, which the signal would strike.
+        # free then, or runs something else, which the signal would strike. A child goes on for a moment only: what it
+        # is found with twice is its last.
         doubtful, self._doubtful = self._doubtful, set()
         current = {request.holder for request in self._running()}
         for (request, holder), verdict in zip(requests, verdicts, strict=True):
             if verdict == "go on" or holder not in current:
                 continue
-            if verdict == "another's" and holder not in doubtful:
+            if verdict in ("another's", "next not wanted") and holder not in doubtful:
                 self._doubtful.add(holder)
                 continue
             logger.warning("step_recalled id=%s take=%d why=%s", holder.id, holder.take, verdict)

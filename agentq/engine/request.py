@@ -71,6 +71,11 @@ class StepRequest(Request):
         """The attempt that this request is; None for a message without a record."""
         return holder_of(self._context)
 
+    @property
+    def seat(self) -> str | None:
+        """What the child that runs it is called, should it go on; None where threads run steps."""
+        return str(self.worker_pid) if self.worker_pid not in (None, os.getpid()) else None
+
     def revoked(self) -> bool:
         """Whether it is not to start: Celery's reasons, or the worker was given up since, and the step is another's."""
         holder, taker = self.holder, current()
@@ -148,11 +153,15 @@ class StepRequest(Request):
         if self.recalled:
             called_off = RunCancelled(run_id=holder.root)
             afterwords.say(lambda: self.task.backend.mark_as_called_off(self.id, called_off, self._context))
+            # What it had gone on with is ended by its next taker.
+            afterwords.say(lambda: keep_trying(lambda: store.requeue(holder.worker, holder.take, seat=self.seat)))
             return None
         # A worker that ends takes its children along: no step is to blame for that.
         counted = state.should_stop is None and state.should_terminate is None and not self.handed_over
         logger.error("child_lost id=%s task=%s: %s", self.id, self.name, error)
-        afterwords.say(lambda: keep_trying(lambda: store.requeue(holder.worker, holder.take, lost=counted)))
+        afterwords.say(
+            lambda: keep_trying(lambda: store.requeue(holder.worker, holder.take, lost=counted, seat=self.seat))
+        )
         return None
 
 

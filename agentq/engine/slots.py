@@ -40,7 +40,6 @@ class Taker:
     Only the consuming thread takes and settles, except ``refuse``, which any thread may call.
 
     Attributes:
-        floor: the highest take number that was seen, also under earlier ids of this process.
         open_ended: takes of plain Celery messages, which run without a limit of ours.
         paused: whether nothing is taken for now: the worker is drained, or unhealthy.
         left_out: queues of drained pools, from which nothing is taken.
@@ -55,6 +54,7 @@ class Taker:
         misfit: why this process cannot run a message; None when it can.
         adopts: our header for a plain message that starts one of our steps; None for any other.
         on_refused: called once when the store says that this id was marked dead.
+        highest: the highest take number among those that the pool's children have taken themselves, going on.
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class Taker:
         misfit: Callable[[dict[str, Any], str], Misfit | None] = no_misfit,
         adopts: Callable[[dict[str, Any]], dict[str, Any] | None] = _none,
         on_refused: Callable[[], None] | None = None,
+        highest: Callable[[], int] | None = None,
     ) -> None:
         # Fresh per process start: a dead id is never enrolled again, and a restarted worker is another
         # worker.
@@ -87,7 +88,8 @@ class Taker:
         self._on_refused = on_refused
         self.paused = False
         self.left_out: frozenset[str] = frozenset()
-        self.floor = 0
+        self._highest = highest
+        self._floor = 0
         self.open_ended: set[int] = set()
         self.kept: set[int] = set()
         self._token: str | None = None
@@ -117,6 +119,11 @@ class Taker:
         """Whether nothing runs here: a suspect may be taken."""
         return self._idle is not None and self._idle()
 
+    @property
+    def may_go_on(self) -> bool:
+        """Whether a slot that becomes free may take the next step by itself: this worker would take one for it."""
+        return not (self.refused or self.closed or self.paused or self._rests)
+
     def token(self) -> str:
         """Return the token of the next take: the last one until its reply was read.
 
@@ -141,7 +148,16 @@ class Taker:
         """
         self._token = None
         self._rests = reply.rest and self._idle is not None
-        self.floor = max([self.floor, *(taken.take for taken in reply.taken)])
+        self.saw(*(taken.take for taken in reply.taken))
+
+    @property
+    def floor(self) -> int:
+        """The highest take number that was seen, also under earlier ids of this process, and by its children."""
+        return self._floor if self._highest is None else max(self._floor, self._highest())
+
+    def saw(self, *takes: int) -> None:
+        """Note take numbers that were given to this worker."""
+        self._floor = max([self._floor, *takes])
 
     def begin(self, channel: Any) -> bool:
         """Reserve the take for ``channel``; False while another channel's take is under way.

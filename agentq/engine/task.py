@@ -70,6 +70,7 @@ class Step(Task, Generic[P, R]):
     call: CallOptions = CallOptions()
 
     Request = StepRequest
+    Strategy = "agentq.engine.strategy:strategy"
     typing = False
     acks_late = True
     acks_on_failure_or_timeout = True

@@ -199,6 +199,35 @@ class Taken:
 
 
 @dataclass(frozen=True, slots=True)
+class GoOn:
+    """With what a worker goes on by the script that commits a short step.
+
+    Attributes:
+        label, queues, low_share, floor: as of a take.
+        seat: tells those apart that go on in one worker: processes, or threads.
+        names: of the steps that are known to be short; anything else is left to a take.
+    """
+
+    label: str
+    seat: str
+    queues: tuple[str, ...]
+    names: tuple[str, ...]
+    low_share: int
+    floor: int
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return what the script reads."""
+        return {
+            "label": self.label,
+            "seat": self.seat,
+            "queues": self.queues,
+            "names": "\n" + "\n".join(self.names) + "\n",
+            "low": self.low_share,
+            "floor": self.floor,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class TakeReply:
     """What a take gave.
 

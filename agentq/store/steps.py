@@ -11,7 +11,7 @@ import redis
 from agentq.core.errors import CalledOff, KeyReused, StaleHolder
 from agentq.store.alarm import report_condemned
 from agentq.store.payloads import PayloadCalls
-from agentq.store.refs import Arrival, Holder, Join, Offer, OfferReply, TakeReply, checked_lane
+from agentq.store.refs import Arrival, GoOn, Holder, Join, Offer, OfferReply, Taken, TakeReply, checked_lane
 from agentq.store.wire import (
     arrivals_arguments,
     commit_arguments,
@@ -19,12 +19,13 @@ from agentq.store.wire import (
     offers_arguments,
     pairs_arguments,
     parse_take,
+    parse_taken,
 )
 
 _STATES: dict[int, Literal["new", "known", "reused"]] = {1: "new", 0: "known", 2: "reused"}
 
-Verdict = Literal["go on", "not wanted", "another's"]
-_VERDICTS: dict[int, Verdict] = {0: "go on", 1: "not wanted", 2: "another's"}
+Verdict = Literal["go on", "not wanted", "another's", "next not wanted"]
+_VERDICTS: dict[int, Verdict] = {0: "go on", 1: "not wanted", 2: "another's", 3: "next not wanted"}
 
 CommitMode = Literal["done", "again", "replaced"]
 
@@ -119,8 +120,11 @@ class StepCalls(PayloadCalls):
         cancels: Sequence[str] = (),
         inside: bool = False,
         name: str = "",
-    ) -> None:
+        going_on: GoOn | None = None,
+    ) -> Taken | None:
         """Make an attempt's outcome the step's, with all that follows from it.
+
+        Returns the step that the worker goes on with, if it asked for one and there is one.
 
         Args:
             holder: the attempt.
@@ -140,6 +144,7 @@ class StepCalls(PayloadCalls):
             closes: ids of open asks of an agent that ends.
             cancels: ids of child runs that are cancelled with it.
             name: the step's name, for the error.
+            going_on: on which terms the worker takes the next step by the same call; None: it does not.
 
         Raises:
             StaleHolder: another attempt holds the step, or it is done; nothing was written.
@@ -162,12 +167,15 @@ class StepCalls(PayloadCalls):
         header.update({field: value for field, value in optional.items() if value})
         arguments = commit_arguments(
             header,
+            going_on=going_on,
             results=results,
             joins=self.stowed_bodies(joins),
             offers=self.stowed(offers),
             arrivals=arrivals,
         )
-        self.expect_held(self.run_script("commit", *arguments), holder, name)
+        reply = self.run_script("commit", *arguments)
+        self.expect_held(reply, holder, name)
+        return parse_taken(reply, 1) if len(reply) > 1 else None
 
     def expect_held(self, reply: Sequence[Any], holder: Holder, name: str) -> None:
         """Return if the script accepted the holder; raises StaleHolder or CalledOff with what it found otherwise."""
@@ -208,23 +216,30 @@ class StepCalls(PayloadCalls):
         """End the custody of a plain message: it is acknowledged. A step's ends by its commit alone."""
         self.run_script("settle", worker, take, "drop")
 
-    def requeue(self, worker: str, take: int, *, lost: bool = False) -> None:
+    def requeue(self, worker: str, take: int, *, lost: bool = False, seat: str | None = None) -> None:
         """Hand a message back to the front of its lane; it does not count as a start.
 
-        ``lost``: the attempt died (a child of the pool was killed); it counts as a start and as a death.
+        ``lost``: the attempt died (a child of the pool was killed); it counts as a start and as a death. ``seat``: of
+        the attempt, which may have ended; then it is about the step that was gone on with there.
         """
-        if int(self.run_script("settle", worker, take, "lost" if lost else "requeue")) == _CONDEMNED:
+        seats = (seat,) if seat is not None else ()
+        if int(self.run_script("settle", worker, take, "lost" if lost else "requeue", *seats)) == _CONDEMNED:
             report_condemned()
 
     def mark_overdue(self, worker: str, take: int) -> bool:
         """Note that an attempt has passed its hard limit and is killed next; False when it holds nothing any more."""
         return int(self.run_script("overdue", worker, take)) == 1
 
-    def recalled(self, running: Sequence[Holder]) -> list[Verdict]:
-        """Say of each running attempt of a worker whether it is to stop, and why."""
+    def recalled(self, running: Sequence[Holder], seats: Sequence[str | None] = ()) -> list[Verdict]:
+        """Say of each running attempt of a worker whether it is to stop, and why.
+
+        ``seats``: of each, where it may have gone on.
+        """
         if not running:
             return []
-        named = [part for holder in running for part in (holder.root, holder.id, holder.take)]
+        places = [*seats, *[None] * (len(running) - len(seats))]
+        pairs = zip(running, places, strict=True)
+        named = [part for holder, seat in pairs for part in (holder.root, holder.id, holder.take, seat or "")]
         return [_VERDICTS[int(reply)] for reply in self.run_script("recalled", running[0].worker, *named)]
 
     def emit(self, holder: Holder, events: Sequence[str], *, token: str | None = None) -> bool:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from agentq.store.refs import Arrival, Join, Offer, Taken, TakeReply
+from agentq.store.refs import Arrival, GoOn, Join, Offer, Taken, TakeReply
 
 _CANCELLED, _OVERDUE, _SUSPECT, _OVER_BUDGET, _REST = 1, 2, 4, 8, 2
 """Flags of a taken message; the reply of a take that tells the worker to make itself free."""
@@ -79,11 +79,13 @@ def commit_arguments(
     joins: Sequence[Join],
     offers: Sequence[Offer],
     arrivals: Iterable[Arrival],
+    going_on: GoOn | None = None,
 ) -> list[Any]:
     """Return a commit's header, with a token of its content, and the counted parts behind it.
 
-    A caller that tries again makes the same token. The main process that speaks of a time limit while its child
-    succeeds makes another one: the later of the two must hear that it lost.
+    What the worker goes on with is no part of the outcome, nor of its token. A caller that tries again makes the same
+    token. The main process that speaks of a time limit while its child succeeds makes another one: the later of the
+    two must hear that it lost.
     """
     rest = [
         *pairs_arguments(results),
@@ -92,7 +94,10 @@ def commit_arguments(
         *arrivals_arguments(arrivals),
     ]
     token = hashlib.sha1(dump([header, *rest]).encode(), usedforsecurity=False).hexdigest()
-    return [dump({**header, "token": token}), *rest]
+    header = {**header, "token": token}
+    if going_on is not None:
+        header["next"] = going_on.to_wire()
+    return [dump(header), *rest]
 
 
 def pairs_arguments(pairs: Sequence[tuple[str, str]]) -> list[Any]:
@@ -109,20 +114,23 @@ def parse_take(reply: Sequence[Any]) -> TakeReply:
     """Return what the take script answered."""
     if int(reply[0]) == 0:
         return TakeReply(refused=True)
-    taken = [
-        Taken(
-            take=int(reply[at]),
-            queue=reply[at + 1].decode(),
-            cancelled=int(reply[at + 2]) & _CANCELLED != 0,
-            overdue=int(reply[at + 2]) & _OVERDUE != 0,
-            message=reply[at + 3],
-            suspect=int(reply[at + 2]) & _SUSPECT != 0,
-            over_budget=int(reply[at + 2]) & _OVER_BUDGET != 0,
-        )
-        for at in range(1, len(reply), 4)
-    ]
+    taken = [parse_taken(reply, at) for at in range(1, len(reply), 4)]
     rest = int(reply[0]) == _REST or any(each.suspect for each in taken)
     return TakeReply(refused=False, taken=tuple(taken), rest=rest)
+
+
+def parse_taken(reply: Sequence[Any], at: int) -> Taken:
+    """Return the taken message whose four parts begin at ``at``."""
+    flags = int(reply[at + 2])
+    return Taken(
+        take=int(reply[at]),
+        queue=reply[at + 1].decode(),
+        cancelled=flags & _CANCELLED != 0,
+        overdue=flags & _OVERDUE != 0,
+        message=reply[at + 3],
+        suspect=flags & _SUSPECT != 0,
+        over_budget=flags & _OVER_BUDGET != 0,
+    )
 
 
 def moment(value: bytes | str | None) -> datetime | None:

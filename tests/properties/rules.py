@@ -15,7 +15,7 @@ STEP_RULES: Final[Rules] = {
     "take whatever is there": (_TAKEN, ""),
     "take by the dead": ("if redis.call('EXISTS', K.dead(worker)) == 1 then return { 0 } end", ""),
     "take anew for an old token": ("if c[1] == token then", "if false then"),
-    "commit twice for one token": ("if f[4] == h.token then return { 1 } end", ""),
+    "commit twice for one token": ("if f[4] == h.token then return h.next", "if false then return h.next"),
     "record what is known": ("if f[1] then return 0 end", ""),
     "release the same generation": (
         "local generation, rest = tonumber(f[4]) + 1, ",
@@ -30,6 +30,14 @@ STEP_RULES: Final[Rules] = {
     "give the living away": (
         "redis.call('ZRANGEBYSCORE', K.workers(), '-inf', now, ",
         "redis.call('ZRANGEBYSCORE', K.workers(), '-inf', '+inf', ",
+    ),
+}
+
+GOING_ON_RULES: Final[Rules] = {
+    "forget what was gone on with": ("if not entry then return { 1 } end", "if true then return { 1 } end"),
+    "lose what a child had gone on with": (
+        "return next and give_back(worker, next, company, now) or 0",
+        "return 0",
     ),
 }
 

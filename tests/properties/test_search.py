@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.kit.server import PrivateServer
-from tests.properties.rules import JOIN_RULES, RARE_RULES, RUN_RULES, STEP_RULES, Rules
+from tests.properties.rules import GOING_ON_RULES, JOIN_RULES, RARE_RULES, RUN_RULES, STEP_RULES, Rules
 from tests.properties.run_worlds import JoinWorld, TurnWorld
 from tests.properties.search import Search, World
-from tests.properties.worlds import StepWorld
+from tests.properties.worlds import GoingOnWorld, StepWorld
 from tests.store.bench import Bench, break_rule
 
 logger = logging.getLogger(__name__)
@@ -21,6 +21,7 @@ Make = Callable[[], World]
 SMALL: dict[str, Make] = {
     "a step that is tried again": lambda: StepWorld(takes=2, hand_backs=0),
     "a step that is handed back": lambda: StepWorld(takes=2, retries=0),
+    "two steps, gone on with": lambda: GoingOnWorld(takes=2, duplicates=0),
     "a join and a death": lambda: JoinWorld(takes=2, duplicates=0),
     "a join that needs one": lambda: JoinWorld(takes=2, need=1, lost=0, duplicates=0),
     "a turn and a death": lambda: TurnWorld(takes=1, lost=0, words=1, parks=1),
@@ -29,6 +30,7 @@ SMALL: dict[str, Make] = {
 
 LARGE: dict[str, Make] = {
     "a step": lambda: StepWorld(),
+    "two steps, gone on with": lambda: GoingOnWorld(),
     "a join": lambda: JoinWorld(),
     "a join that needs one": lambda: JoinWorld(need=1),
     "a turn": lambda: TurnWorld(takes=2),
@@ -41,6 +43,7 @@ NEEDED: list[tuple[Rules, str, Make]] = [
         if name not in ("record what is known", "fire no timers")
     ),
     (RARE_RULES, "take an old generation", lambda: StepWorld(lost=0, deaths=0, hand_backs=0)),
+    *((GOING_ON_RULES, name, lambda: GoingOnWorld(takes=2)) for name in sorted(GOING_ON_RULES)),
     (JOIN_RULES, "count every word", lambda: JoinWorld(lost=0, deaths=0, duplicates=0)),
     (JOIN_RULES, "release again", lambda: JoinWorld(need=1, lost=0, deaths=0, duplicates=0)),
     (JOIN_RULES, "ignore need", lambda: JoinWorld(need=1, lost=0, deaths=0, duplicates=0)),

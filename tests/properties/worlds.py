@@ -227,3 +227,99 @@ class StepWorld(Workers):
         attempt = self.attempts[at]
         bench.store.requeue(attempt.got.holder.worker, attempt.got.holder.take)
         attempt.state = "over"
+
+
+@dataclass
+class GoingOnWorld(Workers):
+    """Two steps: whoever ends one goes on, by the same commit, with the other if that still waits.
+
+    Attributes:
+        seats: of the attempts, by their place: one that was gone on with has that of the one before.
+        promised: by the place of an attempt whose commit was not answered, what the answer named.
+    """
+
+    hand_backs: int = 1
+    seats: dict[int, str] = field(default_factory=dict)
+    promised: dict[int, Holder | None] = field(default_factory=dict)
+
+    def begin(self, bench: Bench) -> None:
+        """Offer the steps."""
+        super().begin(bench)
+        bench.store.offer([bench.step(name, root=ROOT) for name in ("s1", "s2")])
+
+    def moves(self) -> list[Move]:
+        """Have commits go on; add a hand-back of what a seat runs, by the attempt that its worker knows of."""
+        moves = [
+            ("go_on" + name.removeprefix("commit"), *rest) if "commit" in name else (name, *rest)
+            for name, *rest in super().moves()
+        ]
+        if self.hand_backs:
+            moves += [
+                ("lose_child", at)
+                for at, attempt in enumerate(self.attempts)
+                if attempt.got.holder.worker in self.alive
+            ]
+        return moves
+
+    def known(self) -> Hashable:
+        """Add what is left, and what was promised."""
+        return super().known(), self.hand_backs, tuple(self.seats.items()), tuple(self.promised.items())
+
+    def go_on(self, bench: Bench, at: int) -> None:
+        """Commit an attempt; hear whether it counts, and what follows."""
+        attempt, following = self.attempts[at], None
+        step = attempt.got.holder.id
+        owns = self._owns(bench, attempt.got) or self.ended.get(step) == at
+        seat = self.seats.setdefault(at, str(at))
+        try:
+            following = bench.go_on(attempt.got.holder, seat=seat)
+        except StaleHolder:
+            assert not owns, f"{attempt.got.holder} owns its step and may not commit"
+        else:
+            assert owns, f"{attempt.got.holder} owns nothing and commits"
+            assert self.ended.setdefault(step, at) == at, f"{step} ends twice"
+        attempt.state = "over"
+        if at in self.promised:
+            promised = self.promised.pop(at)
+            kept = promised is not None and promised.worker in self.alive and self._holds(bench, promised)
+            assert (following.holder if following is not None else None) == (promised if kept else None), (
+                "another reply"
+            )
+        if following is not None:
+            self._begun(bench, following)
+            self.seats[len(self.attempts) - 1] = seat
+
+    def go_on_lost(self, bench: Bench, at: int) -> None:
+        """Commit an attempt, and hear nothing of what follows."""
+        self.lost -= 1
+        attempt = self.attempts[at]
+        owns, seat = self._owns(bench, attempt.got), self.seats.setdefault(at, str(at))
+        try:
+            following = bench.go_on(attempt.got.holder, seat=seat)
+        except StaleHolder:
+            assert not owns
+        else:
+            assert self.ended.setdefault(attempt.got.holder.id, at) == at, "a step ends twice"
+            self.promised[at] = following.holder if following is not None else None
+        attempt.state = "unsure"
+
+    def _holds(self, bench: Bench, holder: Holder) -> bool:
+        record = bench.record(holder.id, holder.root)
+        return (record["s"], record["w"], record["t"]) == ("h", holder.worker, str(holder.take))
+
+    def lose_child(self, bench: Bench, at: int) -> None:
+        """Have the child die that was sent this attempt; its worker hands back what it may have gone on with."""
+        self.hand_backs -= 1
+        holder = self.attempts[at].got.holder
+        seat = self.seats.setdefault(at, str(at))
+        bench.store.requeue(holder.worker, holder.take, lost=True, seat=seat)
+        for other, attempt in enumerate(self.attempts):
+            if self.seats.get(other) == seat:
+                attempt.state = "over"
+                self.promised.pop(other, None)
+        left = [found for found in bench.look().records().values() if found["s"] == "h" and found["w"] == holder.worker]
+        mine = {(a.got.holder.id, str(a.got.holder.take)) for a in self.attempts if a.state == "running"}
+        pending = {(h.id, str(h.take)) for _, found in self.pending.values() for h in found}
+        promised = {(h.id, str(h.take)) for h in self.promised.values() if h is not None}
+        known = {take for _, take in mine | pending | promised}
+        assert all(found["t"] in known for found in left), f"held by nobody: {left}"

@@ -11,7 +11,7 @@ from typing import Any
 
 from agentq.store import Store
 from agentq.store.lease import TICK_CHUNK
-from agentq.store.refs import Holder, Join, Offer, TakeReply
+from agentq.store.refs import GoOn, Holder, Join, Offer, Taken, TakeReply
 from agentq.store.workers import TickReply
 from tests.kit.server import PrivateServer
 from tests.store.snapshot import Snapshot
@@ -101,10 +101,18 @@ class Bench:
         self.store.offer([self.agent(run, **options)])
         return self.take_one(worker).holder
 
-    def finish(self, holder: Holder, **options: Any) -> None:
-        """Commit a success; options as in the store's commit."""
+    def finish(self, holder: Holder, **options: Any) -> Taken | None:
+        """Commit a success; options as in the store's commit, whose answer is returned."""
         fields: dict[str, Any] = {"mode": "done", "status": "SUCCESS", "results": [(holder.id, meta(holder.id))]}
-        self.store.commit(holder, **{**fields, **options})
+        return self.store.commit(holder, **{**fields, **options})
+
+    def go_on(
+        self, holder: Holder, *, seat: str = "seat", names: Sequence[str] = ("read",), **options: Any
+    ) -> Got | None:
+        """Commit a success, and take the next step by it; other options as those of ``GoOn``."""
+        fields: dict[str, Any] = {"label": holder.worker, "queues": ("q",), "low_share": 0, "floor": 0, **options}
+        taken = self.finish(holder, going_on=GoOn(seat=seat, names=tuple(names), **fields))
+        return gots(holder.worker, TakeReply(refused=False, taken=(taken,)))[0] if taken is not None else None
 
     def again(self, holder: Holder, *, due_ms: int | None = None) -> None:
         """Commit that the step is tried again."""

@@ -22,7 +22,7 @@ from pathlib import Path
 from zlib import crc32
 
 SLOTS = 4096
-"""Attempts at once in one worker; those beyond have no hard limit. 128 KB of memory, used as far as needed."""
+"""Attempts at once in one worker; those beyond have no hard limit. 256 KB of memory, used as far as needed."""
 
 _WORD = 8
 _HEADER = 16
@@ -32,7 +32,7 @@ _SHEET = 32 * 1024
 _SIZE = _SHEETS + 2 * _SHEET
 
 _MAIN, _BEAT, _FLOOR, _OPEN_ENDED, _FAREWELL, _ENROLLED, _USED, _CLOSED = range(8)
-_PID, _TAKE, _LIMIT, _DEADLINE, _DONE, _FAILED, _WARM = range(7)
+_PID, _TAKE, _LIMIT, _DEADLINE, _DONE, _FAILED, _WARM, _GOING_ON = range(8)
 
 _HEAD = struct.Struct("II")
 """Of a sheet: the length and the checksum of its text."""
@@ -193,7 +193,7 @@ class Board:
         if not 0 <= slot < SLOTS:
             return False
         at = _HEADER + slot * _SLOT
-        self._float[at + _DEADLINE] = 0.0
+        self._float[at + _DEADLINE] = self._float[at + _GOING_ON] = 0.0
         self._whole[at + _WARM] = 0
         self._whole[at + _PID] = os.getpid()
         self._whole[_USED] = max(self._whole[_USED], slot + 1)
@@ -221,6 +221,11 @@ class Board:
         self._whole[at + _TAKE] = take
         self._float[at + _LIMIT] = limit_s
         self._float[at + _DEADLINE] = deadline
+        self._float[at + _GOING_ON] = 0.0
+
+    def go_on(self, slot: int, since: float) -> None:
+        """Note since when a commit that may bring the next attempt waits for its reply; 0.0: none does."""
+        self._float[_HEADER + slot * _SLOT + _GOING_ON] = since
 
     def clear(self, slot: int) -> None:
         """Note that nothing runs there."""
@@ -234,18 +239,29 @@ class Board:
 
     def counts(self) -> tuple[int, int]:
         """Return how many attempts have ended since the worker's start, and how many of them failed."""
-        slots = range(min(self._whole[_USED], SLOTS))
-        at = [_HEADER + slot * _SLOT for slot in slots]
+        at = [_HEADER + slot * _SLOT for slot in range(self._used)]
         return sum(self._whole[each + _DONE] for each in at), sum(self._whole[each + _FAILED] for each in at)
+
+    def highest(self) -> int:
+        """Return the highest take number that an attempt has ever had here; 0 where none was."""
+        return max((self._whole[_HEADER + slot * _SLOT + _TAKE] for slot in range(self._used)), default=0)
+
+    def is_going_on(self, since: float) -> bool:
+        """Tell whether somebody has waited since before that moment for a reply that may bring the next attempt."""
+        waits = (self._float[_HEADER + slot * _SLOT + _GOING_ON] for slot in range(self._used))
+        return any(0.0 < began <= since for began in waits)
+
+    @property
+    def _used(self) -> int:
+        return min(self._whole[_USED], SLOTS)
 
     def pids(self) -> set[int]:
         """Return the processes that have a slot, alive or not; the main process too when its threads run steps."""
-        used = min(self._whole[_USED], SLOTS)
-        return {self._whole[_HEADER + slot * _SLOT + _PID] for slot in range(used)}
+        return {self._whole[_HEADER + slot * _SLOT + _PID] for slot in range(self._used)}
 
     def running(self) -> Iterator[Running]:
         """Yield the attempts that run."""
-        for slot in range(min(self._whole[_USED], SLOTS)):
+        for slot in range(self._used):
             found = self.read(slot)
             if found is not None:
                 yield found

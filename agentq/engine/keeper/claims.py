@@ -85,6 +85,26 @@ class Claim:
         if self._board is not None and self._slot is not None:
             self._board.write(self._slot, take=self._take, limit_s=self._limit_s, deadline=math.inf)
 
+    def seat(self) -> str | None:
+        """Return what tells this place in the worker from its others; None where it has none."""
+        if self._board is None or self._slot is None:
+            return None
+        return f"thread{self._slot}" if self._board.main == os.getpid() else str(os.getpid())
+
+    def floor(self) -> int:
+        """Return the highest take number that is known of in this worker, as its children see it."""
+        return max(self._board.floor, self._board.highest()) if self._board is not None else 0
+
+    def go_on(self) -> None:
+        """Note that the commit may bring the next attempt, until that has begun or ``stay`` says that there is none."""
+        if self._board is not None and self._slot is not None:
+            self._board.go_on(self._slot, monotonic())
+
+    def stay(self) -> None:
+        """Note that the commit has brought nothing."""
+        if self._board is not None and self._slot is not None:
+            self._board.go_on(self._slot, 0.0)
+
     def end(self) -> None:
         """Take it off the page."""
         if self._board is not None and self._slot is not None:

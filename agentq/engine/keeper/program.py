@@ -147,7 +147,7 @@ class Keeper:
             self._marks = marks
         if standing == UNKNOWN:
             self._reported = None
-            standing = self.lease.enroll(self.terms.card, floor=self.board.floor)
+            standing = self.lease.enroll(self.terms.card, floor=max(self.board.floor, self.board.highest()))
             self.board.enrolled += standing
             logger.info("worker_enrolled worker=%s times=%d", self.terms.worker, self.board.enrolled)
         if standing == ALIVE and not self._told_ready:

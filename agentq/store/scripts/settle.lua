@@ -1,7 +1,7 @@
 -- settle: ends a worker's custody of one message that no commit ends: a plain message acknowledged or put back, a
 -- durable one handed back by its owner.
 -- include: common tree offer suspects letters release
--- ARGV: worker, take, 'drop' | 'requeue' | 'lost'
+-- ARGV: worker, take, 'drop' | 'requeue' | 'lost', seat of the attempt where it may have gone on
 --         drop: a plain message is done with; requeue: handed back; lost: its attempt died, which counts as a death
 -- Reply: 1 when something was held under that number and has left, 2 when that was condemned to the dead letters,
 --        else 0
@@ -9,7 +9,14 @@
 --   count as a start (9).
 local worker, take, how = ARGV[1], ARGV[2], ARGV[3]
 -- A child of a pool that dies takes its own attempt with it and no other: the blame is its step's alone.
-if how ~= 'drop' then return give_back(worker, take, how == 'lost' and 1 or nil, now_ms()) end
+if how ~= 'drop' then
+  local company, now = how == 'lost' and 1 or nil, now_ms()
+  local gone = give_back(worker, take, company, now)
+  if gone > 0 or not ARGV[4] then return gone end
+  -- It has ended, and its commit has taken what the child ran when it died.
+  local next = string.match(redis.call('HGET', K.worker(worker), 'on:' .. ARGV[4]) or '', '(%d+)$')
+  return next and give_back(worker, next, company, now) or 0
+end
 local entry = redis.call('HGET', K.held(worker), take)
 if not entry then return 0 end
 local _, _, message = parts_of(entry)

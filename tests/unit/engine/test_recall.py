@@ -15,6 +15,7 @@ HOLDER = Holder(root="r", id="s", worker="w", take=7)
 @dataclass
 class Request:
     holder: Holder
+    seat: str | None = None
 
 
 class Says:
@@ -24,7 +25,7 @@ class Says:
         self.verdict = verdict
         self.ends: list[Request] = []
 
-    def recalled(self, running: list[Holder]) -> list[str]:
+    def recalled(self, running: list[Holder], _seats: list[str | None]) -> list[str]:
         # What ends while the question is under way.
         for request in self.ends:
             request.holder = Holder(root="r", id="other", worker="w", take=8)

@@ -1,0 +1,221 @@
+"""Steps that one child, or thread, runs one after the other without the worker's main process between them.
+
+What a short step costs is mostly the way to it: a take, a message to the child, one back. So its commit takes the next
+step as well, in the same script, for the slot that has just become free. Nothing is held that another could start, and
+every step keeps its own record, attempt and commit.
+
+The main process believes meanwhile that the first of them runs. That is why only steps follow that are known to be
+short here, for a moment only, and none that it would have to look at first.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from logging import INFO
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from celery.app import trace as celery_trace
+from celery.utils.log import get_logger
+
+from agentq.core.errors import Unavailable
+from agentq.engine.delivery import payload_of
+from agentq.engine.messages import HEADER, HOLDER_HEADER, body_of, is_plain_json
+from agentq.engine.slots import current
+from agentq.store.refs import GoOn, Taken
+
+if TYPE_CHECKING:
+    from agentq.engine.ending import Ending
+
+logger = get_logger("celery.worker.strategy")
+
+GRANT: Final = "on"
+"""Field of the holder's header: that the child may go on, and on which terms."""
+
+LONGEST_S: Final = 0.1
+"""So long after its first step nobody goes on: the main process, and what it knows of more urgent, wait no longer."""
+
+SHORT_S: Final = 0.02
+"""A step that takes so long gains little by it."""
+
+SOFT_LIMIT_S: Final = 5.0
+"""Steps with a shorter soft limit end alone: the pool counts it from the first step on."""
+
+NAMES: Final = 50
+"""How many short steps' names a commit sends along at most."""
+
+
+Call = tuple[str, str, dict[str, Any], bytes, str, str]
+"""Arguments of Celery's tracer: task, id, request, body, its type and encoding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What the main process lets a child do: take from these queues in its name; no step of these ids."""
+
+    label: str
+    queues: tuple[str, ...]
+    low_share: int
+    revoked: tuple[str, ...] = ()
+
+
+class Streak:
+    """The steps that follow one that the main process has sent.
+
+    Attributes:
+        following: what the last commit has taken.
+    """
+
+    _attempt: Ending
+
+    def __init__(self, grant: Grant, request: dict[str, Any]) -> None:
+        self.following: Taken | None = None
+        self._grant = grant
+        self._limits = request.get("timelimit")
+        self._hostname = request.get("hostname")
+        self._ends = monotonic() + LONGEST_S
+        self._began = monotonic()
+
+    def begin(self) -> None:
+        """Note that a step begins."""
+        self._began = monotonic()
+
+    def terms(self, attempt: Ending) -> GoOn | None:
+        """Return on which terms the attempt's commit may take the next step; None: it may not."""
+        now, task = monotonic(), attempt.task
+        took = now - self._began
+        pace = _paces.get(task.name, took)
+        _paces[task.name] = pace + (took - pace) * (0.5 if took > pace else 0.2)
+        seat = attempt.claim.seat()
+        if now >= self._ends or took > SHORT_S or seat is None or not suits(task):
+            return None
+        taker = current()
+        if taker is not None and inspect.iscoroutinefunction(task.run):
+            return None  # Of a process that serves hundreds of them at once, whose main thread stops them one by one.
+        self._attempt = attempt
+        attempt.claim.go_on()
+        return GoOn(
+            label=self._grant.label,
+            seat=seat,
+            queues=self._grant.queues,
+            names=_short_names(task),
+            low_share=self._grant.low_share,
+            floor=attempt.claim.floor() if taker is None else taker.floor,
+        )
+
+    def go_on(self, taken: Taken | None) -> None:
+        """Have what the commit has taken run next; None: it has taken nothing."""
+        self.following = taken
+        if taken is None:
+            self._attempt.claim.stay()
+        elif (taker := current()) is not None:
+            taker.saw(taken.take)
+
+    def hand_back(self, taken: Taken, worker: str) -> None:
+        """Leave a step to the worker's own take, unless it has run; one that stays is found by the next reconcile."""
+        self._attempt.claim.stay()
+        with suppress(Unavailable):
+            self._attempt.store.requeue(worker, taken.take)
+
+    def call_of(self, taken: Taken, worker: str) -> Call:
+        """Return what Celery's tracer is called with; raises ValueError for a step that is for the main process."""
+        payload, holder = payload_of(taken, worker)
+        headers, properties = payload["headers"], payload["properties"]
+        if (
+            holder is None
+            or not is_plain_json(payload)
+            or headers.get("timelimit") != self._limits
+            or headers.get("expires")
+            or headers.get("eta")
+            or headers["id"] in self._grant.revoked
+        ):
+            raise ValueError("the main process has to look at it first")
+        info = properties.get("delivery_info") or {}
+        request = {
+            **headers,
+            "properties": properties,
+            "reply_to": properties.get("reply_to"),
+            "correlation_id": properties.get("correlation_id"),
+            "hostname": self._hostname,
+            "delivery_info": {
+                "exchange": info.get("exchange"),
+                "routing_key": info.get("routing_key"),
+                "priority": properties.get("priority"),
+                "redelivered": info.get("redelivered", False),
+            },
+        }
+        return headers["task"], headers["id"], request, body_of(payload), "application/json", "utf-8"
+
+
+_paces: dict[str, float] = {}
+"""By name, how long a step takes here, in seconds: up at once, down slowly."""
+
+_here = threading.local()
+
+
+def streak_here() -> Streak | None:
+    """Return the streak that this thread is in; None where nobody may go on."""
+    found: Streak | None = getattr(_here, "streak", None)
+    return found
+
+
+def suits(task: Any) -> bool:
+    """Tell whether a step may be one of those that follow: an undo has to know for certain who ran."""
+    options = getattr(task, HEADER, None)
+    return options is not None and not task.is_agent and options.undo is None and task.rate_limit is None
+
+
+def _short_names(task: Any) -> tuple[str, ...]:
+    """Return the names of the steps that may follow one of ``task``.
+
+    They are of its nature: by that a child is told to stop.
+    """
+    tasks, is_async = task.app.tasks, inspect.iscoroutinefunction(task.run)
+    names = [name for name, pace in _paces.items() if pace <= SHORT_S and name in tasks]
+    alike = [name for name in names if inspect.iscoroutinefunction(tasks[name].run) == is_async and suits(tasks[name])]
+    return tuple(alike[:NAMES])
+
+
+@contextmanager
+def _in_streak(streak: Streak) -> Iterator[None]:
+    _here.streak = streak
+    try:
+        yield
+    finally:
+        _here.streak = None
+
+
+def trace(name: str, task_id: str, request: dict[str, Any], *rest: Any, **options: Any) -> Any:
+    """Run a task as Celery does, then what its commit and the following ones have taken.
+
+    The target of a pool's calls for steps. Returns the first one's outcome.
+    """
+    wire = request.get(HOLDER_HEADER) or {}
+    grant = wire.pop(GRANT, None)
+    if grant is None:
+        return celery_trace.fast_trace_task(name, task_id, request, *rest, **options)
+    streak = Streak(Grant(**grant), request)
+    with _in_streak(streak):
+        outcome = celery_trace.fast_trace_task(name, task_id, request, *rest, **options)
+        while (taken := streak.following) is not None:
+            streak.following = None
+            _run_next(streak, taken, wire["worker"])
+    return outcome
+
+
+def _run_next(streak: Streak, taken: Taken, worker: str) -> None:
+    try:
+        call = streak.call_of(taken, worker)
+        name, task_id, request = call[:3]
+        if logger.isEnabledFor(INFO):
+            said = {"id": task_id, "name": name, "args": request.get("argsrepr"), "kwargs": request.get("kwargsrepr")}
+            logger.info(celery_trace.LOG_RECEIVED, said, extra={"data": {**said, "eta": None}})
+        streak.begin()
+        celery_trace.fast_trace_task(*call)
+    except Exception as error:
+        logger.info("handed_back take=%d: %s", taken.take, error)
+        streak.hand_back(taken, worker)

@@ -1,0 +1,130 @@
+"""How a worker's main process receives a step: as Celery does, and the child that runs it may go on by itself.
+
+Celery's own strategy has no place for another target of the pool's calls. Plain messages, which have no record, stay
+with it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any, Final
+
+from celery import signals
+from celery.app import trace as celery_trace
+from celery.utils.imports import symbol_by_name
+from celery.utils.log import get_logger
+from celery.worker import state
+from celery.worker.request import create_request_cls
+from celery.worker.strategy import default
+
+from agentq.engine import going_on
+from agentq.engine.messages import HOLDER_HEADER
+from agentq.engine.request import has_children
+from agentq.engine.slots import Taker
+
+logger = get_logger("celery.worker.strategy")
+
+MOST_REVOKED: Final = 100
+"""Ids that the children are told not to go on with; with more, they do not go on."""
+
+Handle = Callable[..., Any]
+
+
+def strategy(task: Any, app: Any, consumer: Any, **options: Any) -> Handle:
+    """Return what handles this task's messages in a consumer, as Celery's strategies do."""
+    plain = default(task, app, consumer, **options)
+    eventer = consumer.event_dispatcher
+    may_go_on = app.use_fast_trace_task and _outlive_their_steps(consumer)
+    target = going_on.trace if may_go_on else None
+    Request = create_request_cls(
+        symbol_by_name(task.Request), task, consumer.pool, consumer.hostname, eventer, app=app, trace=target
+    )
+    tells = bool(eventer and eventer.enabled and task.send_events)
+    limits = not consumer.disable_rate_limits
+
+    def handle(message: Any, body: Any, ack: Any, reject: Any, callbacks: Any, **kwargs: Any) -> Any:
+        if body is not None or HOLDER_HEADER not in message.headers or message.headers.get("eta"):
+            return plain(message, body, ack, reject, callbacks, **kwargs)
+        request = Request(
+            message,
+            on_ack=ack,
+            on_reject=reject,
+            app=app,
+            hostname=consumer.hostname,
+            eventer=eventer,
+            task=task,
+            connection_errors=consumer.connection_errors,
+            body=message.body,
+            headers=message.headers,
+            decoded=False,
+            utc=app.uses_utc_timezone(),
+        )
+        if logger.isEnabledFor(logging.INFO):
+            said = {"id": request.id, "name": request.name, "args": request.argsrepr, "kwargs": request.kwargsrepr}
+            logger.info(celery_trace.LOG_RECEIVED, said, extra={"data": {**said, "eta": request.eta}})
+        if (request.expires or request.id in state.revoked) and request.revoked():
+            return None
+        signals.task_received.send(sender=consumer, request=request)
+        if tells:
+            _tell(request)
+        bucket = consumer.task_buckets[task.name] if limits else None
+        if bucket:
+            return consumer._limit_task(request, bucket, 1)
+        grant = _grant(consumer, request) if may_go_on else None
+        if grant is not None:
+            request.request_dict[HOLDER_HEADER][going_on.GRANT] = asdict(grant)
+        state.task_reserved(request)
+        for callback in callbacks or ():
+            callback(request)
+        consumer.on_task_request(request)
+        return None
+
+    return handle
+
+
+def _tell(request: Any) -> None:
+    request.send_event(
+        "task-received",
+        name=request.name,
+        args=request.argsrepr,
+        kwargs=request.kwargsrepr,
+        root_id=request.root_id,
+        parent_id=request.parent_id,
+        retries=request.request_dict.get("retries", 0),
+        eta=None,
+        expires=request.expires and request.expires.isoformat(),
+    )
+
+
+def _outlive_their_steps(consumer: Any) -> bool:
+    """Whether what runs steps here is a child or a thread that the pool does not count the steps of."""
+    worker, pool = consumer.controller, consumer.pool
+    if getattr(pool, "executor", None) is not None:
+        return True
+    return has_children(pool) and not worker.max_tasks_per_child and not worker.max_memory_per_child
+
+
+def _are_events_wanted(eventer: Any) -> bool:
+    """Whether somebody follows the tasks: by ``-E``, or told to by remote control. Heartbeats alone count for none."""
+    return bool(eventer and eventer.enabled and (not eventer.groups or "task" in eventer.groups))
+
+
+def _grant(consumer: Any, request: Any) -> going_on.Grant | None:
+    """Return on which terms the child may go on from this step; None where something is for the main process first."""
+    channel: Any = getattr(consumer.task_consumer, "channel", None)
+    taker = getattr(channel, "taker", None)
+    if not isinstance(taker, Taker) or not taker.may_go_on:
+        return None
+    soft = request.time_limits[1] or request.task.soft_time_limit
+    limited = not consumer.disable_rate_limits and any(consumer.task_buckets.values())
+    watched = _are_events_wanted(consumer.event_dispatcher) or signals.task_received.receivers
+    revoked = state.revoked_stamps or len(state.revoked) > MOST_REVOKED
+    ends = state.should_stop is not None or state.should_terminate is not None
+    if limited or watched or revoked or ends or (soft and soft < going_on.SOFT_LIMIT_S):
+        return None
+    queues, _ = channel.queues_by_custody()
+    return going_on.Grant(
+        label=taker.label, queues=tuple(queues), low_share=channel.low_share, revoked=tuple(state.revoked)
+    )

@@ -1,0 +1,91 @@
+"""Going on, by real workers: many short steps, and what becomes of those that are not, that fail, or that kill."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import group
+
+from agentq.core.errors import StepFailed
+from tests.kit.leaks import check_leaks
+from tests.kit.projects import load_module
+from tests.kit.server import PrivateServer
+from tests.kit.worker import WorkerProcess
+
+PROJECT = "tests.projects.short"
+TIMEOUT = 60.0
+STEPS = 60
+
+
+@pytest.fixture(scope="module", params=["prefork", "threads"])
+def project(
+    request: pytest.FixtureRequest, start_module_worker: Callable[..., WorkerProcess]
+) -> Iterator[tuple[str, Any]]:
+    """A worker of two slots, and its project."""
+    server = PrivateServer()
+    server.start()
+    start_module_worker(PROJECT, url=server.celery_url, pool=request.param)
+    found = load_module(PROJECT, url=server.celery_url)
+    # A step is known to be short once it has run in a child.
+    assert group(found.double.s(number) for number in range(STEPS)).apply_async().get(timeout=TIMEOUT)
+    yield request.param, found
+    check_leaks(server.client)
+    server.stop()
+
+
+def gone_on(project: Any) -> int:
+    """Return how often a seat has gone on, as far as the worker's card tells: once for each that ever did."""
+    store = project.app.store
+    (worker,) = store.client.zrange(store.keys.of("workers"), 0, -1)
+    card = store.client.hgetall(store.keys.of("worker", worker.decode()))
+    return sum(name.startswith(b"on:") for name in card)
+
+
+def attempts(project: Any, ids: list[str]) -> list[str]:
+    return [project.app.store.record(each, each)["a"] for each in ids]
+
+
+def test_each_runs_once(project: tuple[str, Any]) -> None:
+    _, found = project
+    sent = group(found.double.s(number) for number in range(STEPS)).apply_async()
+    assert sent.get(timeout=TIMEOUT) == [2 * number for number in range(STEPS)]
+    assert attempts(found, [each.id for each in sent.results]) == ["1"] * STEPS
+    assert gone_on(found) > 0
+
+
+def test_failures_among_them_are_their_own(project: tuple[str, Any]) -> None:
+    _, found = project
+    sent = [found.fails.delay(number) for number in range(STEPS)]
+    for number, each in enumerate(sent):
+        if number % 7 == 3:
+            with pytest.raises((ValueError, StepFailed), match="unlucky"):
+                each.get(timeout=TIMEOUT)
+        else:
+            assert each.get(timeout=TIMEOUT) == number
+
+
+def test_one_that_turns_out_long_holds_up_no_other(project: tuple[str, Any]) -> None:
+    """The other slot does all that waits."""
+    _, found = project
+    naps = [found.nap.delay(0.0) for _ in range(STEPS // 2)]
+    long = found.nap.delay(5.0)
+    naps += [found.nap.delay(0.0) for _ in range(STEPS // 2)]
+    for each in naps:
+        each.get(timeout=TIMEOUT)
+    assert not long.ready()
+    assert long.get(timeout=TIMEOUT) == 5.0
+
+
+def test_a_child_that_dies_takes_only_the_step_that_it_ran(project: tuple[str, Any], tmp_path: Path) -> None:
+    pool, found = project
+    if pool != "prefork":
+        pytest.skip("a thread that kills, kills the worker")
+    marks = str(tmp_path / "killed")
+    sent = [found.fragile.delay(number, marks if number == STEPS // 2 else "") for number in range(STEPS)]
+    assert [each.get(timeout=TIMEOUT) for each in sent] == list(range(STEPS))
+    starts = attempts(found, [each.id for each in sent])
+    assert starts[STEPS // 2] == "2"
+    assert sorted(starts) == ["1"] * (STEPS - 1) + ["2"], "bystanders are not counted"
