@@ -24,6 +24,7 @@ from celery.utils.log import get_logger
 
 from agentq.core.errors import Unavailable
 from agentq.engine.delivery import payload_of
+from agentq.engine.keeper import claims
 from agentq.engine.messages import HEADER, HOLDER_HEADER, body_of, is_plain_json
 from agentq.engine.slots import current
 from agentq.store.refs import GoOn, Taken
@@ -91,7 +92,7 @@ class Streak:
         pace = _paces.get(task.name, took)
         _paces[task.name] = pace + (took - pace) * (0.5 if took > pace else 0.2)
         seat = attempt.claim.seat()
-        if now >= self._ends or took > SHORT_S or seat is None or not suits(task):
+        if now >= self._ends or took > SHORT_S or seat is None or not suits(task) or not claims.may_go_on():
             return None
         taker = current()
         if taker is not None and inspect.iscoroutinefunction(task.run):
