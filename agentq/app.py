@@ -80,6 +80,7 @@ class Toolkit(Declarations):
             Binding(
                 open_store=lambda: self.store,
                 read_pools=lambda: self.declared_pools,
+                read_tenants=lambda: self.tenants,
                 outlook=self._lookout.outlook,
                 default_queue=lambda: str(celery.conf.task_default_queue),
                 middleware=[FallbackGuard(), RetryGuard(), AdmissionGuard()],
@@ -378,4 +379,6 @@ def _limits(settings: Settings) -> StepLimits:
         inline_bytes=settings.inline_limit,
         result_bytes=settings.result_limit,
         prefer_wait_s=settings.prefer_wait.total_seconds(),
+        on_full=settings.on_full,
+        full_wait_s=settings.full_wait.total_seconds(),
     )

@@ -111,6 +111,10 @@ class Settings(Model):
 
     prefer_wait: Duration = Field(default=timedelta(seconds=5), ge=timedelta(0))
     """So much longer a call waits for a pool that it prefers before it takes another."""
+    on_full: Literal["raise", "wait"] = "raise"
+    """What a start does when too many steps wait in its pool (max_waiting): raise QueueFull, or wait for room."""
+    full_wait: Duration = Field(default=timedelta(seconds=60), ge=timedelta(0))
+    """So long a start waits for room at most, before it raises QueueFull."""
     stranded_after: Duration = Field(default=timedelta(seconds=5), ge=timedelta(0))
     """So long after its last worker what waits in a pool is told as unschedulable, and goes to another that fits."""
     tenant_day_usd: Usd | None = None

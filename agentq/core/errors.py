@@ -30,6 +30,7 @@ AgentqError
 │   └── CalledOff           nobody wants the step any more
 └── Unavailable           later it may work
     ├── StoreUnavailable    Redis cannot be reached
+    ├── QueueFull           too many steps wait in the pool, or too many of a tenant's
     ├── ArchiveUnavailable  the archive of ended runs cannot be reached
     ├── NoWorkers           no worker serves the pools
     ├── BreakerOpen         a breaker keeps calls away
@@ -99,6 +100,7 @@ __all__ = [
     "NoWorkers",
     "NotInRun",
     "OwnershipLost",
+    "QueueFull",
     "ReplayMismatch",
     "RunCancelled",
     "RunError",
@@ -170,6 +172,33 @@ class StoreUnavailable(Unavailable):
 
     def describe(self) -> str:
         return ended(f"The store at {self.url} cannot be reached: {self.reason}") + ' "agentq doctor" tells more.'
+
+
+class QueueFull(Unavailable):
+    """Too many steps wait in the pool already, or too many of the tenant's; nothing was sent.
+
+    `wait_s` is how long a start would be expected to wait there; None where no worker serves the pool.
+    """
+
+    code = "queue_full"
+    pool: str
+    waiting: int
+    limit: int
+    tenant: str | None
+    wait_s: float | None
+
+    def __init__(
+        self, *, pool: str, waiting: int, limit: int, tenant: str | None = None, wait_s: float | None = None
+    ) -> None:
+        self._fill(pool=pool, waiting=waiting, limit=limit, tenant=tenant, wait_s=wait_s)
+
+    def describe(self) -> str:
+        whose = f' of tenant "{self.tenant}"' if self.tenant is not None else ""
+        wait = "no worker serves it" if self.wait_s is None else f"a start would wait for about {self.wait_s:.1f} s"
+        return (
+            f'Pool "{self.pool}" is full: {self.waiting} steps{whose} wait there, and max_waiting is {self.limit}; '
+            f'{wait}. Start again later, call using(on_full="wait"), add workers, or raise max_waiting.'
+        )
 
 
 class ArchiveUnavailable(Unavailable):

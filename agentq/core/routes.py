@@ -46,7 +46,8 @@ Less for attempts that last less: one that takes 10 ms is not to wait for a seco
 class Route(NamedTuple):
     """Where a call goes. `pool` is None where a queue was named; `why` tells what decided, for people.
 
-    `needs` is what chose the pool, None where it was named; `fits` how many pools meet that.
+    `needs` is what chose the pool, None where it was named; `fits` how many pools meet that. `most` is how many may
+    wait there, None for no bound.
     """
 
     queue: str
@@ -54,6 +55,7 @@ class Route(NamedTuple):
     why: str
     needs: dict[str, str] | None = None
     fits: int = 1
+    most: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +185,8 @@ def decide_route(
         return _named(pools, step, step_pool, step_needs, f"the step names pool {step_pool}")
     if step_needs is not None and (wanted := step_needs.as_tags()):
         return _needed(pools, step, wanted, None, wishes, outlook)
-    return Route(default_pool, default_pool, "the default pool")
+    most = pools[default_pool].max_waiting if default_pool in pools else None
+    return Route(default_pool, default_pool, "the default pool", most=most)
 
 
 def decide_move(
@@ -214,7 +217,7 @@ def _named(pools: Mapping[str, PoolSpec], step: str, pool: str, needs: Needs | N
         raise UnknownPool(name=pool, known=pools)
     if pool in pools and needs is not None and contradicts(pools[pool].tags, needs):
         raise NoPoolFor(step=step, needs=needs.as_tags(), pools=_tags(pools), pool=pool)
-    return Route(pool, pool, why)
+    return Route(pool, pool, why, most=pools[pool].max_waiting if pool in pools else None)
 
 
 def _needed(
@@ -230,10 +233,10 @@ def _needed(
         raise NoPoolFor(step=step, needs=wanted, pools=_tags(pools))
     why = f"needs {_words(wanted)}"
     if len(fit) == 1:
-        return Route(fit[0].name, fit[0].name, why, wanted)
+        return Route(fit[0].name, fit[0].name, why, wanted, 1, fit[0].max_waiting)
     liked = _liked(pools, fit, own, wishes)
     pool, reason = _choose(fit, wanted, own, liked, wishes, outlook)
-    return Route(pool, pool, f"{why}: {pool} of {len(fit)}, {reason}", wanted, len(fit))
+    return Route(pool, pool, f"{why}: {pool} of {len(fit)}, {reason}", wanted, len(fit), pools[pool].max_waiting)
 
 
 def _liked(

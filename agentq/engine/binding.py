@@ -6,7 +6,7 @@ Assembly makes bindings; tasks, backend and transport look theirs up. Nothing is
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
@@ -15,7 +15,8 @@ from agentq.core.errors import AgentqError, UsageError
 from agentq.core.guards import Budget
 from agentq.core.pools import Declared
 from agentq.core.prices import Prices
-from agentq.core.routes import Outlook
+from agentq.core.routes import OnFull, Outlook
+from agentq.core.tenants import TenantSpec
 from agentq.store import Store
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ class Limits:
             own result.
         result_bytes: of a result at the most; a larger one makes the step fail.
         prefer_wait_s: how much longer a call waits for a pool that it prefers.
+        on_full: what a start does that says nothing itself when too many wait in its pool.
+        full_wait_s: how long it waits for room at most.
     """
 
     step_s: float = 600.0
@@ -75,6 +78,8 @@ class Limits:
     inline_bytes: int = 64 * 1024
     result_bytes: int = 16 * 1024 * 1024
     prefer_wait_s: float = 5.0
+    on_full: OnFull = "raise"
+    full_wait_s: float = 60.0
 
 
 @dataclass(slots=True)
@@ -84,6 +89,7 @@ class Binding:
     Attributes:
         open_store: gives the store.
         read_pools: gives the declared pools by name.
+        read_tenants: gives what is declared of tenants.
         outlook: gives what this process knows of the workers; None where it knows nothing.
         default_queue: gives the queue of what names none: Celery's default.
         middleware: outermost first.
@@ -98,6 +104,7 @@ class Binding:
 
     open_store: Callable[[], Store]
     read_pools: Callable[[], Declared] = Declared
+    read_tenants: Callable[[], Mapping[str, TenantSpec]] = dict
     outlook: Callable[[], Outlook | None] = lambda: None
     default_queue: Callable[[], str] = lambda: "celery"
     middleware: list[Middleware] = field(default_factory=list)

@@ -14,8 +14,8 @@ from time import monotonic
 from typing import Final
 
 from agentq.core.errors import Unavailable
-from agentq.core.routes import Load, Outlook
-from agentq.store.survey import Standing
+from agentq.core.routes import Outlook
+from agentq.store.survey import Standing, load_of
 
 logger = logging.getLogger(__name__)
 
@@ -93,15 +93,3 @@ class Lookout:
             logger.exception("pools_not_seen")
         finally:
             self._looked.set()
-
-
-def load_of(standing: Standing) -> Load:
-    """Return what the choice among pools asks of one; what is held back will stand in the lane too."""
-    waiting = tuple(map(sum, zip(standing.waiting, standing.held_back, strict=True)))
-    return Load(
-        workers=standing.workers,
-        slots=standing.slots,
-        busy=standing.busy,
-        waiting=waiting,
-        service_s=standing.service_s,
-    )

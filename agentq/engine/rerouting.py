@@ -15,10 +15,10 @@ from typing import Any, Final
 from agentq.core.errors import Unavailable
 from agentq.core.pools import Declared
 from agentq.core.routes import Outlook, decide_move
-from agentq.engine.lookout import SHARED_MS, load_of
+from agentq.engine.lookout import SHARED_MS
 from agentq.store import Store
 from agentq.store.stranded import Move, Stranded
-from agentq.store.survey import Standing
+from agentq.store.survey import Standing, load_of
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from agentq.core.lanes import DEFAULT_PRIORITY, PRIORITIES
 from agentq.core.models import Needs
 from agentq.core.routes import NO_WISHES, Outlook, Route, Tier, Wishes, decide_route
+from agentq.core.tenants import tenant_spec
 from agentq.engine.binding import Binding, binding_of
-from agentq.engine.messages import NEEDS
+from agentq.engine.messages import NEEDS, ROOM
 from agentq.engine.options import CallOptions
 from agentq.engine.this_step import current_attempt
 from agentq.store.refs import Offer
@@ -38,6 +39,9 @@ def apply_route(task: Step[..., Any], call: CallOptions, options: dict[str, Any]
     options["queue"] = route.queue
     options["priority"] = priority_of(task, call, options)
     ours.setdefault("cd", {})["why"] = route.why
+    room = _room_of(binding, route, ours["cd"].get("tenant"))
+    if room:
+        ours[ROOM] = room
     written = written_in(route, wishes)
     if written is not None:
         ours[NEEDS] = written
@@ -112,6 +116,13 @@ def limits_in(queue: str, binding: Binding) -> tuple[float | None, float | None]
         return None, None
     hard = spec.hard_time_limit
     return spec.time_limit.total_seconds(), hard.total_seconds() if hard is not None else None
+
+
+def _room_of(binding: Binding, route: Route, tenant: str | None) -> dict[str, int]:
+    """Return the bounds on what may wait, those that are set."""
+    own = tenant_spec(binding.read_tenants(), tenant)
+    room = {"pool": route.most, "tenant": own.max_waiting if own is not None else None}
+    return {name: most for name, most in room.items() if most is not None}
 
 
 def written_in(route: Route, wishes: Wishes) -> dict[str, Any] | None:

@@ -27,6 +27,7 @@ from agentq.engine.messages import DELAY, HEADER
 from agentq.engine.options import CallOptions, StepOptions
 from agentq.engine.outcome import holder_of
 from agentq.engine.request import StepRequest
+from agentq.engine.room import patiently
 from agentq.engine.routing import apply_route, limits_in
 from agentq.engine.this_step import current_attempt
 from agentq.store.wire import redacted
@@ -182,7 +183,9 @@ class Step(Task, Generic[P, R]):
             # A step of a chain that goes on: the attempt itself refuses what does not fit, as its own failure.
             args, kwargs = to_jsonable(args), to_jsonable(kwargs)
         if batch is None or task_id is None:
-            return self._publish(call, args, kwargs, task_id=task_id, **sent, **options)
+            return patiently(
+                self.app, call, lambda: self._publish(call, args, kwargs, task_id=task_id, **sent, **dict(options))
+            )
         template = batch.template_for(likeness)
         if template is not None:
             batch.add([template.offer(task_id, options["group_index"], args, kwargs)])
@@ -327,7 +330,7 @@ class Agent(Step[P, R]):
                 self.apply_async(encoded_args, encoded_kwargs)
         except OperationalError as error:
             raise StoreUnavailable(url=redacted(binding.store.url), reason=str(error)) from error
-        run_id = binding.store.start(caught.offers[0], key=self.call.key)
+        run_id = patiently(self.app, self.call, lambda: binding.store.start(caught.offers[0], key=self.call.key))
         return Handle(binding.store, run_id, schema=self.schema, agent=self.name)
 
     async def astart(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:

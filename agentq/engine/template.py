@@ -84,6 +84,7 @@ class Template:
             index=place if first.index is not None else None,
             message=text,
             queue=first.queue if route is None else route.queue,
+            most=first.most if route is None else route.most,
             card=first.card if route is None else {**first.card, "why": route.why},
         )
 

@@ -18,7 +18,7 @@ from typing import Any
 from kombu.transport import redis as kombu_redis
 from kombu.utils.json import dumps
 
-from agentq.core.errors import Unavailable
+from agentq.core.errors import QueueFull, Unavailable
 from agentq.engine import capture
 from agentq.engine.custody import QoS, Reader
 from agentq.engine.delivery import hand_over
@@ -223,6 +223,9 @@ class Channel(kombu_redis.Channel):
         """Return ``call()``; a store that is away is a ConnectionError, which kombu and Celery try again."""
         try:
             return call()
+        except QueueFull:
+            # Nothing is away: the caller is to hear of it.
+            raise
         except Unavailable as error:
             raise ConnectionError(str(error)) from error
 

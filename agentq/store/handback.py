@@ -55,12 +55,15 @@ class HandbackCalls(StoreConnection):
         return [key.decode(errors="replace") for key in found]
 
     def due_steps(self) -> dict[str, int]:
-        """Return what stands in the timers, by name (``root|step|generation``): when it is due, in ms.
+        """Return what stands in the timers or is held back, by name (``root|step|generation``): when it is due, in ms.
 
         Parked runs stand there too; gathering leaves them alone.
         """
         found = self._command("zrange", self.keys.of("due"), 0, -1, withscores=True)
-        return {name.decode(): int(due) for name, due in found}
+        held_back = [
+            name for key in self._keys_like(self.keys.of("backlog", "*", "*", "*")) for name in self._listed(key)
+        ]
+        return {name.decode(): int(due) for name, due in [*((name, 0) for name in held_back), *found]}
 
     def gather(self, worker: str, queues: Sequence[str], names: Sequence[str]) -> None:
         """Move all that waits in the queues, and the steps under ``names``, into the custody of ``worker``.

@@ -71,6 +71,8 @@ _PLAIN_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "called": ("digest",),
     "gates": (),
     "allowance": ("name",),
+    "backlog": ("lane", "digest", "queue"),
+    "backlogs": (),
     "survey": (),
     "pace": (),
 }
@@ -83,7 +85,7 @@ PERMANENT: Final = frozenset(
         *("workers", "reaping", "ticks", "due", "unsent", "outbox", "queued"),
         *("retiring", "reviving", "unwinding", "ended", "runs", "asks", "agents", "drained", "held", "bell"),
         *("suspects", "letters", "letter", "unserved", "pace", "line", "turns", "shared"),
-        *("waiters", "called", "gates"),
+        *("waiters", "called", "gates", "backlog", "backlogs"),
     }
 )
 """Kinds that may stand without an end: registries, and what holds work in custody."""

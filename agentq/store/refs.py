@@ -80,6 +80,9 @@ class Offer:
         accounts: the budgets that it is charged to, as its header names them.
         depth: how deep below the run that has the budget it stands.
         feeds: of an internal step, the join whose members it sends.
+        most: how many may wait in its queue, in its lane and above, when it comes; None is no bound.
+        most_of_tenant: how many of its tenant's.
+        refuse: where there is no room, it is refused; else it is held back until there is.
     """
 
     root: str
@@ -108,6 +111,9 @@ class Offer:
     accounts: list[dict[str, Any]] | None = None
     depth: int | None = None
     feeds: str | None = None
+    most: int | None = None
+    most_of_tenant: int | None = None
+    refuse: bool = False
 
     def header(self) -> dict[str, Any]:
         """Return the fields that the scripts read, short names, without what is None."""
@@ -136,6 +142,9 @@ class Offer:
             "cd": self.card or None,
             "tn": self.card.get("tenant") or None,
             "pl": self.payload,
+            "mx": self.most,
+            "mt": self.most_of_tenant,
+            "fu": 1 if self.refuse and (self.most is not None or self.most_of_tenant is not None) else None,
             "nd": json.dumps(self.needs, separators=(",", ":")) if self.needs is not None else None,
             "bg": self.accounts or None,
             "dp": self.depth,

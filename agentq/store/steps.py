@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 import redis
 
-from agentq.core.errors import CalledOff, KeyReused, StaleHolder
+from agentq.core.errors import CalledOff, KeyReused, QueueFull, StaleHolder
 from agentq.store.alarm import report_condemned
 from agentq.store.payloads import PayloadCalls
 from agentq.store.refs import Arrival, GoOn, Holder, Join, Offer, OfferReply, Taken, TakeReply, checked_lane
+from agentq.store.survey import SurveyReads
 from agentq.store.wire import (
     arrivals_arguments,
     commit_arguments,
@@ -29,23 +30,43 @@ _VERDICTS: dict[int, Verdict] = {0: "go on", 1: "not wanted", 2: "another's", 3:
 
 CommitMode = Literal["done", "again", "replaced"]
 
+_FULL = 3
+"""Of an offer: it was refused, since there was no room."""
+
 _CONDEMNED = 2
 """Of what is given back: that it went to the dead letters instead."""
 
 
-class StepCalls(PayloadCalls):
+class StepCalls(PayloadCalls, SurveyReads):
     """The scripts that move one step."""
 
     def offer(self, offers: Sequence[Offer], joins: Sequence[Join] = ()) -> list[OfferReply]:
-        """Record and queue steps that are not recorded yet; a repeat sends nothing."""
+        """Record and queue steps that are not recorded yet; a repeat sends nothing.
+
+        Raises QueueFull for the first one that is refused for want of room; the others are recorded.
+        """
         arguments = [*joins_arguments(self.stowed_bodies(joins)), *offers_arguments(self.stowed(offers))]
         replies = self.run_script("offer", *arguments)
+        for offer, reply in zip(offers, replies, strict=True):
+            if int(reply[0]) == _FULL:
+                raise self._full(offer, reply)
         return [OfferReply(state=_STATES[int(reply[0])], run_id=reply[1].decode()) for reply in replies]
+
+    def _full(self, offer: Offer, reply: Sequence[Any]) -> QueueFull:
+        is_tenants = reply[2] == b"tenant"
+        return QueueFull(
+            pool=offer.queue,
+            waiting=int(reply[4]),
+            limit=int(reply[3]),
+            tenant=offer.card.get("tenant") if is_tenants else None,
+            wait_s=self.expected_wait(offer.queue, offer.lane),
+        )
 
     def start(self, offer: Offer, *, key: str | None) -> str:
         """Record and queue a run; return the id of the run that stands.
 
-        With a key that was used before, that is the earlier run. Raises KeyReused if its arguments were others.
+        With a key that was used before, that is the earlier run. Raises KeyReused if its arguments were others,
+        QueueFull where a new one has no room.
         """
         reply = self.offer([offer])[0]
         if reply.state == "reused":

@@ -7,7 +7,6 @@ from agentq.store.letters import LetterCalls
 from agentq.store.logs import LogCalls
 from agentq.store.past import Past
 from agentq.store.stranded import StrandedCalls
-from agentq.store.survey import SurveyReads
 from agentq.store.unsent import UnsentCalls
 from agentq.store.unserved import UnservedReads
 from agentq.store.workers import WorkerCalls
@@ -22,7 +21,6 @@ class Store(
     HandbackCalls,
     LetterCalls,
     UnservedReads,
-    SurveyReads,
     StrandedCalls,
     Past,
 ):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
+from agentq.core.routes import Load
 from agentq.store.connection import StoreConnection
 
 
@@ -37,6 +39,11 @@ class Standing:
 class SurveyReads(StoreConnection):
     """The script that looks at all queues."""
 
+    def expected_wait(self, queue: str, lane: int) -> float | None:
+        """Return how many seconds a newcomer in the lane is expected to wait; None where no worker serves the queue."""
+        wait = load_of(self.survey([queue])[queue]).wait_s(lane)
+        return wait if wait < inf else None
+
     def survey(self, queues: Sequence[str], *, fresh_ms: int = 0) -> dict[str, Standing]:
         """Return how each queue stands; what another process has found within ``fresh_ms`` is good enough."""
         names = list(dict.fromkeys(queues))
@@ -44,6 +51,17 @@ class SurveyReads(StoreConnection):
             return {}
         _, *texts = self.run_script("survey", fresh_ms, *names)
         return {name: _standing(json.loads(text)) for name, text in zip(names, texts, strict=True)}
+
+
+def load_of(standing: Standing) -> Load:
+    """Return what the choice among pools asks of one; what is held back will stand in the lane too."""
+    return Load(
+        workers=standing.workers,
+        slots=standing.slots,
+        busy=standing.busy,
+        waiting=tuple(map(sum, zip(standing.waiting, standing.held_back, strict=True))),
+        service_s=standing.service_s,
+    )
 
 
 def _standing(found: dict[str, Any]) -> Standing:

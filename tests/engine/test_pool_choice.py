@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -11,7 +12,7 @@ import pytest
 from celery import chord, group
 
 from agentq import Needs
-from agentq.core.errors import InvalidArguments
+from agentq.core.errors import InvalidArguments, QueueFull
 from tests.kit.mode import settings_of
 from tests.kit.projects import load_module
 from tests.kit.sample import TIMEOUT
@@ -158,6 +159,39 @@ def test_a_run_asks_for_more_from_within(served: Any) -> None:
 
 def _is_over(handle: Any) -> bool:
     return bool(handle.status() == "succeeded")
+
+
+def test_a_fan_out_over_a_full_pool_slows_down_and_does_not_fail(served: Any) -> None:
+    module, _ = served
+    handle = module.wide.start(60)
+    assert handle.get(timeout=TIMEOUT) == 60
+    told = [event for event in handle.events(follow=False) if event.kind == "held_back"]
+    assert [event.fields["queue"] for event in told] == ["plain"]
+
+
+def test_a_start_is_refused_when_too_many_wait_or_waits_for_room(placed: Any) -> None:
+    for number in range(8):
+        placed.plain.delay(number)
+    with pytest.raises(QueueFull, match="max_waiting is 8") as refused:
+        placed.plain.delay(8)
+    assert (refused.value.pool, refused.value.limit) == ("plain", 8)
+    with pytest.raises(QueueFull):
+        placed.ranging.start(1)
+    with pytest.raises(QueueFull):
+        placed.plain.s(8).apply_async()
+    assert where(placed) == Counter(plain=8)
+    placed.limited.using(priority="high").delay()
+    room = threading.Timer(0.3, placed.app.store.client.rpop, [placed.app.store.keys.lane("plain", 6), 2])
+    room.start()
+    placed.plain.using(on_full="wait").delay(8)
+    room.join()
+    assert where(placed) == Counter(plain=8), "two went, the urgent one and the one that waited came"
+
+
+def test_a_group_from_outside_is_held_back_rather_than_cut_in_half(placed: Any) -> None:
+    group(placed.plain.s(number) for number in range(20)).apply_async()
+    assert where(placed) == Counter(plain=8)
+    assert sum(placed.app.store.survey(["plain"])["plain"].held_back) == 12
 
 
 def test_what_waits_in_a_pool_without_a_worker_goes_to_another_that_fits(

@@ -56,3 +56,9 @@ async def ranging(run: Run, members: int) -> list[str]:
         await run.call(small.using(needs=Needs(region="eu"))),
     ]
     return first + await run.map(large, range(members))
+
+
+@app.agent(pool="eu", version="1")
+async def wide(run: Run, members: int) -> int:
+    """Fan out over a pool in which few may wait."""
+    return len(await run.map(plain, range(members)))

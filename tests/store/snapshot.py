@@ -129,6 +129,9 @@ class Snapshot:
                 # Who was called off has left its line with the generation that stands there.
                 if record.get("ln") == digest and record["s"] == "l":
                     _note(where, name.decode(), "l")
+        for parts in self._split("backlog", 3):
+            for name in self.values[self.keys.of("backlog", *parts)]:
+                _note(where, name.decode(), "l")
         for name in self.values.get(self.keys.of("unsent"), []):
             # The nameless ones are plain messages, which have no record.
             if not name.startswith(b"|"):

@@ -13,7 +13,7 @@ from typing import Any
 from kombu.messaging import Producer
 from kombu.transport.virtual import Base64
 
-from agentq.core.errors import Unavailable
+from agentq.core.errors import QueueFull, Unavailable
 from agentq.engine import capture
 from agentq.engine.messages import HEADER, offer_of
 from agentq.store import Store
@@ -102,6 +102,8 @@ def divert(app: Any, open_store: Callable[[], Store]) -> None:
             return None
         try:
             open_store().offer([offer])
+        except QueueFull:
+            raise
         except Unavailable as error:
             raise ConnectionError(str(error)) from error
         return None

@@ -46,6 +46,7 @@ if what == 'names' then
     elseif f[2] == generation and (f[1] == 'l' or SPLIT and f[1] == 'q') then
       redis.call('ZREM', K.due(), ARGV[i])
       unlist(ARGV[i], f[3], f[4])
+      leave_backlog(ARGV[i], K.step(root, id), f[3], f[4])
       if f[1] == 'q' then pull_line('split', f[3], f[4], f[5] or '', ARGV[i]) end
       hold(f[3], f[4], message_of(root, id, generation, take_kept(root, id)))
     end

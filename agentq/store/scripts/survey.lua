@@ -1,5 +1,5 @@
 -- survey: how the queues stand: who serves them, what waits, and how long an attempt lasts there.
--- include: common pace
+-- include: common backlog pace
 -- ARGV: ms for which what somebody else has found is good enough, queues…
 -- Reply: {server's time in ms of the look, JSON of each queue in the order asked}: w workers that take, x that do not,
 --   s slots and b busy ones of those that take, n how many wait in each lane, o ms for which the oldest waits (-1: none),
@@ -48,13 +48,6 @@ for _, worker in ipairs(redis.call('ZRANGEBYSCORE', K.workers(), ms_text(now), '
   end
 end
 
--- In fused mode what waits in a tenant's line, or in split mode all that waits, is counted in `queued`.
-local function count_waiting(queue, lane)
-  local counted = tonumber(redis.call('HGET', K.queued(), lane .. '|' .. queue) or 0)
-  if SPLIT then return counted end
-  return counted + redis.call('LLEN', K.lane(queue, lane))
-end
-
 -- Since when the one that is next in a lane waits; nil when that is not known.
 local function waits_since(queue, lane)
   local entry = peek_line(WAY, queue, lane) or ''
@@ -65,6 +58,13 @@ local function waits_since(queue, lane)
   return tonumber(f[1] or f[2] or now)
 end
 
+local held_back = {}
+for _, field in ipairs(redis.call('HKEYS', K.backlogs())) do
+  local queue, lane, tenant = backlog_parts(field)
+  local name = lane .. '|' .. queue
+  held_back[name] = (held_back[name] or 0) + redis.call('LLEN', backlog_of(queue, lane, tenant))
+end
+
 found = { ms_text(now) }
 redis.call('DEL', key)
 for queue, stand in pairs(stands) do
@@ -72,7 +72,7 @@ for queue, stand in pairs(stands) do
   stand.n, stand.h = {}, {}
   for i, lane in ipairs(LANES) do
     stand.n[i] = count_waiting(queue, lane)
-    stand.h[i] = 0
+    stand.h[i] = held_back[lane .. '|' .. queue] or 0
     local since = stand.n[i] > 0 and waits_since(queue, lane)
     if since and (not oldest or since < oldest) then oldest = since end
   end

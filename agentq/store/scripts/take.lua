@@ -1,6 +1,6 @@
 -- take: moves up to n messages from lanes, in split mode from those that the broker's hints are of, into a worker's
 -- custody. Taking is the claim.
--- include: common tree offer cancel suspects claim
+-- include: common tree offer backlog cancel suspects claim
 -- ARGV: worker, token, slots, label, low share (of what this worker takes every N-th is for the lower lanes; 0 never),
 --   floor (the highest take number that the process has seen), 1 when nothing runs in this worker | 0, then queues…; in
 --   split mode instead per hint: name (root|step|generation), queue, lane
@@ -171,6 +171,8 @@ if slots > 0 and not SPLIT then
   -- Every lane was looked at to its end: what rang before is answered, and must not wake anybody for nothing.
   for _, queue in ipairs(queues) do redis.call('DEL', K.bell(queue)) end
 end
+-- What was held back comes in as soon as workers run dry, at the latest with the next tick.
+if SPLIT or slots > 0 then refill(100, now) end
 -- A consumer that keeps no lease (a plain kombu one) is given up after an hour without a take, as in stock kombu.
 if redis.call('HEXISTS', card, 'since') == 0 then
   redis.call('ZADD', K.workers(), now + 3600000, worker)

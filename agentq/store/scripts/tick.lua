@@ -1,5 +1,5 @@
 -- tick: what time brings: workers whose lease has run out, timers, retention. Any worker may call it, any number.
--- include: common tree offer cancel suspects letters release rehouse unwind gates
+-- include: common tree offer backlog cancel suspects letters release rehouse unwind gates
 -- ARGV: lease in ms, chunk: of timers and of what is given back, some 50 µs each; of keys that get or lose their end four
 --   times as many
 -- Reply: {workers marked dead, entries released, timers fired, trees retired, steps condemned, whether more waits: who
@@ -73,6 +73,7 @@ end
 for _, digest in ipairs(redis.call('ZRANGEBYSCORE', K.gates(), '-inf', now, 'LIMIT', 0, 20)) do
   gates().look(digest, now)
 end
+if refill(chunk, now) == chunk then behind = 1 end
 
 -- Split mode's workers look every second for what is to be published. What is overdue has none of them any more; what is
 -- not would go to and fro between the two kinds.

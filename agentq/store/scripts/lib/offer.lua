@@ -1,5 +1,5 @@
 -- Recording a step, and the log and wake of the agent that asked for it.
--- include: accounts
+-- include: accounts backlog
 
 -- Puts a parked agent back on its queue, or rings the bell of its running turn. Woken twice, it is queued once:
 -- only a parked record moves. A run that rests after a costly replay waits among the timers for the end of its rest,
@@ -48,6 +48,7 @@ local function end_wait(root, id, rec, now)
   local name = root .. '|' .. id .. '|' .. f[1]
   redis.call('ZREM', K.due(), name)
   if f[4] then redis.call('ZREM', K.waiters(f[4]), name) end
+  leave_backlog(name, rec, f[2], f[3])
   place(root, id, rec, f[2], f[3], f[1], take_kept(root, id), nil, now)
 end
 
@@ -142,7 +143,12 @@ local function offer_one(o, rest, now)
     if o.id ~= o.root then enlist(o.root, 'b', o.id) end
   end
   if o.k == 'a' then begin_agent(o, now) else enlist(o.root, o.k, o.id) end
-  place(o.root, o.id, rec, o.q, o.l, o.g, rest, due_of(o, now), now, nil, o.tn or '')
+  local due = due_of(o, now)
+  if not due and must_wait(o) then
+    hold_back(o, rec, rest, now)
+    return 1
+  end
+  place(o.root, o.id, rec, o.q, o.l, o.g, rest, due, now, nil, o.tn or '')
   if o.pr or o.k == 'a' then note_step(o.root, rec, o.id, 'queued', now, { q = o.q }) end
   return 1
 end
