@@ -23,6 +23,7 @@ from agentq.engine.ending import CAUGHT, Again, Ending, Interrupted, Waits
 from agentq.engine.keeper.claims import claim
 from agentq.engine.messages import HOLDER_HEADER, PAYLOAD
 from agentq.engine.outcome import COMMITTED
+from agentq.engine.resources import open_all
 from agentq.engine.this_step import current_attempt
 from agentq.store.refs import Holder
 
@@ -230,6 +231,7 @@ class Attempt(Ending):
     def invoke(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call the step's function once, in place; an ``async def`` one on the process's event loop."""
         try:
+            self._open_resources()
             return in_place(self.task.run(*args, **kwargs), self.soft_limit, self.stop)
         except (realloop.Overdue, realloop.Stopped, SoftTimeLimitExceeded) as overdue:
             limit = self.soft_limit.total_seconds() if self.soft_limit is not None else 0.0
@@ -237,6 +239,13 @@ class Attempt(Ending):
             if self._is_early(overdue, limit):
                 raise Interrupted(error) from overdue
             raise error from overdue
+
+    def _open_resources(self) -> None:
+        named = [each for each in self.task.agentq.resources if not each.is_open]
+        if named:
+            open_all(named)
+            # To load a model may take longer than the step that uses it.
+            self.claim.extend()
 
     def _is_early(self, overdue: BaseException, limit: float) -> bool:
         """Whether the worker ended the function before its limit, because the step was called off (see ``recall``)."""

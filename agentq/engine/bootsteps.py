@@ -33,6 +33,7 @@ from agentq.engine.presence import LeaseTerms, Presence
 from agentq.engine.recall import Recaller
 from agentq.engine.request import has_children, recaller_of
 from agentq.engine.rerouting import Rerouter
+from agentq.engine.resources import open_shared, warm_names
 from agentq.engine.slots import Taker
 from agentq.engine.task import Step
 from agentq.engine.worker_view import card_of, free_slots, node_name, queues_of, running_takes, wake_when_free
@@ -163,6 +164,7 @@ class Service(bootsteps.StartStopStep):
             store, lease, card=lambda: card_of(parent, self._versions, self.outfit), make_taker=make_taker
         )
         self.presence.begin()
+        open_shared()
 
     def _equip(self, parent: Any) -> None:
         """Look after the devices that the worker's pools declare; the worker ends where they are not there."""
@@ -192,6 +194,7 @@ class Service(bootsteps.StartStopStep):
             node=node_name(),
             queues=lambda: queues_of(parent),
             outfit=self.outfit,
+            warm=lambda: warm_names(presence.board.warm()),
         )
         self.monitor.start()
         keep_unreadable(parent.consumer)

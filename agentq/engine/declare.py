@@ -13,7 +13,9 @@ from agentq.core.key_template import check_names
 from agentq.core.models import Needs, Priority, Retry
 from agentq.core.routes import Tier
 from agentq.engine.admission import OWN_NAMES
+from agentq.engine.declare_resource import resource
 from agentq.engine.options import StepOptions
+from agentq.engine.resources import AnyResource, check
 from agentq.engine.task import Agent, Step
 
 P = ParamSpec("P")
@@ -118,6 +120,7 @@ class Declarations:
         fallback: Callable[..., Any] | None = None,
         undo: Callable[..., Any] | None = None,
         timeout: timedelta | None = None,
+        resources: Sequence[AnyResource] = (),
         **celery_options: Any,
     ) -> StepDecorator: ...
 
@@ -133,6 +136,8 @@ class Declarations:
             return make_step(self._make_task, target, name, ours, more)
 
         return decorate if function is None else decorate(function)
+
+    resource = resource
 
     @overload
     def agent(self, function: Callable[Concatenate[Any, P], Awaitable[R]], /) -> Agent[P, R]: ...
@@ -175,6 +180,9 @@ def _split(options: dict[str, Any]) -> tuple[str | None, StepOptions, dict[str, 
     ours = {field: rest.pop(field) for field in StepOptions.__dataclass_fields__ if field in rest}
     if "continues" in ours:
         ours["continues"] = tuple(ours["continues"])
+    if "resources" in ours:
+        check(str(name or "step"), ours["resources"])
+        ours["resources"] = tuple(ours["resources"])
     return cast("str | None", name), StepOptions(**ours), rest
 
 

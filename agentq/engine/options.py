@@ -13,6 +13,7 @@ from agentq.core.guards import Breaker, Budget, Estimate, Limit, Rate, as_sequen
 from agentq.core.lanes import PRIORITIES
 from agentq.core.models import Needs, Priority, Retry, Usage
 from agentq.core.routes import TIERS, OnFull, Tier
+from agentq.engine.resources import AnyResource
 
 LONGEST_TENANT = 200
 """Characters of a tenant's name: it stands in each of its steps' records."""
@@ -40,6 +41,7 @@ class StepOptions:
         version: of an agent's code.
         continues: earlier versions whose runs this code goes on with when no worker serves them any more.
         budget: of an agent's run and all below it; several with `per=`.
+        resources: opened before the step begins; workers that have them open go first.
     """
 
     pool: str | None = None
@@ -60,6 +62,7 @@ class StepOptions:
     version: str | None = None
     continues: tuple[str, ...] = ()
     budget: Budget | Sequence[Budget] | None = None
+    resources: tuple[AnyResource, ...] = ()
 
     def __post_init__(self) -> None:
         _check_priority("step", self.priority)

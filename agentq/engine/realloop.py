@@ -10,7 +10,7 @@ import asyncio
 import atexit
 import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
 from datetime import timedelta
@@ -168,6 +168,7 @@ async def _wind_up() -> None:
 
 _lock = threading.Lock()
 _current: RealLoop | None = None
+_farewells: list[Callable[[], None]] = []
 
 
 def run(coroutine: Coroutine[Any, Any, T], timeout: timedelta | None = None, stop: Stop | None = None) -> T:
@@ -178,6 +179,17 @@ def run(coroutine: Coroutine[Any, Any, T], timeout: timedelta | None = None, sto
     coroutine raised.
     """
     return _loop().run(coroutine, timeout, stop)
+
+
+def is_here() -> bool:
+    """Tell whether this process's event loop runs in this thread."""
+    found = _current
+    return found is not None and found.thread is threading.current_thread()
+
+
+def before_close(act: Callable[[], None]) -> None:
+    """Have ``act`` called before this process's event loop is closed at the process's end."""
+    _farewells.append(act)
 
 
 def lag() -> float:
@@ -211,6 +223,8 @@ def _forget() -> None:
 
 
 def _on_process_shutdown(**_kwargs: Any) -> None:
+    for act in _farewells:
+        act()
     close()
 
 

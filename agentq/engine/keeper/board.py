@@ -31,7 +31,7 @@ _SHEETS = (_HEADER + SLOTS * _SLOT) * _WORD
 _SHEET = 32 * 1024
 _SIZE = _SHEETS + 2 * _SHEET
 
-_MAIN, _BEAT, _FLOOR, _OPEN_ENDED, _FAREWELL, _ENROLLED, _USED, _CLOSED = range(8)
+_MAIN, _BEAT, _FLOOR, _OPEN_ENDED, _FAREWELL, _ENROLLED, _USED, _CLOSED, _WARM_MAIN = range(9)
 _PID, _TAKE, _LIMIT, _DEADLINE, _DONE, _FAILED, _WARM, _GOING_ON = range(8)
 
 _HEAD = struct.Struct("II")
@@ -254,6 +254,17 @@ class Board:
     @property
     def _used(self) -> int:
         return min(self._whole[_USED], SLOTS)
+
+    def note_warm(self, slot: int | None, word: int) -> None:
+        """Note what the process of a slot, or the main process, has open; see ``engine.resources``."""
+        self._whole[_WARM_MAIN if slot is None else _HEADER + slot * _SLOT + _WARM] = word
+
+    def warm(self) -> int:
+        """Return what any of the worker's processes has open."""
+        word = self._whole[_WARM_MAIN]
+        for slot in range(self._used):
+            word |= self._whole[_HEADER + slot * _SLOT + _WARM]
+        return word
 
     def pids(self) -> set[int]:
         """Return the processes that have a slot, alive or not; the main process too when its threads run steps."""

@@ -56,6 +56,12 @@ def may_go_on() -> bool:
     return _board is None or not _board.closed
 
 
+def note_warm(word: int) -> None:
+    """Note what this process has open; see ``engine.resources``."""
+    if _board is not None and (_slot is not None or _board.main == os.getpid()):
+        _board.note_warm(_slot, word)
+
+
 class Claim:
     """An attempt on the page.
 
