@@ -1,4 +1,4 @@
-"""`agentq agents`, `agentq pools`, `agentq workers list`: what there is."""
+"""`agentq agents`, `agentq workers list`: what there is."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from agentq.cli.output import print_json, say
 from agentq.cli.session import Session, app_command, json_option
 
 if TYPE_CHECKING:
-    from agentq.core.pools import PoolSpec
     from agentq.store.workers import WorkerCard
 
 
@@ -47,67 +46,6 @@ def _options(parameters: Mapping[str, Mapping[str, Any]]) -> str:
     return " ".join(
         word if entry.get("required") else f"[{word}]" for word, entry in zip(words, parameters.values(), strict=True)
     )
-
-
-@click.command(cls=ExampleCommand)
-@json_option
-@app_command
-def pools(session: Session, as_json: bool) -> int:
-    """List the pools: kind, slots, tags, messages that wait, workers that serve.
-
-    Example:
-      agentq pools
-    """
-    from agentq.cli.catalogue import served_pools
-
-    app = session.app
-    served = served_pools(app)
-    rows: list[dict[str, Any]] = []
-    for name, spec in app.pools.items():
-        rows.append(
-            {
-                "pool": name,
-                "kind": spec.kind,
-                "concurrency": spec.concurrency,
-                "tags": tags_of(spec),
-                "waiting": app.store.waiting(name),
-                "workers": served.get(name, []),
-            }
-        )
-    if as_json:
-        print_json(rows)
-        return 0
-    _print(
-        ("pool", "kind", "slots", "tags", "waiting", "workers"),
-        [
-            (
-                row["pool"],
-                row["kind"],
-                row["concurrency"],
-                _pairs(row["tags"]),
-                _waiting(row["waiting"]),
-                ", ".join(row["workers"]) or "none",
-            )
-            for row in rows
-        ],
-        right=("slots",),
-        fold=("tags", "workers"),
-    )
-    return 0
-
-
-def tags_of(spec: PoolSpec) -> dict[str, str]:
-    """The pool's tags as words."""
-    return {name: str(value) for name, value in dict(spec.tags).items()}
-
-
-def _pairs(tags: Mapping[str, str]) -> str:
-    return " ".join(f"{name}={value}" for name, value in tags.items()) or "-"
-
-
-def _waiting(lanes: Mapping[str, int]) -> str:
-    words = [f"{number} {name}" for name, number in lanes.items() if number]
-    return ", ".join(words) or "0"
 
 
 @click.group(cls=ExampleGroup)

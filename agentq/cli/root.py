@@ -40,7 +40,7 @@ COMMANDS: dict[str, CommandEntry] = {
     "breakers": CommandEntry("agentq.cli.guards", "breakers", "List, trip and reset breakers."),
     "limits": CommandEntry("agentq.cli.guards", "limits", "List what rates and limits let through, and who waits."),
     "agents": CommandEntry("agentq.cli.listings", "agents", "List the agents and their parameters."),
-    "pools": CommandEntry("agentq.cli.listings", "pools", "List the pools and who serves them."),
+    "pools": CommandEntry("agentq.cli.pools", "pools", "List the pools: who serves them, what waits there."),
     "workers": CommandEntry("agentq.cli.listings", "workers", "List the workers that are alive."),
     "drain": CommandEntry("agentq.cli.drain", "drain", "Have a worker, a machine or a pool take nothing new."),
     "handback": CommandEntry(

@@ -12,6 +12,7 @@ import pytest
 from celery import chord, group
 
 from agentq import Needs
+from agentq.cli.pools import _words, pool_rows
 from agentq.core.errors import InvalidArguments, QueueFull
 from tests.kit.mode import settings_of
 from tests.kit.projects import load_module
@@ -192,6 +193,35 @@ def test_a_group_from_outside_is_held_back_rather_than_cut_in_half(placed: Any) 
     group(placed.plain.s(number) for number in range(20)).apply_async()
     assert where(placed) == Counter(plain=8)
     assert sum(placed.app.store.survey(["plain"])["plain"].held_back) == 12
+
+
+def test_agentq_pools_tells_how_each_pool_stands(placed: Any) -> None:
+    enroll(placed, "us")
+    placed.large.delay()
+    placed.small.using(priority="high").delay()
+    group(placed.plain.s(number) for number in range(10)).apply_async()
+    rows = {row["pool"]: row for row in pool_rows(placed.app)}
+    assert (rows["us"]["workers"], rows["us"]["slots"], rows["us"]["busy"]) == (["us"], 4, 0)
+    assert rows["us"]["expected_wait_s"] == 0.0
+    assert (rows["us"]["waiting"]["normal"], rows["us"]["unschedulable"], rows["us"]["full"]) == (1, 0, False)
+    assert (rows["small"]["waiting"]["high"], rows["small"]["unschedulable"]) == (1, 1)
+    assert rows["small"]["expected_wait_s"] is None
+    assert (rows["plain"]["full"], rows["plain"]["held_back"], rows["plain"]["max_waiting"]) == (True, 2, 8)
+    assert rows["small"]["tags"] == {"disk": "nvme"}
+    words = {name: _words(row) for name, row in rows.items()}
+    assert words["plain"][-1] == "no worker: 8 unschedulable; full (8 may wait), 2 held back"
+    assert words["small"][:6] == ("small", "threads", 0, 4, 0, "1 high")
+    placed.app.store.drain("pool|us")
+    (drained,) = [row for row in pool_rows(placed.app) if row["pool"] == "us"]
+    assert (drained["drained"], _words(drained)[-1]) == (True, "drained")
+
+
+def test_a_drained_pool_is_avoided(placed: Any) -> None:
+    enroll(placed, "us")
+    enroll(placed, "eu")
+    placed.app.store.drain("pool|us")
+    placed.large.delay()
+    assert where(placed) == Counter(eu=1)
 
 
 def test_what_waits_in_a_pool_without_a_worker_goes_to_another_that_fits(

@@ -39,6 +39,13 @@ class TestSurvey:
         found = bench.store.survey(["q"])["q"]
         assert (found.workers, found.resting, found.slots) == (1, 1, 1)
 
+    def test_nobody_serves_a_pool_that_is_drained(self, bench: Bench) -> None:
+        bench.store.drain("pool|q")
+        found = bench.store.survey(["q"])["q"]
+        assert (found.workers, found.resting, found.slots) == (0, 2, 0)
+        bench.store.undrain("pool|q")
+        assert bench.store.survey(["q"])["q"].workers == 2
+
     def test_the_oldest_waits_since_its_offer(self, bench: Bench) -> None:
         bench.store.offer([bench.step("old"), bench.step("new"), bench.step("urgent", lane=0)])
         bench.client.hset(bench.keys.step("old", "old"), "c", bench.store.now_ms() - 60_000)

@@ -38,7 +38,7 @@ for _, worker in ipairs(redis.call('ZRANGEBYSCORE', K.workers(), ms_text(now), '
     local held = redis.call('HLEN', K.held(worker))
     for _, queue in ipairs(cjson.decode(f[1])) do
       local stand = stands[queue]
-      if stand and report.why then
+      if stand and (report.why or redis.call('HEXISTS', K.drained(), 'pool|' .. queue) == 1) then
         stand.x = stand.x + 1
       elseif stand then
         stand.w, stand.s = stand.w + 1, stand.s + tonumber(f[2] or 1)

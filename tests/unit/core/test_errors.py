@@ -68,6 +68,7 @@ SAMPLES: dict[type[AgentqError], dict[str, Any]] = {
     },
     errors.CalledOff: {"step": "plan", "run_id": "r_7f3"},
     errors.StoreUnavailable: {"url": "redis://localhost", "reason": "refused"},
+    errors.QueueFull: {"pool": "tools", "waiting": 100, "limit": 100, "tenant": "acme", "wait_s": 2.5},
     errors.ArchiveUnavailable: {"url": "sqlite:///archive.db", "reason": "disk full"},
     errors.NoWorkers: {"pools": ["model", "tools"]},
     errors.BreakerOpen: {"name": "llm", "retry_after": 2.5},

@@ -1,0 +1,144 @@
+"""`agentq pools`: how each pool stands, and what holds it up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from agentq.cli.commands import ExampleCommand
+from agentq.cli.output import print_json, say
+from agentq.cli.session import Session, app_command, json_option
+
+if TYPE_CHECKING:
+    from agentq.app import AgentQ
+    from agentq.core.pools import PoolSpec
+    from agentq.store.survey import Standing
+
+LATE_S = 1.0
+"""From so long on it is worth a word for how long the oldest has waited."""
+
+
+@click.command(cls=ExampleCommand)
+@json_option
+@app_command
+def pools(session: Session, as_json: bool) -> int:
+    """List the pools: who serves them, what runs and waits there, and what holds them up.
+
+    Example:
+      agentq pools --json
+    """
+    rows = pool_rows(session.app)
+    if as_json:
+        print_json(rows)
+        return 0
+    from agentq.console.tables import listing
+    from agentq.console.words import open_console
+
+    table = listing(
+        ("pool", "kind", "workers", "slots", "busy", "waiting", "oldest", "tags", "to note"),
+        [_words(row) for row in rows],
+        right=("workers", "slots", "busy", "oldest"),
+        fold=("waiting", "tags", "to note"),
+    )
+    open_console().print(table)
+    lacking = [row["pool"] for row in rows if row["unschedulable"]]
+    if lacking:
+        say("Start a worker: " + "; ".join(f"agentq worker --pool {name}" for name in lacking))
+    return 0
+
+
+def pool_rows(app: AgentQ) -> list[dict[str, Any]]:
+    """One row for each pool, as the JSON document has it; a worker that serves several pools counts in each."""
+    from agentq.cli.catalogue import served_pools
+
+    specs, served = app.pools, served_pools(app)
+    stands = app.store.survey(list(specs))
+    unschedulable: dict[str, int] = {}
+    for each in app.store.unserved():
+        if each.lacks == "worker":
+            unschedulable[each.queue] = unschedulable.get(each.queue, 0) + 1
+    drained = {mark.partition("|")[2] for mark in app.store.drains() if mark.startswith("pool|")}
+    return [
+        {
+            **_declared(spec),
+            **_standing(spec, stands[name]),
+            "workers": served.get(name, []),
+            "unschedulable": _stranded(stands[name], unschedulable.get(name, 0)),
+            "drained": name in drained,
+        }
+        for name, spec in specs.items()
+    ]
+
+
+def _declared(spec: PoolSpec) -> dict[str, Any]:
+    return {
+        "pool": spec.name,
+        "kind": spec.kind,
+        "concurrency": spec.concurrency,
+        "tags": {name: str(value) for name, value in spec.tags.items()},
+        "cost_per_hour": spec.cost_per_hour,
+        "max_waiting": spec.max_waiting,
+    }
+
+
+def _standing(spec: PoolSpec, stands: Standing) -> dict[str, Any]:
+    from agentq.core.lanes import PRIORITIES
+    from agentq.store.survey import load_of
+
+    wait = load_of(stands).wait_s(PRIORITIES["normal"]) if stands.slots else None
+    held_back, waiting = sum(stands.held_back), sum(stands.waiting)
+    return {
+        "resting": stands.resting,
+        "slots": stands.slots,
+        "busy": stands.busy,
+        "waiting": dict(zip(PRIORITIES, stands.waiting, strict=True)),
+        "held_back": held_back,
+        "full": held_back > 0 or (spec.max_waiting is not None and waiting >= spec.max_waiting),
+        "oldest_s": stands.oldest_s,
+        "service_s": stands.service_s,
+        "expected_wait_s": wait,
+        "per_second": stands.per_second,
+    }
+
+
+def _stranded(stands: Standing, noted: int) -> int:
+    """How many wait for any worker at all; where no worker lives, nobody has noted it."""
+    return noted if stands.workers else max(noted, sum(stands.waiting))
+
+
+def _words(row: Mapping[str, Any]) -> tuple[object, ...]:
+    from agentq.console.words import duration
+
+    late = row["oldest_s"] is not None and row["oldest_s"] >= LATE_S
+    return (
+        row["pool"],
+        row["kind"],
+        len(row["workers"]),
+        row["slots"] or row["concurrency"],
+        row["busy"],
+        _waiting(row["waiting"]),
+        duration(row["oldest_s"]) if late else "-",
+        " ".join(f"{name}={value}" for name, value in row["tags"].items()) or "-",
+        "; ".join(_notes(row)) or "-",
+    )
+
+
+def _waiting(lanes: Mapping[str, int]) -> str:
+    words = [f"{number} {name}" for name, number in lanes.items() if number]
+    return ", ".join(words) or "0"
+
+
+def _notes(row: Mapping[str, Any]) -> list[str]:
+    notes = []
+    if row["drained"]:
+        notes.append("drained")
+    elif row["resting"]:
+        notes.append(f"{row['resting']} of its workers take nothing: agentq workers list")
+    if not row["workers"]:
+        notes.append("no worker" + (f": {row['unschedulable']} unschedulable" if row["unschedulable"] else ""))
+    if row["full"]:
+        bound = f" ({row['max_waiting']} may wait)" if row["max_waiting"] is not None else ""
+        notes.append(f"full{bound}" + (f", {row['held_back']} held back" if row["held_back"] else ""))
+    return notes
