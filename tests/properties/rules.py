@@ -80,3 +80,23 @@ RARE_RULES: Final[Rules] = {
     "let a cancel wait": (",\"why\":' .. ARGV[5] .. '}', now, true)", ",\"why\":' .. ARGV[5] .. '}', now)"),
 }
 """What the machines do not meet every time: shown by a search of every order, or by hand."""
+
+LANE_RULES: Final[Rules] = {
+    "take the lowest lane first": ("through({ 0, 3, 6, 9 }, most - share)", "through({ 9, 6, 3, 0 }, most - share)"),
+    "give the lower lanes nothing": (
+        "local share = low > 0 and math.floor((before + most) / low) - math.floor(before / low) or 0",
+        "local share = 0",
+    ),
+    "give the share to the most urgent": ("return { oldest, 9, 6, 3, 0 }", "return { 0, 3, 6, 9 }"),
+    "go on with one tenant": ("not entry or served + 1 >= weight_of(tenant)", "not entry"),
+    "weigh nobody": ("return WEIGHTS[redis.sha1hex(tenant)] or WEIGHT_OF_OTHERS", "return 9"),
+    "leave the tenantless out of the turns": ("redis.call('RPUSH', turns, '0|')\n", ""),
+    "forget whose line it is": ("if length > 1 then return end", "if true then return end"),
+    "hand back to the end": (
+        "local at = front and 'RPUSH' or 'LPUSH'",
+        "local at = 'LPUSH'",
+    ),
+    "count no line": ("if entry and tenant ~= '' and way == 'fused' then count_line(queue, lane, -1) end", ""),
+    "let nothing rise": ("if age > longest then oldest, longest = lane, age end", ""),
+    "leave a step without a hint": ("elseif taken and taken ~= name and waits and not told then", "elseif false then"),
+}

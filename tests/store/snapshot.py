@@ -166,9 +166,7 @@ class Snapshot:
         if shared != {f"{way}|{lane}|{queue}" for way, lane, queue, _ in wanted}:
             problems.append(f"shared names {shared}, lines are {wanted}")
         unsent = set(self.values.get(self.keys.of("unsent"), []))
-        named = {
-            name for parts in lines if parts[0] == "split" for name in self.values[self.keys.of("waiters", *parts)]
-        }
+        named = {name for parts in lines if parts[0] == "split" for name in self.values[self.keys.of("line", *parts)]}
         return [*problems, *(f"{name} stands in a line and is not unsent" for name in sorted(named - unsent))]
 
 
