@@ -246,6 +246,7 @@ class Toolkit(Declarations):
             weights=_weights(self.tenants),
         )
         store.stow = partial(stow, most_bytes=int(self.settings.inline_limit))
+        store.most_input_bytes = int(self.settings.signal_limit)
         return store
 
     def announcements(self) -> dict[str, dict[str, Any]]:

@@ -19,6 +19,7 @@ AgentqError
 │   ├── RunCancelled        somebody cancelled it
 │   ├── StepFailed          a step raised, and its attempts are used up
 │   ├── StepTimeout         an attempt ran longer than its limit
+│   │   └── TurnTimeout       an agent computed for too long between two awaits
 │   ├── StepCondemned       its dead letter was dropped
 │   ├── JoinFailed          too few members of a fan-out succeeded
 │   ├── BudgetExceeded      a limit of the run is reached
@@ -64,6 +65,7 @@ from agentq.core.run_errors import (
     StepCondemned,
     StepFailed,
     StepTimeout,
+    TurnTimeout,
 )
 from agentq.core.usage_errors import (
     DevicesMissing,
@@ -111,6 +113,7 @@ __all__ = [
     "StepFailed",
     "StepTimeout",
     "StoreUnavailable",
+    "TurnTimeout",
     "Unavailable",
     "UnknownAgent",
     "UnknownPool",

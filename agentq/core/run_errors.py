@@ -91,6 +91,18 @@ class StepTimeout(RunError):
         )
 
 
+class TurnTimeout(StepTimeout):
+    """An agent has computed for longer than it may between two awaits, and was interrupted."""
+
+    code = "turn_timeout"
+
+    def describe(self) -> str:
+        return (
+            f'Agent "{self.step}" (run {self.step_id}) has computed for {self.seconds:g} s without an await, which is '
+            "the limit (AGENTQ_TURN_LIMIT). Move the work into a step or run.local, or raise the limit."
+        )
+
+
 class StepCondemned(RunError):
     """The step was a dead letter, and a person dropped it. `reason` is why it was one."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import os
 import signal as signals
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from billiard.common import TERM_SIGNAL
@@ -58,6 +59,9 @@ class StepRequest(Request):
 
     handed_over: bool = False
     """Whether its attempt was ended so that another worker goes on with the step: this one is drained."""
+
+    given_up_at: float | None = None
+    """When a cold shutdown has told it to end, in a pool of threads."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -124,6 +128,14 @@ class StepRequest(Request):
         if self in state.active_requests:
             logger.warning("step_killed id=%s: it did not stop when it was told to", self.id)
             pool.terminate_job(self.worker_pid, signals.SIGKILL)
+
+    def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
+        """Give the running step up for a cold shutdown; a thread ends by its own will alone."""
+        if self.holder is None or has_children(pool):
+            super().cancel(pool, signal=signal, emit_retry=emit_retry)
+        elif self.given_up_at is None:
+            self.given_up_at = monotonic()
+            recall.stop_here(self.holder, hand_over=True)
 
     def terminate(self, pool: Any, signal: Any = None) -> None:
         """Revoke the running step; in a thread its coroutine is cancelled, and what it returns counts for nothing."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from agentq.core.errors import AgentqError, BudgetExceeded, RunCancelled, RunError, StepTimeout, UsageError
+from agentq.core.errors import AgentqError, BudgetExceeded, RunCancelled, RunError, TurnTimeout, UsageError
 from agentq.core.journal import Answer, Ask, Cancel, Entry, Joined, Result, Signal, Start
 from agentq.engine.exits import failure_by, is_ordered
 from agentq.runtime.asks import Asks
@@ -162,9 +162,9 @@ class Machine:
         self._stuck = BudgetExceeded(limit_name="wall", limit=wall, used=wall)
         self._main.cancel()
 
-    def overran(self, seconds: float) -> StepTimeout:
+    def overran(self, seconds: float) -> TurnTimeout:
         """The error of an agent that computes for longer than it may between two awaits."""
-        return StepTimeout(step=self.identity.agent, step_id=self.identity.run_id, seconds=seconds)
+        return TurnTimeout(step=self.identity.agent, step_id=self.identity.run_id, seconds=seconds)
 
     def _leave(self) -> None:
         """The agent was cancelled long ago and goes on: it is left where it is, and what it did is taken back."""

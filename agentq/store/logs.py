@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from agentq.core.errors import InvalidArguments
 from agentq.store.refs import Holder, Join, Offer
 from agentq.store.steps import StepCalls
 from agentq.store.wire import counted, dump, joins_arguments, offers_arguments
@@ -16,6 +17,9 @@ _APPENDED: dict[int, AppendReply] = {1: "new", 0: "known", -1: "unknown", -2: "e
 
 class LogCalls(StepCalls):
     """The scripts that move an agent's run between its turns."""
+
+    most_input_bytes: int | None = None
+    """Of a signal or an answer, as JSON; None: no limit. It stands in the journal, which every replay reads whole."""
 
     def read_log(self, root: str, run: str, start: int = 0) -> list[bytes]:
         """Return the entries from position ``start`` on."""
@@ -124,7 +128,11 @@ class LogCalls(StepCalls):
         self.expect_held([int(reply), b"", b"", b""], holder, "")
 
     def signal(self, root: str, run: str, name: str, payload: str, *, signal_id: str | None = None) -> AppendReply:
-        """Append a signal (``payload`` is JSON) once per id; the reply says what came of it."""
+        """Append a signal (``payload`` is JSON) once per id; the reply says what came of it.
+
+        Raises InvalidArguments when it is too large.
+        """
+        self._check_size(f'signal "{name}"', "payload", payload)
         token = uuid.uuid4().hex
         identity = signal_id if signal_id is not None else token
         return _APPENDED[int(self.run_script("append", "signal", root, run, token, name, payload, identity))]
@@ -134,7 +142,20 @@ class LogCalls(StepCalls):
         return _APPENDED[int(self.run_script("append", "cancel", root, run, uuid.uuid4().hex, dump(why)))]
 
     def answer(self, root: str, ask_id: str, answer: str, *, by: str) -> tuple[AppendReply, str | None]:
-        """Decide an ask with ``answer`` (JSON); return what came of it and the answer that stands."""
+        """Decide an ask with ``answer`` (JSON); return what came of it and the answer that stands.
+
+        Raises InvalidArguments when it is too large.
+        """
+        self._check_size(f"ask {ask_id}", "answer", answer)
         reply = self.run_script("append", "answer", root, ask_id, uuid.uuid4().hex, answer, by)
         standing = reply[1].decode() if len(reply) > 1 else None
         return _APPENDED[int(reply[0])], standing
+
+    def _check_size(self, what: str, parameter: str, value: str) -> None:
+        size, most = len(value.encode()), self.most_input_bytes
+        if most is not None and size > most:
+            reason = (
+                f"it is {size} bytes as JSON, and may have {most} (AGENTQ_SIGNAL_LIMIT): put it into a file or an "
+                "object store, and send where it is"
+            )
+            raise InvalidArguments(step=what, parameter=parameter, reason=reason)

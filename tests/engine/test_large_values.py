@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from celery import chain, chord
 
+from agentq.core.errors import InvalidArguments
+from agentq.engine.handle import Handle
 from tests.kit.sample import TIMEOUT, lines
 from tests.kit.server import PrivateServer
 from tests.kit.stopping import Stopping
@@ -59,6 +63,15 @@ def test_a_replay_reads_them_again(stopping: Stopping) -> None:
     stopping.worker.kill_child()
     handle.signal("go", False)
     assert handle.get(timeout=TIMEOUT) == [100_000, 200_000, 200_000, 100_000, 1]
+
+
+def test_a_signal_that_is_too_large_is_refused_in_words(stopping: Stopping) -> None:
+    """It would stand in the journal, which every replay reads."""
+    handle = Handle[Any](stopping.app.store, "run", root="run")
+    with pytest.raises(InvalidArguments, match=r"is 1048577 bytes as JSON, and may have 1048576 \(AGENTQ_SIGNAL_LIMIT"):
+        handle.signal("go", "x" * (2**20 - 1))
+    with pytest.raises(InvalidArguments, match='Argument "answer" of "ask a"'):
+        stopping.app.store.answer("run", "a", '"' + "x" * 2**20 + '"', by="me")
 
 
 def test_a_retry_keeps_its_arguments(stopping: Stopping) -> None:

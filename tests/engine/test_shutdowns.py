@@ -30,8 +30,14 @@ SOON_S = 2.5
 def workers(module_server: PrivateServer, make_module_worker: Callable[..., WorkerProcess]) -> dict[str, WorkerProcess]:
     """A worker of two slots for each test, with a queue of that name; the next one is its heir."""
     made = {
-        name: make_module_worker(APP, url=module_server.celery_url, queues=[name], options=OPTIONS.get(name, []))
-        for name in ("soft", "cold", "heir")
+        name: make_module_worker(
+            APP,
+            url=module_server.celery_url,
+            queues=[name],
+            pool="threads" if name == "threads" else "prefork",
+            options=OPTIONS.get(name, []),
+        )
+        for name in ("soft", "cold", "threads", "heir")
     }
     for worker in made.values():
         worker.start()
@@ -62,7 +68,10 @@ def told(notes: Path) -> list[str]:
 def begin(steps: StepApp, notes: Path, queue: str, **seconds: float) -> dict[str, Any]:
     """Start steps that take so long, and return them when two of them run."""
     made = {
-        line: steps.celery.tasks["tell"].s(str(notes), line, length).set(queue=queue).apply_async()
+        line: steps.celery.tasks["tell_async" if line == "async" else "tell"]
+        .s(str(notes), line, length)
+        .set(queue=queue)
+        .apply_async()
         for line, length in seconds.items()
     }
     wait_until(lambda: len(told(notes)) == 2, description="two steps run")
@@ -109,3 +118,18 @@ def test_a_cold_shutdown_hands_back_what_runs(workers: dict[str, WorkerProcess],
     assert [result.get(timeout=10) for result in results.values()] == ["a", "b"]
     workers["cold"].wait()
     assert sorted(told(notes)) == ["a", "a", "b", "b"]
+
+
+def test_a_cold_shutdown_of_threads_ends_with_what_does_not_let_go(
+    workers: dict[str, WorkerProcess], steps: StepApp, notes: Path
+) -> None:
+    """A coroutine is cancelled at once; a function ends with its process, a moment later, and is no death either."""
+    results = begin(steps, notes, "threads", **{"async": 30.0, "b": 30.0})
+    bequeath(steps, "threads", workers["heir"])
+    workers["threads"].send(signal.SIGQUIT)
+    wait_until(lambda: len(told(notes)) == 3, description="the coroutine runs elsewhere")
+    assert told(notes)[2] == "async"
+    wait_until(lambda: len(told(notes)) == 4, description="both run elsewhere")
+    workers["threads"].wait()
+    assert all(is_first_attempt(steps, result) for result in results.values())
+    assert "NotImplementedError" not in workers["threads"].log()

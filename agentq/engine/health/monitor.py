@@ -136,8 +136,9 @@ class Monitor:
         """Measure, decide and tell, once."""
         now = monotonic()
         late, self._looked_at = now - self._looked_at - self._terms.every_s, now
-        if self._told_to_stop_at is not None:
-            self._end_in_time(now)
+        given_up_at = _given_up_at()
+        if self._told_to_stop_at is not None or given_up_at is not None:
+            self._end_in_time(now, given_up_at)
             self._tell("it is stopping", Drain(), Vitals(), now)
             return
         vitals = self._measure(now)
@@ -236,17 +237,22 @@ class Monitor:
         else:
             act(worker)
 
-    def _end_in_time(self, now: float) -> None:
-        """End a warm shutdown at the end of its grace as a SIGQUIT does: what runs goes to others, and is no death."""
-        grace, began = self._terms.stop_grace_s, self._told_to_stop_at
-        if grace is None or began is None or now - began < grace:
+    def _end_in_time(self, now: float, given_up_at: float | None) -> None:
+        """End a warm shutdown at the end of its grace as a SIGQUIT does: what runs goes to others, and is no death.
+
+        Threads cannot be ended by either; a moment later their process is.
+        """
+        grace, began, end = self._terms.stop_grace_s, self._told_to_stop_at, given_up_at
+        if end is None and grace is not None and began is not None:
+            end = began + grace
+        if end is None or now < end:
             return
-        if now - began >= grace + LAST_S:
+        if now >= end + LAST_S:
             # Threads end with their process. The keeper then hands back what they held.
             self._presence.release()
             logger.warning("worker_ended: what its threads run is handed over")
             os._exit(0)
-        if state.should_terminate is None:
+        if given_up_at is None and state.should_terminate is None:
             logger.warning("stop_grace_over: what still runs is handed over")
             os.kill(os.getpid(), signal.SIGQUIT)
 
@@ -280,3 +286,9 @@ class Monitor:
         if self._outfit is not None:
             report["devices"] = self._outfit.uses()
         return report
+
+
+def _given_up_at() -> float | None:
+    """Since when a cold shutdown waits for a thread; Celery tells of it only when that has ended."""
+    given_up = [each.given_up_at for each in tuple(state.active_requests) if isinstance(each, StepRequest)]
+    return min((at for at in given_up if at is not None), default=None)

@@ -117,7 +117,7 @@ class Keeper:
                     renew_at = now + self.terms.renew_s * self._random.uniform(0.5, 1.5)
                 if now >= tick_at:
                     tick_at = self.tick(now)
-                self._end_overdue(monotonic())
+                self.end_overdue(monotonic())
                 self._note_success()
                 pause = min(renew_at, tick_at) - monotonic()
             except Away as error:
@@ -181,13 +181,29 @@ class Keeper:
         """Count from now what the server's absence has delayed."""
         self._reachable_since = now
 
-    def _end_overdue(self, now: float) -> None:
+    def end_overdue(self, now: float) -> None:
         """Kill what has passed its hard limit, after its record says so."""
         for running in self.overdue(now):
             self.lease.mark_overdue(running.take)
-            # It may have come to its end, or to a rest, while the server was told.
+            # It may have come to its end, or to a rest, while the server was told. It stands still meanwhile: between
+            # the look and the kill it could end, and the kill would strike what it begins next.
+            self._hold(running.pid)
             if self.board.read(running.slot) == running:
                 self._kill(running)
+            else:
+                self._let_go(running.pid)
+
+    def _hold(self, pid: int) -> None:
+        if pid == self.terms.main:
+            self.parent.hold()
+        else:
+            self.brood.hold(pid)
+
+    def _let_go(self, pid: int) -> None:
+        if pid == self.terms.main:
+            self.parent.let_go()
+        else:
+            self.brood.let_go(pid)
 
     def _kill(self, running: Running) -> None:
         logger.error(

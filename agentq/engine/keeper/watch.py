@@ -13,6 +13,10 @@ _POLL_S = 0.1
 """Where the kernel tells nobody of a parent's end, how often is looked."""
 
 
+_STANDS_S = 0.2
+"""A process stands still within microseconds, but for one in a call that nothing interrupts: it does nothing else."""
+
+
 class Parent:
     """The process that started this one."""
 
@@ -34,9 +38,17 @@ class Parent:
         """Tell whether it stands still by a signal; False where that cannot be seen."""
         return _state_of(self.pid) in ("T", "t")
 
+    def hold(self) -> None:
+        """Have it stand still."""
+        _hold(self.pid, self._descriptor)
+
+    def let_go(self) -> None:
+        """Let it go on."""
+        _send(self.pid, self._descriptor, signal.SIGCONT)
+
     def kill(self) -> None:
         """End it at once."""
-        _kill(self.pid, self._descriptor)
+        _send(self.pid, self._descriptor, signal.SIGKILL)
 
 
 class Brood:
@@ -58,10 +70,20 @@ class Brood:
         for pid in self._descriptors.keys() - pids:
             self._forget(pid)
 
+    def hold(self, pid: int) -> None:
+        """Have one of them stand still; nothing happens to a process that is none of them."""
+        if pid in self._descriptors:
+            _hold(pid, self._descriptors[pid])
+
+    def let_go(self, pid: int) -> None:
+        """Let it go on."""
+        if pid in self._descriptors:
+            _send(pid, self._descriptors[pid], signal.SIGCONT)
+
     def kill(self, pid: int) -> None:
         """End one of them at once; nothing happens to a process that is none of them."""
         if pid in self._descriptors:
-            _kill(pid, self._descriptors[pid])
+            _send(pid, self._descriptors[pid], signal.SIGKILL)
 
     def has_ended(self, pid: int, *, within_s: float = 0.0) -> bool:
         """Tell whether it is gone, or was never seen."""
@@ -105,12 +127,21 @@ def _ended(descriptor: int, seconds: float) -> bool:
     return bool(waiting.poll(max(0, round(seconds * 1000))))
 
 
-def _kill(pid: int, descriptor: int | None) -> None:
+def _send(pid: int, descriptor: int | None, number: int) -> None:
     with suppress(OSError):
         if descriptor is not None and sys.platform == "linux":
-            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            signal.pidfd_send_signal(descriptor, number)
         else:
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, number)
+
+
+def _hold(pid: int, descriptor: int | None) -> None:
+    if not _state_of(pid):
+        return  # gone, or nobody could see when it stands
+    _send(pid, descriptor, signal.SIGSTOP)
+    end = time.monotonic() + _STANDS_S
+    while _state_of(pid) not in ("T", "t", "Z", "X", "") and time.monotonic() < end:
+        time.sleep(0.001)
 
 
 def _lives(pid: int) -> bool:

@@ -46,6 +46,7 @@ SAMPLES: dict[type[AgentqError], dict[str, Any]] = {
         "details": {"traceback": "..."},
     },
     errors.StepTimeout: {"step": "answer", "step_id": "s-1", "seconds": 1.5},
+    errors.TurnTimeout: {"step": "research", "step_id": "r-1", "seconds": 60.0},
     errors.StepCondemned: {"step": "answer", "step_id": "s-1", "reason": "its attempts died 3 times in a row"},
     errors.JoinFailed: {
         "join_id": "j-1",

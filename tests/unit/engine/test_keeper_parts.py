@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from time import monotonic
 
+import psutil
 import pytest
 
 from agentq.engine.keeper import claims
-from agentq.engine.keeper.board import ENDS, SERVES, SLOTS, Board
+from agentq.engine.keeper.board import ENDS, SERVES, SLOTS, Board, Running
 from agentq.engine.keeper.program import BREATH_S, RECOVERY_S, Keeper, Terms
 from agentq.engine.keeper.watch import Brood, Parent
 from tests.kit.waiting import wait_until
@@ -146,6 +148,40 @@ class TestJudgement:
             card=(),
         )
         return Keeper(terms, board)
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody sees whether a process stands still")
+    @pytest.mark.parametrize("ends", [True, False])
+    def test_what_ends_at_its_limit_is_not_killed_for_it(
+        self, keeper: Keeper, monkeypatch: pytest.MonkeyPatch, ends: bool
+    ) -> None:
+        """It might begin another step between the keeper's look and its kill, had it not to stand still meanwhile."""
+        overdue = Running(slot=0, pid=0, take=1, limit_s=1.0, deadline=1.0)
+        with subprocess.Popen(SLEEPER) as child:
+            try:
+                overdue = replace(overdue, pid=child.pid)
+                keeper.brood = Brood(os.getpid())
+                keeper.brood.see({child.pid})
+                stood: list[bool] = []
+
+                def look(_slot: int) -> Running | None:
+                    stood.append(psutil.Process(child.pid).status() == psutil.STATUS_STOPPED)
+                    return None if ends else overdue
+
+                monkeypatch.setattr(keeper, "overdue", lambda _now: [overdue])
+                monkeypatch.setattr(keeper.lease, "mark_overdue", lambda _take: None)
+                monkeypatch.setattr(keeper.lease, "give_back", lambda _take: None)
+                monkeypatch.setattr(keeper.board, "read", look)
+                keeper.end_overdue(100.0)
+                assert stood == [True]
+                if ends:
+                    wait_until(
+                        lambda: psutil.Process(child.pid).status() != psutil.STATUS_STOPPED, description="it goes on"
+                    )
+                    assert child.poll() is None
+                else:
+                    assert child.wait(timeout=10) == -signal.SIGKILL
+            finally:
+                child.kill()
 
     def test_it_ticks_again_soon_while_more_waits(self, keeper: Keeper, monkeypatch: pytest.MonkeyPatch) -> None:
         pauses = []

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agentq.core.errors import StepTimeout
+from agentq.core.errors import TurnTimeout
 from agentq.core.journal import Result, ok
 from agentq.runtime.machine import CANCEL_PATIENCE_S
 from agentq.runtime.overrun import within
@@ -189,7 +189,9 @@ def test_an_agent_that_computes_for_too_long_fails_and_its_undo_runs() -> None:
     within(0.1, lambda: script.finish("publish", "a"))
     assert script.names == ["publish", "unpublish"]
     script.finish("unpublish", None)
-    assert isinstance(script.outcome.error, StepTimeout)
+    assert isinstance(script.outcome.error, TurnTimeout)
+    assert "for 60 s without an await" in str(script.outcome.error)
+    assert "AGENTQ_TURN_LIMIT" in str(script.outcome.error)
 
 
 def test_a_revoked_step_that_had_started_is_taken_back() -> None:
