@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
@@ -72,7 +73,7 @@ class ResourceMaker:
         """
 
         def decorate(function: Callable[[], Any]) -> AnyResource:
-            _check_function(function, shared)
+            _check_function(function, name, shared)
             kind = AsyncResource if _is_async(function) else Resource
             return kind(function, name=name, shared=shared)
 
@@ -83,7 +84,7 @@ resource = ResourceMaker()
 """See ``ResourceMaker.__call__``."""
 
 
-def _check_function(function: Callable[[], Any], shared: bool) -> None:
+def _check_function(function: Callable[[], Any], name: str | None, shared: bool) -> None:
     words = None
     if not callable(function):
         words = "it is no function"
@@ -94,6 +95,8 @@ def _check_function(function: Callable[[], Any], shared: bool) -> None:
         words = "its function has parameters, which nobody would give"
     elif shared and _is_async(function):
         words = "shared is for plain functions: an event loop does not outlive a fork"
+    if name is not None and not re.fullmatch(r"[^\s]{1,200}", name):
+        words = f"its name {name!r} has blanks in it, or is longer than 200 characters"
     if words is not None:
         raise InvalidArguments(step="resource", parameter="function", value=function, reason=words)
 

@@ -23,6 +23,9 @@ PAYLOAD: Final = "pl"
 """Field of our header: the name of the key that holds the arguments, which are too large for the message."""
 NEEDS: Final = "nd"
 """Field of our header that ends in the record: what chose the pool, where another one may serve the step as well."""
+RESOURCES: Final = "rs"
+"""Field of our header, of an offer alone: the names of the resources that the step is declared with."""
+
 ROOM: Final = "mx"
 """Field of our header, of an offer alone: how many may wait in the pool, and how many of the tenant's."""
 UNSERVED: Final = "agentq_unserved"
@@ -72,8 +75,9 @@ def offer_of(queue: str, message: dict[str, Any]) -> Offer:
             kind="plain",
         )
     needs, room = headers[HEADER].get(NEEDS), headers[HEADER].get(ROOM) or {}
+    resources = headers[HEADER].get(RESOURCES) or ()
     # Who sends it again has read what lies beside it: whether the new arguments do is decided anew, by ``stow``.
-    ours = {name: value for name, value in headers.pop(HEADER).items() if name not in (PAYLOAD, NEEDS, ROOM)}
+    ours = {name: value for name, value in headers.pop(HEADER).items() if name not in (PAYLOAD, NEEDS, ROOM, RESOURCES)}
     delay_ms = ours.pop(DELAY, None)
     headers.pop(HOLDER_HEADER, None)
     # The ETA stands in the store's timers; a worker must not hold the message in memory for it.
@@ -107,6 +111,7 @@ def offer_of(queue: str, message: dict[str, Any]) -> Offer:
         accounts=accounts_above(ours),
         depth=ours.get(DEPTH),
         feeds=ours.get("jo"),
+        resources=tuple(resources),
         most=room.get("pool"),
         most_of_tenant=room.get("tenant"),
         # Half a canvas would never end, and a run does not fail for want of room: their parts are held back.

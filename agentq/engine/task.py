@@ -23,7 +23,7 @@ from agentq.engine.budgets import ACCOUNTS, DEPTH, inherited, own_accounts, run_
 from agentq.engine.dispatch import ending
 from agentq.engine.ending import CAUGHT
 from agentq.engine.handle import Handle
-from agentq.engine.messages import DELAY, HEADER
+from agentq.engine.messages import DELAY, HEADER, RESOURCES
 from agentq.engine.options import CallOptions, StepOptions
 from agentq.engine.outcome import holder_of
 from agentq.engine.request import StepRequest
@@ -231,6 +231,8 @@ class Step(Task, Generic[P, R]):
     def header_of(self, call: CallOptions, args: list[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Return our header's fields for a call: what the store records of the step."""
         ours: dict[str, Any] = {"k": "s"}
+        if self.agentq.resources:
+            ours[RESOURCES] = [each.name for each in self.agentq.resources]
         card: dict[str, Any] = {}
         above = current_attempt.get()
         tenant = call.tenant

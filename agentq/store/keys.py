@@ -60,6 +60,7 @@ _PLAIN_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "asks": (),
     "agents": (),
     "drained": (),
+    "warm": (),
     "bell": ("queue",),
     "suspects": ("queue",),
     "freeing": ("queue",),
@@ -83,7 +84,7 @@ _PREFIX = re.compile(r"[A-Za-z0-9_.\-]{1,40}\Z")
 PERMANENT: Final = frozenset(
     {
         *("workers", "reaping", "ticks", "due", "unsent", "outbox", "queued"),
-        *("retiring", "reviving", "unwinding", "ended", "runs", "asks", "agents", "drained", "held", "bell"),
+        *("retiring", "reviving", "unwinding", "ended", "runs", "asks", "agents", "drained", "warm", "held", "bell"),
         *("suspects", "letters", "letter", "unserved", "pace", "line", "turns", "shared"),
         *("waiters", "called", "gates", "backlog", "backlogs"),
     }

@@ -7,6 +7,7 @@ store of the main process.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import Any, Final
 
 import redis
@@ -51,12 +52,12 @@ class Lease:
         self._dead = dead
         self._client: Any = connect(url, socket_timeout=timeout_s, retries=0)
 
-    def renew(self, report: bytes | None = None) -> tuple[int, dict[str, str]]:
+    def renew(self, report: bytes | None = None, *, warm: Iterable[str] = ()) -> tuple[int, dict[str, str]]:
         """Extend the lease; return how the worker stands, and what is drained (see ``WorkerCalls.drains``).
 
-        ``report``: what has changed of what the worker tells of itself; None where nothing has.
+        ``report``: what the worker tells of itself, and what it has open; None where nothing has changed.
         """
-        more = () if report is None else (b"report", report)
+        more = () if report is None else ("report", report, "warm", "".join(f"\n{name}\n" for name in warm))
         reply = self._run("renew", self.worker, self._lease_ms, *more)
         if not isinstance(reply, list):
             return int(reply), {}

@@ -79,6 +79,7 @@ class Offer:
         needs: what chose its pool (see ``routing``), where another one may serve it as well.
         accounts: the budgets that it is charged to, as its header names them.
         depth: how deep below the run that has the budget it stands.
+        resources: names of what a worker should have open that takes it.
         feeds: of an internal step, the join whose members it sends.
         most: how many may wait in its queue, in its lane and above, when it comes; None is no bound.
         most_of_tenant: how many of its tenant's.
@@ -111,6 +112,7 @@ class Offer:
     accounts: list[dict[str, Any]] | None = None
     depth: int | None = None
     feeds: str | None = None
+    resources: tuple[str, ...] = ()
     most: int | None = None
     most_of_tenant: int | None = None
     refuse: bool = False
@@ -147,6 +149,7 @@ class Offer:
             "fu": 1 if self.refuse and (self.most is not None or self.most_of_tenant is not None) else None,
             "nd": json.dumps(self.needs, separators=(",", ":")) if self.needs is not None else None,
             "bg": self.accounts or None,
+            "rs": "\n".join(self.resources) or None,
             "dp": self.depth,
             "jo": self.feeds,
         }

@@ -275,6 +275,11 @@ def test_workers_open_once_per_process_say_so_and_close_at_the_end(
         lambda: module.app.store.workers()[0].report.get("warm"), description="the card says what is warm"
     )
     assert warm == ["tests.projects.resourceful.client", "tests.projects.resourceful.model"]
+    if pool == "threads":
+        cold = make_worker("tests.projects.resourceful", url=server.celery_url, concurrency=2, env=env).launch()
+        found = {module.busy.delay(0).get(timeout=60) for _ in range(20)}
+        assert found == pids, "each goes to the warm one, although the other is idle"
+        cold.kill_tree()
     if pool == "prefork":
         killed = worker.kill_child()
         wait_until(lambda: killed not in worker.pool_children(), description="another child")

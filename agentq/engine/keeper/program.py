@@ -141,7 +141,10 @@ class Keeper:
         if not self.may_renew(now):
             return not self.lease.is_dead()
         report = self.board.report.read()
-        standing, marks = self.lease.renew(report if report != self._reported else None)
+        if report is None or report == self._reported:
+            standing, marks = self.lease.renew()
+        else:
+            standing, marks = self.lease.renew(report, warm=json.loads(report).get("warm", ()))
         self._reported = report if report is not None else self._reported
         if marks != self._marks and self.board.marks.write(json.dumps(marks).encode()):
             self._marks = marks

@@ -18,5 +18,6 @@ if #takes <= chunk then
   redis.call('SET', K.dead(worker), 1, 'PX', RETENTION_MS)
   redis.call('DEL', K.worker(worker))
   redis.call('HDEL', K.drained(), 'worker|' .. worker)
+  redis.call('HDEL', K.warm(), worker)
 end
 return n

@@ -10,6 +10,10 @@ local card = K.worker(ARGV[1])
 if redis.call('HEXISTS', card, 'since') == 0 or not redis.call('ZSCORE', K.workers(), ARGV[1]) then return 2 end
 redis.call('ZADD', K.workers(), now_ms() + tonumber(ARGV[2]), ARGV[1])
 if #ARGV > 2 then redis.call('HSET', card, unpack(ARGV, 3)) end
+for i = 3, #ARGV, 2 do
+  if ARGV[i] == 'warm' and ARGV[i + 1] ~= '' then redis.call('HSET', K.warm(), ARGV[1], ARGV[i + 1]) end
+  if ARGV[i] == 'warm' and ARGV[i + 1] == '' then redis.call('HDEL', K.warm(), ARGV[1]) end
+end
 redis.call('PEXPIRE', card, math.max(tonumber(ARGV[2]) * 20, 3600000))
 -- A person's few commands: the worker itself looks which of them are meant for it.
 local drained = redis.call('HGETALL', K.drained())

@@ -1,6 +1,6 @@
 -- take: moves up to n messages from lanes, in split mode from those that the broker's hints are of, into a worker's
 -- custody. Taking is the claim.
--- include: common tree offer backlog cancel suspects claim
+-- include: common tree offer backlog cancel suspects claim warmth
 -- ARGV: worker, token, slots, label, low share (of what this worker takes every N-th is for the lower lanes; 0 never),
 --   floor (the highest take number that the process has seen), 1 when nothing runs in this worker | 0, then queues…; in
 --   split mode instead per hint: name (root|step|generation), queue, lane
@@ -8,7 +8,8 @@
 --   flags, message)…}; flags: 1 cancelled | 2 overdue | 8 over its budget, and 4 a suspect: nothing is to be taken until
 --   it has ended
 -- Order: the most urgent lane first; within one the tenants in turn, and each one's in their order. Of the lower lanes'
---   share the one has most whose head has waited longest for more than AGE_MS, else the lowest: so none starves.
+--   share the one has most whose head has waited longest for more than AGE_MS, else the lowest: so none starves. In fused
+--   mode a step that names resources is left for WARMTH_MS to idle workers that have them open, one for each free slot.
 -- Keeps: only a queued record of the message's generation is taken (the rule); no instant exists at which a step is
 --   in no list (1); a dead worker takes nothing (3); the same token gets the same reply; a suspect runs with nothing
 --   beside it but those that died with it, and of these at most half (9); numbers go on from the floor when the server
@@ -153,6 +154,22 @@ local function take_hinted(name, queue, lane)
   end
 end
 
+local warm, mine, aside = {}, '', {}
+if not SPLIT and redis.call('EXISTS', K.warm()) == 1 then
+  warm, mine = redis.call('HGETALL', K.warm()), redis.call('HGET', K.warm(), worker) or ''
+end
+
+-- Whether the step is left to a worker that has open what it names: one is idle, and the step came only just now.
+local function leave(queue, lane, message)
+  local root, id = name_of(message)
+  if #warm == 0 or not root then return false end
+  local f = redis.call('HMGET', K.step(root, id), 'rs', 'sq', 'c', 'tn')
+  if not f[1] or has_all(mine, f[1]) or now - tonumber(f[2] or f[3]) >= WARMTH_MS then return false end
+  if #aside >= warm_slots(worker, queue, f[1], warm, now) then return false end
+  aside[#aside + 1] = { queue, lane, f[4] or '', message, true }
+  return true
+end
+
 local before, queues = tonumber(c[6] or 0), {}
 if not SPLIT then for i = FIRST_QUEUE, #ARGV do queues[#queues + 1] = ARGV[i] end end
 if alone then slots = 0 end
@@ -163,11 +180,16 @@ else
     if count() == 0 and out[1] == 1 and most > 0 then take_suspects(queue) end
   end
   if out[1] == 2 then slots = 0 end
-  serve(queues, slots, before, low, now, accept)
+  serve(queues, slots, before, low, now, function(queue, lane, message)
+    return not leave(queue, lane, message) and accept(queue, lane, message)
+  end)
+  -- Back in front, the oldest foremost, and told to the next one that listens.
+  for i = #aside, 1, -1 do push_line(unpack(aside[i])) end
+  for _, entry in ipairs(aside) do ring(entry[1]) end
 end
 redis.call('HSET', card, 'token', token, 'first', first, 'end', last, 'last', last, 'takes', before + count())
 if alone and count() > 0 then redis.call('HSET', card, 'alone', first .. '|' .. last) end
-if slots > 0 and not SPLIT then
+if slots > 0 and not SPLIT and #aside == 0 then
   -- Every lane was looked at to its end: what rang before is answered, and must not wake anybody for nothing.
   for _, queue in ipairs(queues) do redis.call('DEL', K.bell(queue)) end
 end

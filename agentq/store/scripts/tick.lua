@@ -37,6 +37,7 @@ for _, worker in ipairs(redis.call('ZRANGE', K.reaping(), 0, 9)) do
     redis.call('ZREM', K.reaping(), worker)
     redis.call('DEL', K.worker(worker))
     redis.call('HDEL', K.drained(), 'worker|' .. worker)
+    redis.call('HDEL', K.warm(), worker)
   else
     behind = 1
   end

@@ -116,7 +116,7 @@ local function offer_one(o, rest, now)
   end
   if f[1] then return 0 end
   local fields = { 'g', o.g, 'q', o.q, 'l', o.l, 'nm', o.nm, 'k', o.k, 'c', ms_text(now) }
-  for _, name in ipairs({ 'pr', 'ak', 'jr', 'jn', 'ji', 'v', 'sd', 'ud', 'sp', 'tn', 'nd' }) do
+  for _, name in ipairs({ 'pr', 'ak', 'jr', 'jn', 'ji', 'v', 'sd', 'ud', 'sp', 'tn', 'nd', 'rs' }) do
     if o[name] ~= nil then
       fields[#fields + 1] = name
       fields[#fields + 1] = o[name]
