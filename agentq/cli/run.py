@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -185,7 +186,22 @@ def show_outcome(handle: Any, agent: str, status: str, *, as_json: bool) -> int:
             soft_wrap=True,
         )
         console.print(timeline(steps, now=datetime.now(UTC), console=console))
+        show_places(handle, steps, agent)
     return 0 if error is None else FAILED
+
+
+def show_places(handle: Any, steps: list[Any], agent: str) -> None:
+    """Where needs have chosen a pool, it is told why which."""
+    from agentq.console.places import places_table
+    from agentq.console.words import open_console
+
+    record = handle.store.record(handle.root, handle.id)
+    why = json.loads(record.get("cd", "{}")).get("why")
+    table = places_table(steps, run=(agent, record.get("q"), why))
+    if table is not None:
+        console = open_console()
+        console.print()
+        console.print(table)
 
 
 def usage_words(handle: Any) -> str:

@@ -141,6 +141,7 @@ def _follow(session: Session, handle: Any, agent: str, *, as_json: bool) -> str:
 
 def _show_unfinished(session: Session, handle: Any, agent: str, status: str) -> None:
     from agentq.cli.catalogue import unserved
+    from agentq.cli.run import show_places
     from agentq.console.tables import asks_table, steps_table
     from agentq.console.timeline import timeline
     from agentq.console.words import open_console, plain, status_text
@@ -157,6 +158,7 @@ def _show_unfinished(session: Session, handle: Any, agent: str, status: str) -> 
             )
         )
     console.print(timeline(steps, now=now, console=console))
+    show_places(handle, steps, agent)
     waiting = session.app.asks.list(run_id=handle.id)
     queues = {step.queue for step in steps if step.queue and step.status in ("queued", "unschedulable")}
     if status in ("queued", "unschedulable") and agent in session.app.agents:
