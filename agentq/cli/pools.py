@@ -66,6 +66,7 @@ def pool_rows(app: AgentQ) -> list[dict[str, Any]]:
             **_standing(spec, stands[name]),
             "workers": served.get(name, []),
             "unschedulable": _stranded(stands[name], unschedulable.get(name, 0)),
+            "suspects": app.store.count_suspects(name),
             "drained": name in drained,
         }
         for name, spec in specs.items()
@@ -138,6 +139,9 @@ def _notes(row: Mapping[str, Any]) -> list[str]:
         notes.append(f"{row['resting']} of its workers take nothing: agentq workers list")
     if not row["workers"]:
         notes.append("no worker" + (f": {row['unschedulable']} unschedulable" if row["unschedulable"] else ""))
+    if row["suspects"]:
+        # They wait beside the lanes, each for an idle worker.
+        notes.append(f"{row['suspects']} wait to run alone: agentq doctor")
     if row["full"]:
         bound = f" ({row['max_waiting']} may wait)" if row["max_waiting"] is not None else ""
         notes.append(f"full{bound}" + (f", {row['held_back']} held back" if row["held_back"] else ""))

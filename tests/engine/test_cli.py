@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from agentq.store.keys import Keys
 from tests.kit.process import ROOT, ManagedProcess, clean_environment
 from tests.kit.server import PrivateServer
 from tests.kit.waiting import wait_until
@@ -267,6 +268,20 @@ def test_listings(agentq: Command) -> None:
         code, out, _err = agentq(*listing, more={"COLUMNS": "60"})
         assert code == 0
         assert all(len(line) <= 60 for line in out.splitlines())
+
+
+def test_steps_that_must_run_alone_are_told_of(agentq: Command, module_server: PrivateServer) -> None:
+    """In a pool without a worker, else one would run them."""
+    name = next(row["pool"] for row in document(agentq("pools", "--json")) if not row["workers"])
+    suspects = Keys().of("suspects", name)
+    module_server.client.rpush(suspects, "one", "another")
+    try:
+        rows = {row["pool"]: row["suspects"] for row in document(agentq("pools", "--json"))}
+        words = agentq("pools", more={"COLUMNS": "200"})[1]
+    finally:
+        module_server.client.delete(suspects)
+    assert {pool: number for pool, number in rows.items() if number} == {name: 2}
+    assert "2 wait to run alone" in words
 
 
 def test_doctor_finds_what_is_wrong(agentq: Command, module_server: PrivateServer) -> None:
