@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from agentq import AgentQ
+from agentq.core.pools import load_pools
 from tests.kit.guarded import GuardedServer, TlsServer
 from tests.kit.process import ROOT
 from tests.kit.projects import close_apps, load_module
@@ -61,11 +62,14 @@ def test_behind_sentinels_also_after_the_master_is_lost(begin: Callable[[str], A
 
 
 def rights() -> str:
-    """Return the rights that the documentation tells an operator to give, for the project's queue."""
+    """Return the rights that the documentation tells an operator to give, for the queues that the workers serve."""
     page = (ROOT / "docs/operations.md").read_text()
     found = re.search(r"ACL SETUSER agentq on >PASSWORD (.*?)```", page, re.DOTALL)
     assert found is not None
-    return found[1].replace("\\\n", " ").replace("QUEUE", "leaving")
+    # A plain worker serves the pools of this repository's own pools file, too.
+    queues = ("leaving", *load_pools(ROOT / "config" / "pools.toml"))
+    each = " ".join(f"~{queue} ~{queue}?*" for queue in queues)
+    return found[1].replace("\\\n", " ").replace("~QUEUE ~QUEUE?*", each)
 
 
 def sends_by_celerys_own_settings(server: TlsServer) -> None:
