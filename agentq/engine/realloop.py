@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import logging
 import os
 import threading
 from collections.abc import Callable, Coroutine
@@ -20,6 +21,8 @@ from typing import Any, Final, TypeVar
 from celery import signals
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 CLEANUP: Final = timedelta(seconds=5)
 """What a cancelled coroutine gets to clean up; after that it is left behind and its caller goes on."""
@@ -68,6 +71,7 @@ class RealLoop:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
+        self.loop.set_exception_handler(_tell)
         self._asked = self._answered = monotonic()
         self.thread = threading.Thread(target=self._serve, name="agentq-loop", daemon=True)
         self.thread.start()
@@ -155,6 +159,13 @@ async def _contained(coroutine: Coroutine[Any, Any, T]) -> T:
         return await coroutine
     except (SystemExit, KeyboardInterrupt) as error:
         raise Ended(error) from None
+
+
+def _tell(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what a task, a callback or a generator that a step has left behind fails with: nobody else hears of it."""
+    source = context.get("task") or context.get("future") or context.get("asyncgen") or context.get("handle")
+    error = context.get("exception")
+    logger.error("left_behind %s: %s", source, context.get("message"), exc_info=error)
 
 
 async def _wind_up() -> None:

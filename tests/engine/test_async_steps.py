@@ -1,0 +1,150 @@
+"""Async steps in real workers: one loop per process, hundreds of waits in it, clients that live from step to step."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import group
+
+from agentq import AgentqError
+from tests.kit.projects import load_module
+from tests.kit.sample import lines, wait_for_lines
+from tests.kit.server import PrivateServer
+from tests.kit.waiting import wait_until
+from tests.kit.worker import WorkerProcess
+
+PROJECT = "tests.projects.asyncs"
+CROWD = 500
+
+
+class Counting(ThreadingHTTPServer):
+    """A web server that counts its connections; each stays open as long as the client wants."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answer)
+        self.connections = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/"
+
+
+class _Answer(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Counting
+
+    def setup(self) -> None:
+        super().setup()
+        self.server.connections += 1
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"ok")
+
+    def log_message(self, *_args: Any) -> None: ...
+
+
+@pytest.fixture
+def web() -> Iterator[Counting]:
+    server = Counting()
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def workers(module_server: PrivateServer, make_module_worker: Callable[..., WorkerProcess]) -> dict[str, WorkerProcess]:
+    """One process of five hundred threads, and one with a child that gives way after a few steps."""
+    url = module_server.celery_url
+    made = {
+        "threads": make_module_worker(PROJECT, url=url, queues=["threads"], pool="threads", concurrency=CROWD),
+        "prefork": make_module_worker(
+            PROJECT, url=url, queues=["prefork"], concurrency=1, options=["--max-tasks-per-child", "10"]
+        ),
+    }
+    for worker in made.values():
+        worker.start()
+    for worker in made.values():
+        worker.wait_ready()
+    return made
+
+
+@pytest.fixture
+def project(clean_server: PrivateServer, workers: dict[str, WorkerProcess]) -> Any:
+    return load_module(PROJECT, url=clean_server.celery_url)
+
+
+@pytest.fixture(params=["threads", "prefork"])
+def pool(request: pytest.FixtureRequest, workers: dict[str, WorkerProcess]) -> Iterator[str]:
+    """A pool's name; nothing of its loop was closed under anybody."""
+    yield request.param
+    log = workers[request.param].log()
+    assert "Event loop is closed" not in log
+    assert "was destroyed but it is pending" not in log
+
+
+def test_five_hundred_wait_in_one_process(project: Any) -> None:
+    steps = group(project.meets.s(CROWD).set(queue="threads") for _ in range(CROWD))
+    assert len(set(steps.apply_async().get(timeout=120))) == 1
+
+
+def test_a_client_lives_from_step_to_step_and_ends_with_its_process(project: Any, web: Counting, pool: str) -> None:
+    found = [project.fetches.apply_async((web.url,), queue=pool).get(timeout=60) for _ in range(25)]
+    processes = {pid for pid, text in found if text == "ok"}
+    assert len(processes) == (1 if pool == "threads" else len(processes))
+    assert len(found) == 25
+    assert web.connections == len(processes), "one connection for each process"
+    assert (len(processes) > 1) == (pool == "prefork"), "children gave way to fresh ones"
+
+
+def test_what_a_step_remembers_is_its_own(project: Any, pool: str) -> None:
+    asked = [project.remembers.apply_async((f"value {n}",), queue=pool) for n in range(8)]
+    for number, each in enumerate(asked):
+        assert each.get(timeout=60) == ["empty", f"value {number}", each.id, each.id]
+
+
+def test_what_a_step_leaves_behind_is_closed_and_told(
+    project: Any, pool: str, workers: dict[str, WorkerProcess], tmp_path: Path
+) -> None:
+    path = tmp_path / "notes"
+    assert project.abandons.apply_async((str(path),), queue=pool).get(timeout=60) == "forgotten"
+    wait_for_lines(path, 1)
+    wait_until(lambda: "nobody waits for this" in workers[pool].log(), description="the log tells of the task")
+    assert "left_behind" in workers[pool].log()
+
+
+def test_one_that_takes_too_long_is_cancelled_and_cleans_up(project: Any, pool: str, tmp_path: Path) -> None:
+    path = tmp_path / "notes"
+    with pytest.raises(AgentqError, match="limit"):
+        project.too_long.apply_async((str(path),), queue=pool).get(timeout=60)
+    assert lines(path) == ["cleaned up"]
+
+
+def test_a_plain_step_may_run_a_loop_of_its_own(project: Any, pool: str) -> None:
+    asked = [project.by_a_loop_of_its_own.apply_async((number,), queue=pool) for number in range(4)]
+    assert [each.get(timeout=60) for each in asked] == [0, 2, 4, 6]
+
+
+def test_a_warm_shutdown_lets_the_waits_end(project: Any, workers: dict[str, WorkerProcess], tmp_path: Path) -> None:
+    """The last one: no worker is left."""
+    path = tmp_path / "notes"
+    asked = [project.waits.apply_async((str(path), 1.0), queue=pool) for pool in ("threads", "threads", "prefork")]
+    wait_for_lines(path, 3)
+    for worker in workers.values():
+        worker.send(15)
+    assert [each.get(timeout=60) for each in asked] == ["waited"] * 3
+    assert [worker.wait(timeout=30) for worker in workers.values()] == [0, 0]
+    assert sorted(lines(path)) == ["begun"] * 3 + ["ended"] * 3
+    for worker in workers.values():
+        assert "Traceback" not in worker.log().split("Warm shutdown")[1]
