@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any, Final, Literal
 
 from agentq.core.codec import dumps, loads
-from agentq.core.errors import InvalidResult, StepTimeout, StoreUnavailable
+from agentq.core.errors import InvalidResult, StepTimeout, StoreUnavailable, UsageError
 from agentq.core.ids import step_id
 from agentq.core.journal import Ask, Entry, Result, ResultStatus, encode, failed
 from agentq.engine import exits, realloop
@@ -87,6 +87,7 @@ class EnginePort:
         caught = Capture()
         questions: list[str] = []
         events: list[str] = []
+        refused: list[Result] = []
         for effect in batch.dispatch:
             ask = effect.ask
             if ask.kind == "emit":
@@ -95,10 +96,15 @@ class EnginePort:
                 card = {"id": ask.id, "run": self._holder.id, "q": ask.question, "schema": ask.answer_schema}
                 questions.append(dumps(card))
             elif ask.kind != "local":
-                caught.merge(self._messages(effect))
+                try:
+                    caught.merge(self._messages(effect))
+                except UsageError as error:
+                    # No pool serves it. An input like any other: the agent that asked for it hears of it, in a replay
+                    # too, when another pool may have been declared.
+                    refused.append(failed(ask.id, error.to_wire()))
         closes, cancels = self.ids_of(batch.calls_off)
         usage = self._attempt.take_usage()
-        told = [self._told(result) for result in batch.results]
+        told = [self._told(result) for result in [*batch.results, *refused]]
         send = functools.partial(
             self._store.send,
             self._holder,

@@ -170,6 +170,11 @@ def test_a_fan_out_over_a_full_pool_slows_down_and_does_not_fail(served: Any) ->
     assert [event.fields["queue"] for event in told] == ["plain"]
 
 
+def test_a_run_that_asks_for_what_nobody_has_hears_it_where_it_asked(served: Any) -> None:
+    module, _ = served
+    assert module.asking.start().get(timeout=TIMEOUT) == ["h100", "mars", "plein"]
+
+
 def test_a_start_is_refused_when_too_many_wait_or_waits_for_room(placed: Any) -> None:
     for number in range(8):
         placed.plain.delay(number)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from agentq import AgentQ, Needs, Run
+from agentq.core.errors import NoPoolFor, UnknownPool
 
 app = AgentQ("placed")
 
@@ -62,3 +63,19 @@ async def ranging(run: Run, members: int) -> list[str]:
 async def wide(run: Run, members: int) -> int:
     """Fan out over a pool in which few may wait."""
     return len(await run.map(plain, range(members)))
+
+
+@app.agent(pool="plain", version="1")
+async def asking(run: Run) -> list[str]:
+    """Ask for what nobody has, and go on."""
+    found = []
+    for needs in (Needs(gpu="h100"), Needs(region="mars")):
+        try:
+            await run.call(plain.using(needs=needs))
+        except NoPoolFor as refused:
+            found.append(",".join(refused.needs.values()))
+    try:
+        await run.map(plain.using(pool="plein"), [1, 2])
+    except UnknownPool as unknown:
+        found.append(unknown.name)
+    return found

@@ -164,6 +164,18 @@ class TestMembers:
         assert (waiting(bench), held_back(bench)) == (2, 2)
         bench.finish(run, inside=True)
 
+    def test_who_hands_back_finds_what_is_held_back(self, bench: Bench, run: Holder) -> None:
+        bench.store.send(run, token="t", seen=1, offers=members(bench, 4))
+        names = bench.store.due_steps()
+        assert sorted(names) == ["run|m2|1", "run|m3|1"]
+        bench.store.enroll("hands", label="hands", queues=(), concurrency=1, lease_ms=60_000)
+        bench.store.gather("hands", ["q"], list(names))
+        assert len(bench.store.held_takes("hands")) == 4
+        assert (waiting(bench), held_back(bench)) == (0, 0)
+        assert bench.client.exists(bench.keys.of("backlogs")) == 0
+        bench.finish(run, inside=True)
+        bench.store.leave("hands")
+
     def test_it_works_in_split_mode(self, clean_server: PrivateServer) -> None:
         bench = Bench(clean_server, split=True)
         bench.worker("w1")
