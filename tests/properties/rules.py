@@ -98,5 +98,5 @@ LANE_RULES: Final[Rules] = {
     ),
     "count no line": ("if entry and tenant ~= '' and way == 'fused' then count_line(queue, lane, -1) end", ""),
     "let nothing rise": ("if age > longest then oldest, longest = lane, age end", ""),
-    "leave a step without a hint": ("elseif taken and taken ~= name and waits and not told then", "elseif false then"),
+    "tell no hint of what is taken": ("        count_line(queue, lane, -1)\n", "        unlist(name, queue, lane)\n"),
 }

@@ -83,7 +83,9 @@ class Snapshot:
         for (root, step_id), record in self.records().items():
             state, generation = record["s"], record["g"]
             found = where.pop((root, step_id, generation), [])
-            in_split = f"{root}|{step_id}|{generation}".encode() in self.values.get(self.keys.of("unsent"), [])
+            in_split = state == "q" and f"{root}|{step_id}|{generation}".encode() in self.values.get(
+                self.keys.of("unsent"), []
+            )
             if (state in ("l", "p") or in_split) and self.keys.message(root, step_id) not in self.values:
                 problems.append(f"{step_id} is {state} without its message")
             if state == "p":
@@ -133,10 +135,15 @@ class Snapshot:
             for name in self.values[self.keys.of("backlog", *parts)]:
                 _note(where, name.decode(), "l")
         for name in self.values.get(self.keys.of("unsent"), []):
-            # The nameless ones are plain messages, which have no record.
-            if not name.startswith(b"|"):
+            # The nameless ones are plain messages, which have no record; what is taken already has but a hint to come.
+            if not name.startswith(b"|") and self._waits(name.decode()):
                 _note(where, name.decode(), "q")
         return where
+
+    def _waits(self, name: str) -> bool:
+        root, step_id, generation = name.split("|")
+        record = self.values.get(self.keys.step(root, step_id), {})
+        return (record.get("s"), record.get("g")) == ("q", generation)
 
     def _lines(self, queue: str) -> list[str]:
         """Return the lines of a queue that hold messages: those of tenants, in fused mode."""

@@ -37,6 +37,24 @@ def ids(worker: str, reply: TakeReply) -> list[str]:
     return [got.holder.id for got in gots(worker, reply)]
 
 
+def test_a_hint_that_comes_to_nothing_comes_again(bench: Bench) -> None:
+    """Also one that serves for another step than it names: nobody else has a hint for that one."""
+    bench.store.offer([bench.step("s0")])
+    claim(bench, "w1", "s0|s0|1")
+    bench.store.requeue("w1", 1, lost=True)
+    bench.store.offer([bench.step("one"), bench.step("two")])
+    assert len(bench.store.publish(chunk=10, pause_ms=3_600_000)) == 3
+    assert ids("w2", claim(bench, "w2", "two|two|1")) == ["one"]
+    assert ids("w1", claim(bench, "w1", name_of(bench, "s0"))) == ["s0"]
+    assert ids("w1", claim(bench, "w1", "one|one|1")) == [], "a suspect is there"
+    unsent = bench.keys.of("unsent")
+    assert bench.client.zscore(unsent, "one|one|1") < bench.store.now_ms() + 1000
+    bench.client.zadd(unsent, {"one|one|1": 1})
+    assert [post.name for post in bench.store.publish(chunk=10, pause_ms=3_600_000)] == ["one|one|1"]
+    assert bench.store.publish(chunk=10, pause_ms=3_600_000) == []
+    assert ids("w3", claim(bench, "w3", "one|one|1")) == ["two"]
+
+
 def test_a_suspect_is_taken_apart(bench: Bench) -> None:
     bench.store.offer([bench.step("s0"), bench.step("other")])
     assert ids("w1", claim(bench, "w1", "s0|s0|1")) == ["s0"]

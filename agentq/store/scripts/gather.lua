@@ -49,6 +49,9 @@ if what == 'names' then
       leave_backlog(ARGV[i], K.step(root, id), f[3], f[4])
       if f[1] == 'q' then pull_line('split', f[3], f[4], f[5] or '', ARGV[i]) end
       hold(f[3], f[4], message_of(root, id, generation, take_kept(root, id)))
+    elseif SPLIT then
+      -- A hint that was to be told for what is taken already.
+      redis.call('ZREM', K.unsent(), ARGV[i])
     end
   end
   return seen

@@ -8,7 +8,8 @@ local chunk, pause, longest = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARG
 local now = now_ms()
 local unsent = K.unsent()
 
--- Returns queue, lane, times published before, message, since when; nil when the name is not to be published any more.
+-- Returns queue, lane, times published before, message, since when; nil when the name is not to be published any more. A
+-- step that was taken before its hint was told has one all the same, once: see take_turn.
 local function found(name)
   local root, id, generation = string.match(name, '^([^|]*)|([^|]*)|(%d+)$')
   if root == '' then
@@ -19,7 +20,8 @@ local function found(name)
   end
   local rec = K.step(root, id)
   local f = redis.call('HMGET', rec, 's', 'g', 'q', 'l', 'sq', 'c')
-  if f[1] ~= 'q' or f[2] ~= generation then return nil end
+  if not f[1] then return nil end
+  if f[1] ~= 'q' or f[2] ~= generation then return f[3], f[4], nil, '', f[5] or f[6] or '' end
   return f[3], f[4], redis.call('HINCRBY', rec, 'u', 1) - 1, '', f[5] or f[6] or ''
 end
 
@@ -28,12 +30,11 @@ local names = redis.call('ZRANGEBYSCORE', unsent, '-inf', now, 'LIMIT', 0, chunk
 for _, name in ipairs(names) do
   local queue, lane, times, message, since = found(name)
   if queue then
-    local wait = math.min(pause * 2 ^ math.min(times, 30), longest)
-    redis.call('ZADD', unsent, ms_text(now + wait), name)
+    local wait = math.min(pause * 2 ^ math.min(times or 0, 30), longest)
     out[#out + 1] = { name, queue, lane, ms_text(wait), message, since }
-  else
-    redis.call('ZREM', unsent, name)
+    if times then redis.call('ZADD', unsent, ms_text(now + wait), name) end
   end
+  if not times then redis.call('ZREM', unsent, name) end
 end
 -- What rang before is answered.
 if #names < chunk then redis.call('DEL', K.bell('')) end

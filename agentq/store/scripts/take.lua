@@ -99,19 +99,24 @@ local function take_suspects(queue)
   end
 end
 
--- Split mode: takes whose turn it is in the lane of a hint. Returns its name, and whether the broker has heard of it; nil
--- for a lane in which nothing waits.
-local function take_turn(queue, lane)
+-- Split mode: takes whose turn it is in the lane of a hint; false for a lane in which nothing waits. What is taken before
+-- the broker has heard of it leaves its name in unsent: its hint is told all the same, once, and serves for the step whose
+-- own is used up by this one. So there are always as many hints as wait.
+local function take_turn(queue, lane, hinted)
   while true do
     local name = pop_line(WAY, queue, lane)
-    if not name then return nil end
+    if not name then return false end
     local root, id, generation = string.match(name, '^([^|]+)|([^|]+)|(%d+)$')
     local f = redis.call('HMGET', K.step(root, id), 's', 'g', 'u')
     if f[1] == 'q' and f[2] == generation and redis.call('EXISTS', K.message(root, id)) == 1 then
       accept(queue, lane, message_of(root, id, generation, take_kept(root, id)))
-      redis.call('HDEL', K.step(root, id), 'u')
-      unlist(name, queue, lane)
-      return name, f[3]
+      if f[3] or name == hinted then
+        redis.call('HDEL', K.step(root, id), 'u')
+        unlist(name, queue, lane)
+      else
+        count_line(queue, lane, -1)
+      end
+      return true
     end
   end
 end
@@ -140,18 +145,12 @@ local function take_hinted(name, queue, lane)
   if suspect and fits(rec) then return take_itself(name, root, id, generation, f[3], f[4], true) end
   if suspect or slots <= 0 then
     if suspect and not idle and is_freeing(f[3], f[6]) then out[1] = 2 end
-    -- Its hint is used up: the broker is to hear of it again soon.
-    if waits then redis.call('ZADD', K.unsent(), 'XX', ms_text(now + 500), name) end
+    -- The hint is used up for nothing: the broker is to hear of it again soon, also of one that served for another step.
+    if f[1] then redis.call('ZADD', K.unsent(), ms_text(now + 500), name) end
+    if waits then redis.call('HDEL', rec, 'u') end
     return
   end
-  local taken, told = take_turn(queue, lane)
-  if not taken and waits then
-    take_itself(name, root, id, generation, f[3], f[4], false)
-  elseif taken and taken ~= name and waits and not told then
-    -- The broker has no hint of the other that could serve for this one.
-    redis.call('ZADD', K.unsent(), 'XX', ms_text(now), name)
-    ring('')
-  end
+  if not take_turn(queue, lane, name) and waits then take_itself(name, root, id, generation, f[3], f[4], false) end
 end
 
 local warm, mine, aside = {}, '', {}
