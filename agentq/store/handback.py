@@ -74,7 +74,7 @@ class HandbackCalls(StoreConnection):
             for lane in PRIORITIES.values():
                 self._gather_all(worker, "lane", queue, lane)
             self._gather_all(worker, "suspects", queue)
-        listed = [*names, *self._unsent_steps()]
+        listed = [*names, *self._guarded_steps(), *self._unsent_steps()]
         for at in range(0, len(listed), _CHUNK):
             self._gather_some(worker, "names", *listed[at : at + _CHUNK])
 
@@ -109,7 +109,7 @@ class HandbackCalls(StoreConnection):
             for suspect in self._listed(self.keys.of("suspects", queue)):
                 _, found_lane, message = suspect.split(b"\n", 2)
                 yield _named(0, queue, int(found_lane), message)
-        for name in [*self.due_steps(), *self._unsent_steps()]:
+        for name in [*self.due_steps(), *self._guarded_steps(), *self._unsent_steps()]:
             root, step, _ = name.split("|")
             yield from self._recorded(root, step)
 
@@ -129,6 +129,12 @@ class HandbackCalls(StoreConnection):
             ours = {"k": kind, **({"pr": parent} if parent is not None else {})}
             message = json.dumps({"headers": {"task": name, "agentq": ours}})
             yield Holding(0, queue or "", int(lane or 0), root, step, message)
+
+    def _guarded_steps(self) -> list[str]:
+        """Return what waits for breakers, limits and budgets, by name."""
+        digests = [digest.decode() for digest in self._command("zrange", self.keys.of("gates"), 0, -1)]
+        lines = [self._command("zrange", self.keys.of("waiters", digest), 0, -1) for digest in digests]
+        return [name.decode() for line in lines for name in line]
 
     def _unsent_steps(self) -> list[str]:
         found = self._command("zrange", self.keys.of("unsent"), 0, -1)

@@ -31,8 +31,8 @@ def project(
     prices.write_text('[models.priced]\nusd_per_million_in = "1.0"\nusd_per_million_out = 2\n')
     env = {"AGENTQ_MODELS_FILE": str(prices)}
     found = load_module(GUARDED, url=module_server.celery_url, **env)
-    for _ in range(2):
-        start_module_worker(GUARDED, url=module_server.celery_url, concurrency=4, env=env)
+    # Eight processes that race.
+    start_module_worker(GUARDED, url=module_server.celery_url, concurrency=8, env=env)
     yield found
     assert all(each.in_flight == 0 and each.waiting == 0 for each in found.app.store.gates())
     check_leaks(module_server.client)

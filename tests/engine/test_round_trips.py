@@ -118,6 +118,25 @@ def test_a_step_that_waits_costs_less(counted: Counted) -> None:
     assert asked["take"] < STEPS, asked
 
 
+def test_all_guards_together_cost_one_more(counted: Counted) -> None:
+    """A breaker, a rate with an estimate, two limits; and in the fan-out a budget besides."""
+
+    def work() -> None:
+        results = [counted.flows.wrapped.delay(number) for number in range(STEPS)]
+        assert [result.get(timeout=TIMEOUT) for result in results] == list(range(STEPS))
+
+    asked = counted.during(work)
+    assert asked["admit"] == STEPS
+    assert asked.total() <= 3 * STEPS + SLACK, asked
+
+    def fan(size: int) -> Callable[[], None]:
+        return lambda: counted.flows.wrap.start(size).get(timeout=TIMEOUT)
+
+    one, two = counted.during(fan(STEPS)), counted.during(fan(2 * STEPS))
+    logger.info("asked for a guarded fan-out of %d: %s; of %d: %s", STEPS, dict(one), 2 * STEPS, dict(two))
+    assert two.total() - one.total() <= 3 * STEPS + SLACK, (one, two)
+
+
 def test_one_more_round_trip_would_be_seen(counted: Counted) -> None:
     """A step that says something on its way."""
     project, steps = counted.flows, STEPS // 4

@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from agentq import AgentQ, Retry, Run, this_step
+from agentq import AgentQ, Breaker, Budget, Limit, Rate, Retry, Run, this_step
 
 app = AgentQ("flows")
 
@@ -57,6 +57,24 @@ def halfway(self: Any, number: int) -> int:
     """Says how far it is, as Celery's tasks do."""
     self.update_state(state="HALF", meta={"done": 0.5})
     return number
+
+
+@app.step(
+    breaker=Breaker("all"),
+    rate=Rate("all", requests="100k/min", tokens="100m/min", in_flight=50),
+    limit=Limit("all", slots=50),
+    concurrency=50,
+    estimate=lambda number: number,
+)
+def wrapped(number: int) -> int:
+    """Have all guards at once."""
+    this_step.spend(tokens_in=number)
+    return number
+
+
+@app.agent(budget=Budget(usd=100, tokens=10_000_000, attempts=100_000))
+async def wrap(run: Run, size: int) -> int:
+    return sum(await run.map(wrapped, list(range(size))))
 
 
 @app.step

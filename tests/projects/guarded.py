@@ -80,24 +80,6 @@ def generate(model: str, tokens: int) -> int:
     return tokens
 
 
-@app.step(
-    breaker=Breaker("all"),
-    rate=Rate("all", requests="100k/min", tokens="100m/min", in_flight=50),
-    limit=Limit("all", slots=50),
-    concurrency=50,
-    estimate=lambda number: number,
-)
-def wrapped(number: int) -> int:
-    """Have all guards at once."""
-    this_step.spend(tokens_in=number)
-    return number
-
-
-@app.agent(budget=Budget(usd=100, tokens=10_000_000, attempts=100_000))
-async def wrap(run: Run, size: int) -> int:
-    return sum(await run.map(wrapped, list(range(size))))
-
-
 # -- budgets
 
 

@@ -75,6 +75,26 @@ JOIN_RULES: Final[Rules] = {
     "ignore need": (" and not (f[2] and ok >= tonumber(f[2]))", ""),
 }
 
+GUARD_RULES: Final[Rules] = {
+    "reserve nothing": ("add(digest, g, 'o', 1)", ""),
+    "let the dead keep their places": (
+        "settle_guards(root, id, f[7], { lost = true, ok = f[5] == '1' and 0 or nil }, now)",
+        "",
+    ),
+    "charge nothing for the dead": ("if how.lost then", "if false then"),
+    "settle what was settled": ("redis.call('HDEL', rec, 'gd')\n  settle_guards(h.root", "settle_guards(h.root"),
+    "as many probes as come": ("return number(g, 'pn') + number(g, 'ok') < tonumber(g.pk)", "return true"),
+    "keep a dead prober's place": ("add(digest, g, 'pn', -1)\n", "if ok then add(digest, g, 'pn', -1) end\n"),
+    "let late ones overtake": ("if has_line(digest, g, ticket) then return false end", ""),
+    "reserve over the budget": (
+        "elseif used >= limit or used + (wish or 0) > limit then",
+        "elseif used >= limit then",
+    ),
+    "count too many tokens": ("or spent + tokens <= tonumber(g.tk)", "or spent <= tonumber(g.tk)"),
+    "call nobody": ("    advance(entry.d, g, now)\n  end\n\n  -- Ends all", "  end\n\n  -- Ends all"),
+    "run what no budget has room for": ("if late then want.steps = 1 end", "late = false"),
+}
+
 RARE_RULES: Final[Rules] = {
     "take an old generation": (_TAKEN, "if f[1] ~= 'q' then return nil end"),
     "let a cancel wait": (",\"why\":' .. ARGV[5] .. '}', now, true)", ",\"why\":' .. ARGV[5] .. '}', now)"),

@@ -13,7 +13,8 @@
 -- Reply: {1} committed (also when asked again with the same token); {1, take, queue, flags, message} committed, and the
 --        next one taken, flags as in take; {0, state, worker, take} another holds it;
 --        {2} nobody wants the step any more: nothing was written, and REVOKED is the only outcome that it may have
--- Keeps: the rule and 1 as take does; one commit per step (2); results, onward messages, joins and the parent's wake are one instant (1, 4, 5).
+-- Keeps: the rule and 1 as take does; one commit per step (2); results, onward messages, joins and the parent's wake are one
+--   instant (1, 4, 5).
 local h = cjson.decode(ARGV[1])
 local now = now_ms()
 local rec = K.step(h.root, h.id)

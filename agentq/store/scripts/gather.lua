@@ -1,8 +1,9 @@
 -- gather: moves what waits in lanes or stands in the timers into the custody of one who hands it back to stock Celery.
--- include: common tree offer suspects letters turns
+-- include: common tree offer suspects letters turns gates
 -- ARGV: worker, its label, chunk, 'lane', queue, lane
 --       … 'suspects', queue
---       … 'names', names (root|step|generation) of timers, or in split mode of what the broker is to hear of
+--       … 'names', names (root|step|generation) of timers, of what waits for guards, or in split mode of what the broker is
+--         to hear of
 -- Reply: how many were looked at; fewer than chunk means that there were no more; -1 the worker was marked dead
 -- Keeps: no instant exists at which a step is in no list (1): if the one who hands back dies, tick releases what it holds;
 --   a message whose record says something else is dropped, as at a take.
@@ -20,6 +21,12 @@ local function hold(queue, lane, message)
   if root then
     redis.call('HSET', K.step(root, id), 's', 'h', 'w', worker, 't', take, 'wl', label)
     redis.call('HINCRBY', K.step(root, id), 'a', 1)
+    -- A place that it was called to goes to others.
+    local reserved = redis.call('HGET', K.step(root, id), 'gd')
+    if reserved then
+      redis.call('HDEL', K.step(root, id), 'gd')
+      settle_guards(root, id, reserved, { idle = true }, now)
+    end
   end
   redis.call('HSET', held, take, entry_of(queue, lane, message))
 end
@@ -35,7 +42,7 @@ if what == 'names' then
   for i = 5, #ARGV do
     seen = seen + 1
     local root, id, generation = string.match(ARGV[i], '^([^|]*)|([^|]*)|(%d+)$')
-    local f = redis.call('HMGET', K.step(root, id), 's', 'g', 'q', 'l', 'tn')
+    local f = redis.call('HMGET', K.step(root, id), 's', 'g', 'q', 'l', 'tn', 'ln')
     local deferred = root == '' and not redis.call('ZSCORE', K.letters(), id)
       and redis.call('HMGET', K.letter(id), 'q', 'l', 'm')
     if deferred and deferred[3] then
@@ -45,6 +52,7 @@ if what == 'names' then
       hold(deferred[1], deferred[2], deferred[3])
     elseif f[2] == generation and (f[1] == 'l' or SPLIT and f[1] == 'q') then
       redis.call('ZREM', K.due(), ARGV[i])
+      if f[6] then redis.call('ZREM', K.waiters(f[6]), ARGV[i]) end
       unlist(ARGV[i], f[3], f[4])
       leave_backlog(ARGV[i], K.step(root, id), f[3], f[4])
       if f[1] == 'q' then pull_line('split', f[3], f[4], f[5] or '', ARGV[i]) end
