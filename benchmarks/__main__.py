@@ -5,78 +5,81 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from contextlib import ExitStack
+import time
 from pathlib import Path
 
 import click
 from rich.console import Console
 
 from agentq.store.embedded import ensure_server
-from benchmarks import measures, report
-from benchmarks.contenders import Contender
-from benchmarks.measures import MEASURES, Measure, ready
-from benchmarks.report import Readings, Row
+from benchmarks import report
+from benchmarks.measures import MEASURES
+from benchmarks.session import Readings, Session
 
 NAMES = [measure.name for measure in MEASURES]
 
 
 @click.command(epilog="Example: ./dev bench latency throughput --rounds 3")
-@click.argument("names", nargs=-1, metavar="[NAME]...", type=click.Choice(NAMES))
+@click.argument("names", nargs=-1, metavar="[NAME]...", type=click.Choice([*NAMES, "all"]))
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1), help="Readings of each contender.")
+@click.option("--minutes", type=click.FloatRange(0.1), help="Begin no reading after that; the first round goes first.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures there.")
 @click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), help="Draw the ratios there (SVG).")
+@click.option("--table", type=click.Path(dir_okay=False, path_type=Path), help="Write the table there (Markdown).")
+@click.option(
+    "--from", "earlier", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Show an earlier --json."
+)
 @click.option("--list", "listing", is_flag=True, help="Say what is measured, and end.")
-def main(names: tuple[str, ...], rounds: int, json_file: Path | None, picture: Path | None, listing: bool) -> None:
+def main(
+    names: tuple[str, ...],
+    rounds: int,
+    minutes: float | None,
+    json_file: Path | None,
+    picture: Path | None,
+    table: Path | None,
+    earlier: Path | None,
+    listing: bool,
+) -> None:
     """Measure agentq beside stock Celery, stock Celery tuned, and a bare loop of redis-py.
 
     All run on one private server, two worker processes each; one reading of each in turn, round by round. What counts
-    is the ratio of the medians: the machine is rarely quiet.
+    is the ratio of the medians: the machine is rarely quiet. Whatever is stopped, the readings so far are kept.
     """
     console = Console()
-    chosen = [measure for measure in MEASURES if not names or measure.name in names]
+    chosen = [measure for measure in MEASURES if not names or "all" in names or measure.name in names]
     if listing:
         for measure in chosen:
             console.print(f"[bold]{measure.name}[/]  {measure.what}")
         return
-    rows: list[Row] = []
+    if earlier is not None:
+        found = report.from_json(json.loads(earlier.read_text()))
+        _show(found, console=console, picture=picture, table=table)
+        return
+    began = time.monotonic()
+
+    def say(words: str) -> None:
+        console.print(f"{time.monotonic() - began:4.0f} s  {words}", style="dim", highlight=False)
+
+    def keep(readings: Readings) -> None:
+        if json_file is not None:
+            json_file.write_text(json.dumps(report.as_json(readings), indent=2) + "\n")
+
     with tempfile.TemporaryDirectory(prefix="agentq-bench-") as folder:
         place = ensure_server(Path(folder) / "state").url
-        for measure in chosen:
-            readings = _measure(measure, place, Path(folder), rounds, console)
-            rows += report.rows_of(measure.name, measure.figures, readings)
+        session = Session(place, Path(folder), seconds=minutes and minutes * 60, say=say, done=keep)
+        try:
+            session.run(chosen, rounds)
+        finally:
+            _show(report.Report(report.machine(), session.readings), console=console, picture=picture, table=table)
+
+
+def _show(found: report.Report, *, console: Console, picture: Path | None, table: Path | None) -> None:
+    rows = report.rows_of(found.readings)
     report.print_table(rows, console=console)
-    if json_file is not None:
-        json_file.write_text(json.dumps(report.as_json(rows, rounds=rounds), indent=2) + "\n")
     if picture is not None:
         picture.write_text(report.picture(rows))
-
-
-def _measure(measure: Measure, place: str, folder: Path, rounds: int, console: Console) -> Readings:
-    contenders = _contenders(measure, place, folder)
-    readings: Readings = {contender.name: [] for contender in contenders}
-    with ExitStack() as stack, console.status(f"{measure.name}: starting workers"):
-        pids = {contender.name: stack.enter_context(ready(measure, contender)) for contender in contenders}
-        for number in range(rounds):
-            for contender in contenders:
-                console.print(f"{measure.name}: round {number + 1} of {rounds}, {contender.name}", style="dim")
-                readings[contender.name].append(measure.read(contender, pids[contender.name]))
-    for contender in contenders:
-        contender.flush()
-    return readings
-
-
-def _contenders(measure: Measure, place: str, folder: Path) -> list[Contender]:
-    every = [
-        Contender("stock", "stock", place, 0, folder),
-        Contender("tuned", "tuned", place, 1, folder),
-        Contender("agentq", "durable", place, 2, folder),
-        Contender("agentq threads", "durable", place, 3, folder, pool="threads"),
-        Contender("stock wide", "stock", place, 4, folder, pool="threads", concurrency=1_000),
-        Contender("agentq wide", "durable", place, 5, folder, pool="threads", concurrency=1_000),
-        Contender("floor", "floor", place, 6, folder),
-    ]
-    wanted = measure.contenders or (*measures.CELERIES, "floor")
-    return [contender for contender in every if contender.name in wanted]
+    if table is not None:
+        table.write_text(report.markdown(rows, found.machine))
 
 
 if __name__ == "__main__":

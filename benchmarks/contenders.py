@@ -14,7 +14,7 @@ import redis
 from celery import chain, chord, group
 
 from benchmarks.apps import ADDRESS, TUNED, durable, stock
-from benchmarks.floor import DONE, QUEUE
+from benchmarks.floor import ASLEEP, DONE, QUEUE
 from benchmarks.processes import await_line, celery_worker, ended_afterwards, wait_for
 
 Kind = Literal["stock", "tuned", "durable", "floor"]
@@ -22,13 +22,20 @@ Kind = Literal["stock", "tuned", "durable", "floor"]
 PROCESSES = 2
 """Worker processes of a contender, unless a measure says otherwise."""
 
+BACKLOG = "backlog"
+"""The queue that is filled before a worker is told of it."""
+
+ASIDE = "aside"
+"""A queue that nobody serves: what a producer sends stays there, and is counted or measured there."""
+
 
 @dataclass
 class Contender:
     """One that is measured.
 
     Attributes:
-        name: as the tables show it.
+        name: on the command line.
+        column: as the tables show it.
         kind: which app it runs.
         place: the server's address in redis-py's spelling, without a database.
         database: its own database of the server.
@@ -44,8 +51,12 @@ class Contender:
     folder: Path
     pool: str = "prefork"
     concurrency: int = PROCESSES
+    column: str = ""
     _app: Any = field(default=None, repr=False)
     _client: Any = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        self.column = self.column or self.name
 
     @property
     def url(self) -> str:
@@ -84,19 +95,15 @@ class Contender:
         """The task or step of this name."""
         return self.app.tasks[name]
 
-    def flush(self) -> None:
-        """Empty the database."""
-        self.client.flushdb()
-
-    def flush_results(self) -> None:
-        """Delete what ended runs have left, so that rounds do not add up; workers keep their records."""
-        left = [key for key in self.client.scan_iter(count=10_000) if _belongs_to_a_run(key)]
+    def clean(self) -> None:
+        """Delete what runs and queues have left, so that rounds do not add up; workers keep their records."""
+        left = [key for key in self.client.scan_iter(count=10_000) if _is_left(key)]
         for at in range(0, len(left), 1_000):
             self.client.unlink(*left[at : at + 1_000])
 
     @contextlib.contextmanager
-    def worker(self, *, consuming: bool = True) -> Iterator[int]:
-        """A worker until the block ends; yields its process id. Not ``consuming``, it waits for ``consume``."""
+    def worker(self) -> Iterator[int]:
+        """A worker until the block ends, on the default queue; yields its process id."""
         log = self.folder / f"{self.name.replace(' ', '-')}-{time.monotonic_ns()}.log"
         if not self.is_celery:
             yield from self._floor_workers(log)
@@ -105,29 +112,34 @@ class Contender:
         environment = {ADDRESS: self.celery_url, "C_FORCE_ROOT": "1"}
         if self.kind == "tuned":
             environment[TUNED] = "1"
-        argv = celery_worker(app, pool=self.pool, concurrency=self.concurrency, queues=None if consuming else "idle")
+        argv = celery_worker(app, pool=self.pool, concurrency=self.concurrency, queues="celery")
         with ended_afterwards(argv, log=log, environment=environment) as process:
             await_line(log, " ready.", process)
             yield process.pid
 
     def _floor_workers(self, log: Path) -> Iterator[int]:
+        argv = [sys.executable, "-m", "benchmarks.floor", self.url]
+        wide = ["async"] if self.concurrency > PROCESSES else []
         with contextlib.ExitStack() as stack:
-            for _ in range(self.concurrency):
-                process = stack.enter_context(
-                    ended_afterwards([sys.executable, "-m", "benchmarks.floor", self.url], log=log, environment={})
-                )
+            for _ in range(1 if wide else self.concurrency):
+                process = stack.enter_context(ended_afterwards([*argv, *wide], log=log, environment={}))
             yield process.pid
 
-    def consume(self) -> None:
-        """A worker that was started without consuming begins now."""
-        self.app.control.add_consumer(self.app.conf.task_default_queue, reply=True, timeout=10)
+    @contextlib.contextmanager
+    def consuming(self, queue: str) -> Iterator[None]:
+        """Until the block ends the worker serves this queue too, from the moment that the block begins."""
+        self.app.control.add_consumer(queue, reply=True, timeout=10, limit=1)
+        try:
+            yield
+        finally:
+            self.app.control.cancel_consumer(queue, reply=True, timeout=10, limit=1)
 
     # What is done with it. Each returns when the work is done, and checks that it was.
 
-    def submit(self, name: str, arguments: Sequence[Any]) -> list[str]:
+    def submit(self, name: str, arguments: Sequence[Any], *, queue: str | None = None) -> list[str]:
         """One task per argument is queued, one call each; returns the ids."""
-        task = self.task(name)
-        return [task.delay(*argument).id for argument in arguments]
+        task, options = self.task(name), {"queue": queue} if queue else {}
+        return [task.apply_async(argument, **options).id for argument in arguments]
 
     def await_results(self, ids: Sequence[str]) -> None:
         """Return when each id has a result. Looks at the server alone, ten times a second, so as not to disturb."""
@@ -196,20 +208,48 @@ class Contender:
             result = chord(header)(self.task("total").s()).get(timeout=600)
         _expect(result, sum(range(size)))
 
-    def submit_batch(self, size: int) -> list[str]:
+    def submit_batch(self, size: int, *, queue: str) -> None:
         """``size`` no-ops in one batch, as each does it best: a group."""
         if self.kind == "floor":
             pipe = self.client.pipeline(transaction=False)
             for number in range(size):
-                pipe.lpush(QUEUE, f"{number}|0")
+                pipe.lpush(queue, f"{number}|0")
             pipe.execute()
-            return []
+            return
         nothing = self.task("nothing")
-        return [result.id for result in group(nothing.s() for _ in range(size)).apply_async()]
+        group(nothing.s().set(queue=queue) for _ in range(size)).apply_async()
+
+    def submit_singly(self, size: int, *, queue: str) -> None:
+        """``size`` no-ops, one call each."""
+        if self.is_celery:
+            self.submit("nothing", [()] * size, queue=queue)
+            return
+        for number in range(size):
+            self.client.lpush(queue, f"{number}|0")
+
+    def body_message(self, size: int) -> int:
+        """The bytes of the message that starts a chord's body, after ``size`` parts with a result of 1 KB each."""
+        header = group(self.task("payload").s(number) for number in range(size))
+        chord(header)(self.task("length").s().set(queue=ASIDE))
+        lanes = [ASIDE] + [f"{ASIDE}\x06\x16{priority}" for priority in (3, 6, 9)]
+        wait_for(lambda: any(self.client.llen(lane) for lane in lanes), f"the body of {self.name}", pause=0.05)
+        return max(len(message) for lane in lanes for message in self.client.lrange(lane, 0, -1))
+
+    def asleep(self, size: int) -> None:
+        """``size`` tasks that wait for a second each, at once."""
+        if self.is_celery:
+            self.await_results(self.submit("pause", [(1.0,)] * size))
+            return
+        pipe = self.client.pipeline(transaction=False)
+        for number in range(size):
+            pipe.lpush(ASLEEP, f"{number}|0")
+        pipe.execute()
+        drain_floor(self, size)
 
 
-def _belongs_to_a_run(key: bytes) -> bool:
-    return b"{" in key or key.startswith((b"celery-task-meta-", b"floor:result:"))
+def _is_left(key: bytes) -> bool:
+    names = (b"celery-task-meta-", b"floor:", BACKLOG.encode(), ASIDE.encode(), b"celery-taskset-meta-")
+    return b"{" in key or key.startswith(names)
 
 
 def drain_floor(contender: Contender, size: int) -> None:

@@ -6,18 +6,16 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
-from benchmarks.contenders import Contender, drain_floor
+from benchmarks.contenders import ASIDE, BACKLOG, Contender, drain_floor
+from benchmarks.floor import QUEUE
 from benchmarks.processes import resident_bytes, wait_for
 
 Reading = dict[str, float]
 """Figures of one reading, by name."""
-
-Needs = Literal["consuming", "held", "none"]
 
 
 @dataclass(frozen=True)
@@ -28,13 +26,15 @@ class Figure:
         name: key in a reading.
         title: what it is, with its unit.
         higher_is_better: False for times and bytes.
-        target: the ratio to stock that is aimed at; None where there is none.
+        targets: by contender, the ratio to stock that is aimed at.
+        at_most: the figure itself that is aimed at, where no ratio is.
     """
 
     name: str
     title: str
     higher_is_better: bool = False
-    target: float | None = None
+    targets: Mapping[str, float] = field(default_factory=dict)
+    at_most: float | None = None
 
 
 @dataclass(frozen=True)
@@ -46,49 +46,33 @@ class Measure:
         what: one sentence.
         figures: what a reading holds.
         read: takes one reading; the worker's process id is 0 where none runs.
-        worker: ``consuming`` from the start, ``held`` back until told, or ``none``.
-        contenders: names of those that take part; empty for all.
+        contenders: names of those that take part.
+        alone: no other worker runs meanwhile; the reading starts its own where it needs one.
+        most_rounds: so many are enough for what takes long, or hardly changes.
     """
 
     name: str
     what: str
     figures: tuple[Figure, ...]
     read: Callable[[Contender, int], Reading]
-    worker: Needs = "consuming"
-    contenders: tuple[str, ...] = ()
+    contenders: tuple[str, ...]
+    alone: bool = False
+    most_rounds: int = 1_000
 
 
-@contextmanager
-def ready(measure: Measure, contender: Contender) -> Iterator[int]:
-    """What a reading needs is there until the block ends: a warm worker, or nothing."""
-    with ExitStack() as stack:
-        pid = 0
-        if measure.worker != "none":
-            pid = stack.enter_context(
-                contender.worker(consuming=measure.worker == "consuming" or not contender.is_celery)
-            )
-        if measure.worker == "consuming":
-            for _ in range(20):
-                contender.round_trip()
-        yield pid
-
-
-NO_OPS = 3_000
+NO_OPS = 2_000
 
 
 def _filled(contender: Contender, _pid: int) -> Reading:
     """Fill the queue, then let the worker begin."""
     if not contender.is_celery:
-        with_backlog = NO_OPS * 3
         began = time.perf_counter()
-        contender.submit_batch(with_backlog)
-        drain_floor(contender, with_backlog)
-        return {"rate": with_backlog / (time.perf_counter() - began)}
-    ids = contender.submit("nothing", [()] * NO_OPS)
-    with contender.worker(consuming=False):
-        # The worker warms its children on a few before the backlog is opened.
-        began = time.perf_counter()
-        contender.consume()
+        contender.submit_batch(NO_OPS * 5, queue=QUEUE)
+        drain_floor(contender, NO_OPS * 5)
+        return {"rate": NO_OPS * 5 / (time.perf_counter() - began)}
+    ids = contender.submit("nothing", [()] * NO_OPS, queue=BACKLOG)
+    began = time.perf_counter()
+    with contender.consuming(BACKLOG):
         contender.await_results(ids)
         return {"rate": NO_OPS / (time.perf_counter() - began)}
 
@@ -98,8 +82,7 @@ def _producing(contender: Contender, _pid: int) -> Reading:
     if contender.is_celery:
         contender.await_results(contender.submit("nothing", [()] * NO_OPS))
     else:
-        for number in range(NO_OPS):
-            contender.client.lpush("floor", f"{number}|0")
+        contender.submit_singly(NO_OPS, queue=QUEUE)
         drain_floor(contender, NO_OPS)
     return {"rate": NO_OPS / (time.perf_counter() - began)}
 
@@ -135,39 +118,36 @@ def _fifty_runs(how: Literal["dispatched", "local"]) -> Callable[[Contender, int
     return read
 
 
-def _fan_out(size: int) -> Callable[[Contender, int], Reading]:
-    def read(contender: Contender, _pid: int) -> Reading:
+def _fan_out(contender: Contender, _pid: int) -> Reading:
+    taken = {}
+    for size in (1_000, 10_000):
         began = time.perf_counter()
         contender.fan_out(size)
-        taken = time.perf_counter() - began
-        contender.flush_results()
-        return {"seconds": taken}
+        taken[size] = time.perf_counter() - began
+        contender.clean()
+    return {"thousand": taken[1_000], "ten": taken[10_000], "growth": taken[10_000] / taken[1_000]}
 
-    return read
+
+def _body(contender: Contender, _pid: int) -> Reading:
+    return {"bytes": contender.body_message(10_000)}
 
 
 def _producer(contender: Contender, _pid: int) -> Reading:
     began = time.perf_counter()
-    contender.submit_batch(1_000)
+    contender.submit_batch(1_000, queue=ASIDE)
     batch = time.perf_counter() - began
     began = time.perf_counter()
-    if contender.is_celery:
-        contender.submit("nothing", [()] * 1_000)
-    else:
-        for number in range(1_000):
-            contender.client.lpush("floor", f"{number}|0")
-    single = time.perf_counter() - began
-    contender.flush()
-    return {"batch": 1_000 / batch, "single": 1_000 / single}
+    contender.submit_singly(1_000, queue=ASIDE)
+    return {"batch": 1_000 / batch, "single": 1_000 / (time.perf_counter() - began)}
 
 
 def _asleep(contender: Contender, _pid: int) -> Reading:
     began = time.perf_counter()
-    contender.await_results(contender.submit("pause", [(1.0,)] * 1_000))
+    contender.asleep(1_000)
     return {"seconds": time.perf_counter() - began}
 
 
-PARKED = 1_000
+PARKED = 500
 
 
 def _parked(contender: Contender, _pid: int) -> Reading:
@@ -187,18 +167,23 @@ def _parked(contender: Contender, _pid: int) -> Reading:
         handle.signal("go", "on")
     for handle in handles[50:]:
         handle.get(timeout=60)
-    contender.flush_results()
     return {"bytes": size, "wake": statistics.median(taken)}
 
 
 def _traffic(contender: Contender, _pid: int) -> Reading:
     """Commands that reach the server, and reads of its sockets, for each no-op of a filled queue."""
-    size = 500
-    ids = contender.submit("nothing", [()] * size)
-    with contender.worker(consuming=False):
+    size = 500 if contender.is_celery else 5_000
+    queue = BACKLOG if contender.is_celery else QUEUE
+    with contender.worker():
+        if contender.is_celery:
+            ids = contender.submit("nothing", [()] * size, queue=queue)
         before = contender.client.info("stats")
-        contender.consume()
-        contender.await_results(ids)
+        if contender.is_celery:
+            with contender.consuming(queue):
+                contender.await_results(ids)
+        else:
+            contender.submit_batch(size, queue=queue)
+            drain_floor(contender, size)
         after = contender.client.info("stats")
     return {
         "commands": (after["total_commands_processed"] - before["total_commands_processed"]) / size,
@@ -206,37 +191,69 @@ def _traffic(contender: Contender, _pid: int) -> Reading:
     }
 
 
-def _memory(contender: Contender, pid: int) -> Reading:
-    return {"megabytes": resident_bytes(pid) / 1e6}
-
-
-def _start(contender: Contender, _pid: int) -> Reading:
+def _process(contender: Contender, _pid: int) -> Reading:
+    """Start a worker, have it run something, and look at its memory."""
     began = time.perf_counter()
-    with contender.worker():
+    with contender.worker() as pid:
         ready_after = time.perf_counter() - began
-    package = "agentq" if contender.kind == "durable" else "celery"
+        for _ in range(20):
+            contender.round_trip()
+        size = resident_bytes(pid)
+    package = {"durable": "agentq", "floor": "redis"}.get(contender.kind, "celery")
     timed = []
     for _ in range(3):
         began = time.perf_counter()
         subprocess.run([sys.executable, "-c", f"import {package}"], check=True)
         timed.append(time.perf_counter() - began)
-    return {"worker": ready_after, "import": statistics.median(timed)}
+    return {"worker": ready_after, "import": statistics.median(timed), "megabytes": size / 1e6}
 
 
 CELERIES = ("stock", "tuned", "agentq")
+ALL = (*CELERIES, "floor")
 
 MEASURES: tuple[Measure, ...] = (
     Measure(
+        "process",
+        "From the command to a worker of two children that is ready; its memory (PSS); a fresh import.",
+        (
+            Figure("worker", "worker ready after, s"),
+            Figure("megabytes", "idle worker, MB"),
+            Figure("import", "import, s"),
+        ),
+        _process,
+        contenders=("stock", "agentq"),
+        alone=True,
+        most_rounds=3,
+    ),
+    Measure(
+        "traffic",
+        "What a no-op step costs the server, the worker's lease and events included.",
+        (
+            Figure("commands", "commands per step, those within scripts too"),
+            Figure("reads", "reads of the server's sockets per step"),
+        ),
+        _traffic,
+        contenders=ALL,
+        alone=True,
+        most_rounds=1,
+    ),
+    Measure(
         "throughput",
         "No-op steps per second; the queue is filled first.",
-        (Figure("rate", "no-op steps/s, queue filled first", higher_is_better=True, target=2.5),),
+        (
+            Figure(
+                "rate",
+                "no-op steps/s, queue filled first",
+                higher_is_better=True,
+                targets={"agentq": 2.5, "agentq threads": 3.0},
+            ),
+        ),
         _filled,
-        worker="none",
-        contenders=(*CELERIES, "agentq threads"),
+        contenders=(*CELERIES, "agentq threads", "floor"),
     ),
     Measure(
         "producing",
-        "No-op steps per second while one producer sends them.",
+        "No-op steps per second while one producer sends them one by one.",
         (Figure("rate", "no-op steps/s while producing", higher_is_better=True),),
         _producing,
         contenders=(*CELERIES, "agentq threads", "floor"),
@@ -245,63 +262,78 @@ MEASURES: tuple[Measure, ...] = (
         "latency",
         "From submission to the result of a no-op, one at a time.",
         (
-            Figure("p50", "submit to result, p50, ms", target=0.6),
+            Figure("p50", "submit to result, p50, ms", targets={"agentq": 0.6}),
             Figure("p99", "submit to result, p99, ms"),
         ),
         _latency,
+        contenders=(*CELERIES, "agentq threads", "floor"),
     ),
     Measure(
         "run-dispatched",
         "One run of 20 steps in sequence, each sent to a worker; a chain in stock Celery.",
-        (Figure("step", "20 dispatched steps, one run, ms per step", target=0.7),),
+        (Figure("step", "20 dispatched steps, one run, ms per step", targets={"agentq": 0.7}),),
         _one_run("dispatched"),
+        contenders=ALL,
     ),
     Measure(
         "run-local",
         "One run of 20 journaled calls in place; a chain in stock Celery.",
-        (Figure("step", "20 local steps, one run, ms per step", target=0.2),),
+        (Figure("step", "20 local steps, one run, ms per step", targets={"agentq": 0.2}),),
         _one_run("local"),
+        contenders=ALL,
     ),
     Measure(
         "runs-dispatched",
         "50 runs of 20 dispatched steps at once.",
         (Figure("runs", "50 runs of 20 dispatched steps, runs/s", higher_is_better=True),),
         _fifty_runs("dispatched"),
+        contenders=ALL,
+        most_rounds=3,
     ),
     Measure(
         "runs-local",
         "50 runs of 20 local steps at once; chains in stock Celery.",
-        (Figure("runs", "50 runs of 20 local steps, runs/s", higher_is_better=True, target=8.0),),
+        (Figure("runs", "50 runs of 20 local steps, runs/s", higher_is_better=True, targets={"agentq": 8.0}),),
         _fifty_runs("local"),
-    ),
-    Measure(
-        "fan-out-1000",
-        "A fan-out of 1,000 and a join that sums; a chord in stock Celery.",
-        (Figure("seconds", "fan-out of 1,000 and join, s"),),
-        _fan_out(1_000),
-    ),
-    Measure(
-        "fan-out-10000",
-        "A fan-out of 10,000 and a join that sums; a chord in stock Celery.",
-        (Figure("seconds", "fan-out of 10,000 and join, s", target=0.2),),
-        _fan_out(10_000),
+        contenders=ALL,
     ),
     Measure(
         "producer",
         "How fast one producer queues 1,000 no-ops: in one batch (a group), and one by one.",
         (
-            Figure("batch", "producer, batch of 1,000, steps/s", higher_is_better=True, target=3.0),
+            Figure("batch", "producer, batch of 1,000, steps/s", higher_is_better=True, targets={"agentq": 3.0}),
             Figure("single", "producer, one by one, steps/s", higher_is_better=True),
         ),
         _producer,
-        worker="none",
+        contenders=ALL,
     ),
     Measure(
         "async",
         "1,000 steps that wait for a second, on one worker process; stock Celery with as many threads.",
-        (Figure("seconds", "1,000 waits of 1 s, one process, s"),),
+        (Figure("seconds", "1,000 waits of 1 s, one process, s", at_most=3.0),),
         _asleep,
-        contenders=("stock wide", "agentq wide"),
+        contenders=("stock wide", "agentq wide", "floor wide"),
+        most_rounds=3,
+    ),
+    Measure(
+        "fan-out",
+        "A fan-out of 1,000 and of 10,000, and a join that sums; a chord in stock Celery.",
+        (
+            Figure("thousand", "fan-out of 1,000 and join, s"),
+            Figure("ten", "fan-out of 10,000 and join, s", targets={"agentq": 0.2}),
+            Figure("growth", "time for 10,000 over time for 1,000", at_most=10.5),
+        ),
+        _fan_out,
+        contenders=(*CELERIES, "agentq threads", "floor"),
+        most_rounds=3,
+    ),
+    Measure(
+        "body",
+        "The message that starts the body of a chord of 10,000 results of 1 KB.",
+        (Figure("bytes", "message that starts the body, bytes", at_most=2048.0),),
+        _body,
+        contenders=("stock", "agentq"),
+        most_rounds=1,
     ),
     Measure(
         "parked",
@@ -312,31 +344,6 @@ MEASURES: tuple[Measure, ...] = (
         ),
         _parked,
         contenders=("agentq",),
-    ),
-    Measure(
-        "traffic",
-        "What a no-op step costs the server, the worker's lease and events included.",
-        (
-            Figure("commands", "commands per step, those within scripts too"),
-            Figure("reads", "socket reads of the server per step"),
-        ),
-        _traffic,
-        worker="none",
-        contenders=CELERIES,
-    ),
-    Measure(
-        "memory",
-        "Memory of an idle worker with two children (PSS).",
-        (Figure("megabytes", "idle worker, MB"),),
-        _memory,
-        contenders=("stock", "agentq"),
-    ),
-    Measure(
-        "start",
-        "From the command to a worker that is ready; and a fresh import.",
-        (Figure("worker", "worker ready after, s"), Figure("import", "import, s")),
-        _start,
-        worker="none",
-        contenders=("stock", "agentq"),
+        most_rounds=3,
     ),
 )

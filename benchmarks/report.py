@@ -5,25 +5,35 @@ from __future__ import annotations
 import os
 import platform
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from html import escape
 from importlib.metadata import version
 from math import log
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.measures import Figure, Reading
+from benchmarks.measures import MEASURES, Figure
+from benchmarks.session import Readings
 
-Readings = dict[str, list[Reading]]
-"""Readings by contender, in the order of the rounds."""
+COLUMNS = ("stock", "stock tuned", "agentq", "agentq threads", "floor")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was read, and on which machine."""
+
+    machine: dict[str, Any]
+    readings: Readings
 
 
 @dataclass(frozen=True)
 class Row:
-    """A figure of all contenders: medians of the rounds, and the ratio of each to the first, stock."""
+    """A figure of all contenders: medians of the rounds, and the ratio of each to stock."""
 
     measure: str
     figure: Figure
@@ -32,73 +42,105 @@ class Row:
 
     @property
     def ratios(self) -> dict[str, float]:
-        """Median by contender over the median of the first that was measured."""
-        base = next(iter(self.medians.values()))
-        return {name: value / base for name, value in self.medians.items()}
+        """Median by contender over the median of stock; empty where stock has no such thing."""
+        base = self.medians.get("stock")
+        return {name: value / base for name, value in self.medians.items()} if base else {}
 
     def reached(self, contender: str) -> bool | None:
         """Whether the target is reached; None where there is none."""
-        target = self.figure.target
-        if target is None or contender not in self.medians or not contender.startswith("agentq"):
+        if contender not in self.medians or not contender.startswith("agentq"):
+            return None
+        if self.figure.at_most is not None:
+            return self.medians[contender] <= self.figure.at_most
+        target = self.figure.targets.get(contender)
+        if target is None or contender not in self.ratios:
             return None
         ratio = self.ratios[contender]
         return ratio >= target if self.figure.higher_is_better else ratio <= target
 
 
-def rows_of(measure: str, figures: Iterable[Figure], readings: Readings) -> list[Row]:
-    """Summarise the readings of one measure, one row per figure."""
+def rows_of(readings: Readings) -> list[Row]:
+    """Summarise the readings, one row per figure."""
     rows = []
-    for figure in figures:
-        values = {name: [reading[figure.name] for reading in taken] for name, taken in readings.items()}
-        rows.append(
-            Row(
-                measure=measure,
-                figure=figure,
-                medians={name: statistics.median(of) for name, of in values.items()},
-                spread={name: (min(of), max(of)) for name, of in values.items()},
-            )
-        )
+    for measure in MEASURES:
+        taken = readings.get(measure.name)
+        for figure in measure.figures if taken else ():
+            values = {name: [reading[figure.name] for reading in of] for name, of in (taken or {}).items()}
+            medians = {name: statistics.median(of) for name, of in values.items()}
+            rows.append(Row(measure.name, figure, medians, {name: (min(of), max(of)) for name, of in values.items()}))
     return rows
 
 
 def machine() -> dict[str, Any]:
     """Describe what the figures were measured on; no names of hosts, users or folders."""
     return {
-        "system": platform.system(),
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
+        "when": datetime.now(UTC).date().isoformat(),
+        "system": f"{platform.system()} {platform.release().split('-')[0]}",
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
         "python": platform.python_version(),
+        "load_before": round(os.getloadavg()[0], 1),
         **{name: version(name) for name in ("celery", "kombu", "redis", "pydantic")},
     }
 
 
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
 def print_table(rows: Sequence[Row], *, console: Console) -> None:
     """Print one table of all rows: value and ratio of each contender."""
-    names = list(dict.fromkeys(name for row in rows for name in row.medians))
-    table = Table(title="Medians; in brackets the ratio to the first", title_justify="left")
+    table = Table(title="Medians; in brackets the ratio to stock", title_justify="left")
     table.add_column("")
+    names = _columns(rows)
     for name in names:
         table.add_column(name, justify="right")
     table.add_column("to reach", justify="right")
     for row in rows:
-        cells = [_cell(row, name) for name in names]
+        cells = []
+        for name in names:
+            colour = {None: "", True: "green", False: "red"}[row.reached(name)]
+            cells.append(f"[{colour}]{_cell(row, name)}[/]" if colour else _cell(row, name))
         table.add_row(row.figure.title, *cells, _target(row.figure))
     console.print(table)
+
+
+def markdown(rows: Sequence[Row], found: Mapping[str, Any]) -> str:
+    """Return the same table as Markdown, with the machine below it."""
+    names = _columns(rows)
+    lines = [f"| | {' | '.join(names)} | to reach |", f"|---|{'---:|' * (len(names) + 1)}"]
+    for row in rows:
+        cells = [f"**{_cell(row, name)}**" if row.reached(name) else _cell(row, name) for name in names]
+        lines.append(f"| {row.figure.title} | {' | '.join(cells)} | {_target(row.figure)} |")
+    about = "; ".join(f"{name.replace('_', ' ')} {value}" for name, value in found.items())
+    return "\n".join(lines) + f"\n\nMeasured on: {about}.\n"
+
+
+def _columns(rows: Sequence[Row]) -> list[str]:
+    return [name for name in COLUMNS if any(name in row.medians for row in rows)]
 
 
 def _cell(row: Row, name: str) -> str:
     if name not in row.medians:
         return ""
-    reached = row.reached(name)
-    colour = {None: "", True: "green", False: "red"}[reached]
-    text = f"{number(row.medians[name])} ({row.ratios[name]:.2f})"
-    return f"[{colour}]{text}[/]" if colour else text
+    ratio = f" ({row.ratios[name]:.2f})" if name in row.ratios and name != "stock" else ""
+    return f"{number(row.medians[name])}{ratio}"
 
 
 def _target(figure: Figure) -> str:
-    if figure.target is None:
-        return ""
-    return f"{'≥' if figure.higher_is_better else '≤'} {figure.target:g}"
+    if figure.at_most is not None:
+        return f"at most {figure.at_most:g}"
+    sign = "≥" if figure.higher_is_better else "≤"
+    return "; ".join(
+        f"{sign} {ratio:g}" + (" (threads)" if name.endswith("threads") else "")
+        for name, ratio in figure.targets.items()
+    )
 
 
 def number(value: float) -> str:
@@ -108,29 +150,40 @@ def number(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def as_json(rows: Sequence[Row], *, rounds: int) -> dict[str, Any]:
-    """Return what ``--json`` writes."""
+def as_json(readings: Readings) -> dict[str, Any]:
+    """Return what ``--json`` writes: the machine, the medians and every reading."""
     return {
         "machine": machine(),
-        "rounds": rounds,
         "figures": [
             {
                 "measure": row.measure,
                 "figure": row.figure.name,
                 "title": row.figure.title,
                 "higher_is_better": row.figure.higher_is_better,
-                "target": row.figure.target,
+                "targets": dict(row.figure.targets),
+                "at_most": row.figure.at_most,
                 "medians": dict(row.medians),
                 "spread": {name: list(ends) for name, ends in row.spread.items()},
                 "ratios": row.ratios,
             }
-            for row in rows
+            for row in rows_of(readings)
         ],
+        "readings": readings,
     }
 
 
+def from_json(found: Mapping[str, Any]) -> Report:
+    """Return what ``as_json`` wrote."""
+    return Report(dict(found["machine"]), {name: dict(taken) for name, taken in found["readings"].items()})
+
+
 LEFT, WIDTH, BAR, GAP = 330, 420, 12, 14
-COLOURS = {"stock": "#9aa5b1", "tuned": "#c3cad1", "agentq": "#2563eb", "agentq threads": "#0e9f8e", "floor": "#d9a441"}
+COLOURS = {
+    "stock tuned": "#9aa5b1",
+    "agentq": "#2563eb",
+    "agentq threads": "#0e9f8e",
+    "floor": "#d9a441",
+}
 
 
 def picture(rows: Sequence[Row]) -> str:
@@ -138,35 +191,37 @@ def picture(rows: Sequence[Row]) -> str:
 
     The scale is logarithmic, so that twice as good and half as good are equally far from the line of stock.
     """
-    shown = [row for row in rows if len(row.medians) > 1]
-    body, top = [], 44
-    for row in shown:
+    body, top = [], 56
+    for row in rows:
+        better = _advantages(row)
+        if not better:
+            continue
         body.append(f'<text x="{LEFT - 12}" y="{top + 10}" text-anchor="end">{escape(row.figure.title)}</text>')
-        for name, better in _advantages(row).items():
-            body.append(_bar(name, better, top))
+        for name, times in better.items():
+            body.append(_bar(name, times, top))
             top += BAR
         top += GAP
     middle = LEFT + WIDTH / 2
     legend = "".join(
-        f'<rect x="{LEFT + at * 100}" y="12" width="10" height="10" fill="{colour}"/>'
-        f'<text x="{LEFT + at * 100 + 14}" y="21">{escape(name)}</text>'
+        f'<rect x="{LEFT + at * 110}" y="12" width="10" height="10" fill="{colour}"/>'
+        f'<text x="{LEFT + at * 110 + 14}" y="21">{escape(name)}</text>'
         for at, (name, colour) in enumerate(COLOURS.items())
     )
+    words = "how many times better than stock Celery: to the right is better"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {LEFT + WIDTH + 70} {top}" '
         f'font-family="system-ui, sans-serif" font-size="11" fill="#1f2933">\n'
         f'<rect width="100%" height="100%" fill="#ffffff"/>\n<title>Times better than stock Celery</title>\n'
-        f'{legend}\n<line x1="{middle}" x2="{middle}" y1="32" y2="{top}" stroke="#9aa5b1"/>\n'
-        + "\n".join(body)
-        + "\n</svg>\n"
+        f'{legend}\n<text x="{middle}" y="40" text-anchor="middle">{words}</text>\n'
+        f'<line x1="{middle}" x2="{middle}" y1="48" y2="{top}" stroke="#9aa5b1"/>\n' + "\n".join(body) + "\n</svg>\n"
     )
 
 
 def _advantages(row: Row) -> dict[str, float]:
     return {
-        name: ratio if row.figure.higher_is_better else 1 / ratio
-        for name, ratio in list(row.ratios.items())[1:]
-        if ratio > 0
+        name: row.ratios[name] if row.figure.higher_is_better else 1 / row.ratios[name]
+        for name in COLOURS
+        if row.ratios.get(name, 0) > 0
     }
 
 
@@ -175,8 +230,8 @@ def _bar(name: str, better: float, top: int) -> str:
     # 32 times better, or worse, fills one side.
     length = max(-1.0, min(1.0, log(better) / log(32))) * reach
     x, end = (middle, middle + length + 4) if length >= 0 else (middle + length, middle + 4)
-    width, colour = max(abs(length), 1), COLOURS.get(name, "#6b7280")
+    width = max(abs(length), 1)
     return (
-        f'<rect x="{x:.1f}" y="{top}" width="{width:.1f}" height="{BAR - 2}" fill="{colour}"/>'
-        f'<text x="{end:.1f}" y="{top + 9}" font-size="9">{better:.2f}</text>'
+        f'<rect x="{x:.1f}" y="{top}" width="{width:.1f}" height="{BAR - 2}" fill="{COLOURS[name]}"/>'
+        f'<text x="{end:.1f}" y="{top + 9}" font-size="9">{number(better)}</text>'
     )

@@ -1,0 +1,94 @@
+"""One series of measurements: who runs when, for how long, and what was read so far."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from benchmarks.contenders import Contender
+from benchmarks.measures import Measure, Reading
+
+Readings = dict[str, dict[str, list[Reading]]]
+"""By measure and contender, in the order of the rounds."""
+
+
+def contenders_at(place: str, folder: Path) -> dict[str, Contender]:
+    """All that can take part, each in a database of its own; ``place``: the server's address."""
+    every = [
+        Contender("stock", "stock", place, 0, folder),
+        Contender("tuned", "tuned", place, 1, folder, column="stock tuned"),
+        Contender("agentq", "durable", place, 2, folder),
+        Contender("agentq threads", "durable", place, 3, folder, pool="threads"),
+        Contender("floor", "floor", place, 4, folder),
+        Contender("stock wide", "stock", place, 5, folder, "threads", 1_000, column="stock"),
+        Contender("agentq wide", "durable", place, 6, folder, "threads", 1_000, column="agentq threads"),
+        Contender("floor wide", "floor", place, 7, folder, concurrency=1_000, column="floor"),
+    ]
+    return {contender.name: contender for contender in every}
+
+
+class Session:
+    """The readings of a series, round by round: a whole table stands after the first round already.
+
+    Args:
+        place: the server's address, in redis-py's spelling.
+        folder: for the logs of the workers.
+        seconds: no reading begins later than that; None: no limit.
+        say: told before each reading.
+        done: told after each reading.
+    """
+
+    def __init__(
+        self,
+        place: str,
+        folder: Path,
+        *,
+        seconds: float | None,
+        say: Callable[[str], None],
+        done: Callable[[Readings], None],
+    ) -> None:
+        self.readings: Readings = {}
+        self._contenders = contenders_at(place, folder)
+        self._deadline = None if seconds is None else time.monotonic() + seconds
+        self._say = say
+        self._done = done
+        self._pids: dict[str, int] = {}
+
+    def run(self, measures: Sequence[Measure], rounds: int) -> None:
+        """Take the readings; ends early when the time is over."""
+        # What must be alone comes before the workers that then stay.
+        for measure in measures:
+            if measure.alone:
+                for number in range(min(rounds, measure.most_rounds)):
+                    self._round(measure, number, None)
+        with ExitStack() as workers:
+            for number in range(rounds):
+                for measure in measures:
+                    if not measure.alone and number < measure.most_rounds:
+                        self._round(measure, number, workers)
+
+    def _round(self, measure: Measure, number: int, workers: ExitStack | None) -> None:
+        for contender in self._of(measure):
+            if self._deadline is not None and time.monotonic() > self._deadline:
+                return
+            self._say(f"{measure.name}, round {number + 1}: {contender.name}")
+            pid = self._serving(contender, workers) if workers is not None else 0
+            reading = measure.read(contender, pid)
+            contender.clean()
+            taken = self.readings.setdefault(measure.name, {})
+            taken.setdefault(contender.column, []).append(reading)
+            self._done(self.readings)
+
+    def _of(self, measure: Measure) -> Iterator[Contender]:
+        return (self._contenders[name] for name in measure.contenders)
+
+    def _serving(self, contender: Contender, workers: ExitStack) -> int:
+        """Return the process id of the contender's worker, which is warm and stays until the series ends."""
+        if contender.name not in self._pids:
+            self._pids[contender.name] = workers.enter_context(contender.worker())
+            if contender.column == contender.name or contender.name == "tuned":
+                for _ in range(20):
+                    contender.round_trip()
+        return self._pids[contender.name]
