@@ -23,6 +23,7 @@ NAMES = [measure.name for measure in MEASURES]
 @click.argument("names", nargs=-1, metavar="[NAME]...", type=click.Choice([*NAMES, "all"]))
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1), help="Readings of each contender.")
 @click.option("--minutes", type=click.FloatRange(0.1), help="Begin no reading after that; the first round goes first.")
+@click.option("--quick", is_flag=True, help="A tenth of the sizes: shows that it runs; its ratios mean little.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures there.")
 @click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), help="Draw the ratios there (SVG).")
 @click.option("--table", type=click.Path(dir_okay=False, path_type=Path), help="Write the table there (Markdown).")
@@ -34,6 +35,7 @@ def main(
     names: tuple[str, ...],
     rounds: int,
     minutes: float | None,
+    quick: bool,
     json_file: Path | None,
     picture: Path | None,
     table: Path | None,
@@ -45,7 +47,8 @@ def main(
     All run on one private server, two worker processes each; one reading of each in turn, round by round. What counts
     is the ratio of the medians: the machine is rarely quiet. Whatever is stopped, the readings so far are kept.
     """
-    console = Console()
+    # In a file or a pipe there is room for the whole table.
+    console = Console(width=None if sys.stdout.isatty() else 150)
     chosen = [measure for measure in MEASURES if not names or "all" in names or measure.name in names]
     if listing:
         for measure in chosen:
@@ -66,7 +69,8 @@ def main(
 
     with tempfile.TemporaryDirectory(prefix="agentq-bench-") as folder:
         place = ensure_server(Path(folder) / "state").url
-        session = Session(place, Path(folder), seconds=minutes and minutes * 60, say=say, done=keep)
+        seconds, scale = minutes and minutes * 60, 0.1 if quick else 1.0
+        session = Session(place, Path(folder), scale=scale, seconds=seconds, say=say, done=keep)
         try:
             session.run(chosen, rounds)
         finally:

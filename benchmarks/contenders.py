@@ -42,6 +42,7 @@ class Contender:
         folder: for the logs of its workers.
         pool: Celery's pool.
         concurrency: processes or threads of the pool.
+        scale: by which the sizes of what is measured are multiplied.
     """
 
     name: str
@@ -52,11 +53,16 @@ class Contender:
     pool: str = "prefork"
     concurrency: int = PROCESSES
     column: str = ""
+    scale: float = 1.0
     _app: Any = field(default=None, repr=False)
     _client: Any = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.column = self.column or self.name
+
+    def sized(self, size: int) -> int:
+        """Return how many of something are measured where ``size`` is the usual number."""
+        return max(2, int(size * self.scale))
 
     @property
     def url(self) -> str:

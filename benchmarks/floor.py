@@ -41,7 +41,9 @@ def finish(client: Any, name: str, behind: int) -> None:
 
 async def serve_sleepers(url: str) -> None:
     """Serve the queue of those that wait, in one loop, for ever."""
-    client: Any = redis.asyncio.Redis.from_url(url, socket_timeout=None)
+    # A thousand end in the same moment: they take turns on a few connections.
+    pool = redis.asyncio.BlockingConnectionPool.from_url(url, max_connections=20, timeout=None, socket_timeout=None)
+    client: Any = redis.asyncio.Redis(connection_pool=pool)
     under_way = set()
 
     async def sleep(name: str) -> None:

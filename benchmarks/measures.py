@@ -65,31 +65,33 @@ NO_OPS = 2_000
 
 def _filled(contender: Contender, _pid: int) -> Reading:
     """Fill the queue, then let the worker begin."""
+    size = contender.sized(NO_OPS)
     if not contender.is_celery:
         began = time.perf_counter()
-        contender.submit_batch(NO_OPS * 5, queue=QUEUE)
-        drain_floor(contender, NO_OPS * 5)
-        return {"rate": NO_OPS * 5 / (time.perf_counter() - began)}
-    ids = contender.submit("nothing", [()] * NO_OPS, queue=BACKLOG)
+        contender.submit_batch(size * 5, queue=QUEUE)
+        drain_floor(contender, size * 5)
+        return {"rate": size * 5 / (time.perf_counter() - began)}
+    ids = contender.submit("nothing", [()] * size, queue=BACKLOG)
     began = time.perf_counter()
     with contender.consuming(BACKLOG):
         contender.await_results(ids)
-        return {"rate": NO_OPS / (time.perf_counter() - began)}
+        return {"rate": size / (time.perf_counter() - began)}
 
 
 def _producing(contender: Contender, _pid: int) -> Reading:
+    size = contender.sized(NO_OPS)
     began = time.perf_counter()
     if contender.is_celery:
-        contender.await_results(contender.submit("nothing", [()] * NO_OPS))
+        contender.await_results(contender.submit("nothing", [()] * size))
     else:
-        contender.submit_singly(NO_OPS, queue=QUEUE)
-        drain_floor(contender, NO_OPS)
-    return {"rate": NO_OPS / (time.perf_counter() - began)}
+        contender.submit_singly(size, queue=QUEUE)
+        drain_floor(contender, size)
+    return {"rate": size / (time.perf_counter() - began)}
 
 
 def _latency(contender: Contender, _pid: int) -> Reading:
     taken = []
-    for _ in range(300):
+    for _ in range(contender.sized(300)):
         began = time.perf_counter()
         contender.round_trip()
         taken.append((time.perf_counter() - began) * 1000)
@@ -111,9 +113,10 @@ def _one_run(how: Literal["dispatched", "local"]) -> Callable[[Contender, int], 
 
 def _fifty_runs(how: Literal["dispatched", "local"]) -> Callable[[Contender, int], Reading]:
     def read(contender: Contender, _pid: int) -> Reading:
+        runs = contender.sized(50)
         began = time.perf_counter()
-        contender.runs_of_twenty(how, 50)
-        return {"runs": 50 / (time.perf_counter() - began)}
+        contender.runs_of_twenty(how, runs)
+        return {"runs": runs / (time.perf_counter() - began)}
 
     return read
 
@@ -122,28 +125,29 @@ def _fan_out(contender: Contender, _pid: int) -> Reading:
     taken = {}
     for size in (1_000, 10_000):
         began = time.perf_counter()
-        contender.fan_out(size)
+        contender.fan_out(contender.sized(size))
         taken[size] = time.perf_counter() - began
         contender.clean()
     return {"thousand": taken[1_000], "ten": taken[10_000], "growth": taken[10_000] / taken[1_000]}
 
 
 def _body(contender: Contender, _pid: int) -> Reading:
-    return {"bytes": contender.body_message(10_000)}
+    return {"bytes": contender.body_message(contender.sized(10_000))}
 
 
 def _producer(contender: Contender, _pid: int) -> Reading:
+    size = contender.sized(1_000)
     began = time.perf_counter()
-    contender.submit_batch(1_000, queue=ASIDE)
+    contender.submit_batch(size, queue=ASIDE)
     batch = time.perf_counter() - began
     began = time.perf_counter()
-    contender.submit_singly(1_000, queue=ASIDE)
-    return {"batch": 1_000 / batch, "single": 1_000 / (time.perf_counter() - began)}
+    contender.submit_singly(size, queue=ASIDE)
+    return {"batch": size / batch, "single": size / (time.perf_counter() - began)}
 
 
 def _asleep(contender: Contender, _pid: int) -> Reading:
     began = time.perf_counter()
-    contender.asleep(1_000)
+    contender.asleep(contender.sized(1_000))
     return {"seconds": time.perf_counter() - began}
 
 
@@ -153,10 +157,10 @@ PARKED = 500
 def _parked(contender: Contender, _pid: int) -> Reading:
     waiting = contender.app.agents["waiting"]
     before = int(contender.client.info("memory")["used_memory"])
-    handles = [waiting.start() for _ in range(PARKED)]
+    handles = [waiting.start() for _ in range(contender.sized(PARKED))]
     wait_for(lambda: all(handle.status() == "parked" for handle in handles[-50:]), "the last runs to park", pause=0.2)
     wait_for(lambda: all(handle.status() == "parked" for handle in handles), "all runs to park", pause=0.5)
-    size = (int(contender.client.info("memory")["used_memory"]) - before) / PARKED
+    size = (int(contender.client.info("memory")["used_memory"]) - before) / len(handles)
     taken = []
     for handle in handles[:50]:
         began = time.perf_counter()
@@ -172,7 +176,7 @@ def _parked(contender: Contender, _pid: int) -> Reading:
 
 def _traffic(contender: Contender, _pid: int) -> Reading:
     """Commands that reach the server, and reads of its sockets, for each no-op of a filled queue."""
-    size = 500 if contender.is_celery else 5_000
+    size = contender.sized(500 if contender.is_celery else 5_000)
     queue = BACKLOG if contender.is_celery else QUEUE
     with contender.worker():
         if contender.is_celery:

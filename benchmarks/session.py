@@ -14,7 +14,7 @@ Readings = dict[str, dict[str, list[Reading]]]
 """By measure and contender, in the order of the rounds."""
 
 
-def contenders_at(place: str, folder: Path) -> dict[str, Contender]:
+def contenders_at(place: str, folder: Path, *, scale: float = 1.0) -> dict[str, Contender]:
     """All that can take part, each in a database of its own; ``place``: the server's address."""
     every = [
         Contender("stock", "stock", place, 0, folder),
@@ -26,6 +26,8 @@ def contenders_at(place: str, folder: Path) -> dict[str, Contender]:
         Contender("agentq wide", "durable", place, 6, folder, "threads", 1_000, column="agentq threads"),
         Contender("floor wide", "floor", place, 7, folder, concurrency=1_000, column="floor"),
     ]
+    for contender in every:
+        contender.scale = scale
     return {contender.name: contender for contender in every}
 
 
@@ -35,6 +37,7 @@ class Session:
     Args:
         place: the server's address, in redis-py's spelling.
         folder: for the logs of the workers.
+        scale: by which the sizes are multiplied.
         seconds: no reading begins later than that; None: no limit.
         say: told before each reading.
         done: told after each reading.
@@ -45,12 +48,13 @@ class Session:
         place: str,
         folder: Path,
         *,
+        scale: float,
         seconds: float | None,
         say: Callable[[str], None],
         done: Callable[[Readings], None],
     ) -> None:
         self.readings: Readings = {}
-        self._contenders = contenders_at(place, folder)
+        self._contenders = contenders_at(place, folder, scale=scale)
         self._deadline = None if seconds is None else time.monotonic() + seconds
         self._say = say
         self._done = done
