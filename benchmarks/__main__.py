@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -49,6 +50,8 @@ def main(
     """
     # In a file or a pipe there is room for the whole table.
     console = Console(width=None if sys.stdout.isatty() else 150)
+    # As Ctrl-C does: workers and server end with the measurement.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     chosen = [measure for measure in MEASURES if not names or "all" in names or measure.name in names]
     if listing:
         for measure in chosen:
