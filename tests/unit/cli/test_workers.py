@@ -9,7 +9,7 @@ import pytest
 
 from agentq.cli.errors import CommandRefused
 from agentq.cli.locate import AppSource
-from agentq.cli.workers import HASH_SEED, child_environment, plan_one_worker, plan_workers, worker_argv
+from agentq.cli.workers import HASH_SEED, check_installed, child_environment, plan_one_worker, plan_workers, worker_argv
 from agentq.core.errors import UnknownPool
 from agentq.core.pools import PoolSpec
 
@@ -48,6 +48,29 @@ def test_the_command_line() -> None:
     assert "-A shop.app:celery worker --queues gpu --pool solo --concurrency 1" in line
     assert "--soft-time-limit=3600 --time-limit=3630" in line
     assert "time-limit" not in " ".join(worker_argv(plan_one_worker(POOLS, ["tools"], concurrency=7), "a:b"))
+
+
+def test_a_pools_own_limits_reach_the_worker() -> None:
+    spec = PoolSpec(
+        name="p",
+        concurrency=1,
+        time_limit=timedelta(seconds=5),
+        hard_time_limit=timedelta(seconds=8),
+        max_tasks_per_child=7,
+    )
+    line = " ".join(worker_argv(plan_one_worker({"p": spec}, ["p"], concurrency=None), "a:b"))
+    assert "--soft-time-limit=5 --time-limit=8 --max-tasks-per-child=7" in line
+    with pytest.raises(CommandRefused, match="p: prefork, time limit 5 s, hard 8 s, 7 tasks a child; tools: prefork"):
+        plan_one_worker({**POOLS, "p": spec}, ["p", "tools"], concurrency=None)
+
+
+def test_gevent_must_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_one_worker({"g": PoolSpec(name="g", kind="gevent")}, ["g"], concurrency=None)
+    assert plan.concurrency >= 32
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(CommandRefused, match="gevent is not installed here: pip install gevent"):
+        check_installed(plan)
+    check_installed(plan_one_worker(POOLS, ["tools"], concurrency=None))
 
 
 def test_two_workers_never_have_one_name() -> None:
