@@ -197,7 +197,8 @@ def decide_move(
     for spec in fitting(pools, wanted):
         load = outlook.loads.get(spec.name)
         if load is not None and load.slots and spec.name != away_from:
-            found.append((load.wait_s(lane), len(spec.tags), spec.name))
+            before = max(load.lead(lane) + outlook.sent.get(spec.name, 0), 0)
+            found.append((before * load.each_s, len(spec.tags), spec.name))
     if not found:
         return None
     _, _, pool = min(found)

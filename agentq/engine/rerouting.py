@@ -50,6 +50,7 @@ class Rerouter:
         self._queues = queues
         self._after_s = after_s
         self._deserted: dict[str, float] = {}
+        self._named: Sequence[str] | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="agentq-rerouter", daemon=True)
 
@@ -79,7 +80,9 @@ class Rerouter:
 
     def look(self) -> int:
         """Do once what is to be done; return how many steps have moved."""
-        stands = self._store.survey(self._queues(), fresh_ms=SHARED_MS)
+        if self._named is None:
+            self._named = self._queues()
+        stands = self._store.survey(self._named, fresh_ms=SHARED_MS)
         outlook = Outlook({name: load_of(standing) for name, standing in stands.items()})
         moved = 0
         for queue in self._long_deserted(stands):
@@ -95,12 +98,17 @@ class Rerouter:
         return [name for name, since in self._deserted.items() if stands[name].resting or now - since >= self._after_s]
 
     def _help(self, queue: str, outlook: Outlook) -> int:
-        waiting = self._store.strand(queue, words=f"no worker serves {queue}")
-        moves = [move for step in waiting if (move := self._move_of(queue, step, outlook)) is not None]
-        moved = self._store.reroute(queue, moves) if moves else 0
-        if moved:
-            logger.info("rerouted from=%s steps=%d", queue, moved)
-        return moved
+        total = 0
+        while not self._stop.is_set():
+            waiting = self._store.strand(queue, words=f"no worker serves {queue}")
+            moves = [move for step in waiting if (move := self._move_of(queue, step, outlook)) is not None]
+            moved = self._store.reroute(queue, moves) if moves else 0
+            total += moved
+            if not moved:
+                break
+        if total:
+            logger.info("rerouted from=%s steps=%d", queue, total)
+        return total
 
     def _move_of(self, queue: str, step: Stranded, outlook: Outlook) -> Move | None:
         needs: dict[str, Any] = step.needs or {}

@@ -130,6 +130,18 @@ class TestMembers:
         assert bench.client.exists(bench.keys.of("backlogs")) == 0
         bench.finish(run, inside=True)
 
+    def test_a_child_that_goes_on_lets_them_in_too(self, bench: Bench, run: Holder) -> None:
+        bench.store.send(run, token="t", seen=1, offers=members(bench, 5))
+        first, second = bench.take("w2", slots=2)
+        assert (waiting(bench), held_back(bench)) == (0, 3)
+        taken = bench.go_on(first.holder)
+        assert taken is not None
+        assert (waiting(bench), held_back(bench)) == (1, 1)
+        bench.finish(second.holder)
+        assert taken.holder.id == "m2"
+        bench.finish(taken.holder)
+        bench.finish(run, inside=True)
+
     def test_an_urgent_one_comes_in_before_them(self, bench: Bench, run: Holder) -> None:
         bench.store.send(run, token="t", seen=1, offers=members(bench, 5))
         urgent = bench.step("urgent", root="run", parent="run", ask="urgent", lane=0, most=2)

@@ -140,6 +140,17 @@ def test_what_waits_for_a_worker_moves_to_a_pool_that_has_one() -> None:
     assert route.why == "needs gpu=a100: moved from eu, which has no worker, to spot"
 
 
+def test_what_moves_is_shared_out_too() -> None:
+    outlook = Outlook({"us": full(0), "spot": full(0)})
+    moved = []
+    for _ in range(40):
+        route = decide_move(POOLS, {"gpu": "a100"}, away_from="eu", lane=PRIORITIES["normal"], outlook=outlook)
+        assert route is not None
+        moved.append(route.queue)
+        outlook.note(route.queue)
+    assert moved.count("us") == moved.count("spot") == 20
+
+
 def test_the_choice_among_fifty_pools_costs_little() -> None:
     pools = Declared(
         PoolSpec(name=f"p{number}", tags={"gpu": "a100", "region": "eu"}, cost_per_hour=number % 3)

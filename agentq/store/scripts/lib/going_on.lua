@@ -1,5 +1,5 @@
 -- Going on: who has just ended a short step takes the next one by the same script, and needs no other round trip for it.
--- include: claim
+-- include: claim backlog
 -- next: {label, seat, queues, names, low, floor}: names are those of short steps, each between two line ends; seat tells
 -- those apart that go on in one worker.
 
@@ -28,7 +28,7 @@ local function take_next(worker, token, next, now)
     if redis.call('EXISTS', K.suspects(queue)) == 1 then return reply end
   end
   local take, before = math.max(tonumber(c[1] or 0), next.floor) + 1, tonumber(c[2] or 0)
-  serve(next.queues, 1, before, next.low, now, function(queue, lane, message)
+  local function accept(queue, lane, message)
     local root, id, generation = name_of(message)
     local f = root and redis.call('HMGET', K.step(root, id), 's', 'g', 'nm', 'k', 'tn') or {}
     if root and (f[1] ~= 'q' or f[2] ~= generation) then return false end
@@ -39,6 +39,10 @@ local function take_next(worker, token, next, now)
     reply = next_reply(take, queue, claim(worker, next.label, take, queue, lane, message, now), message)
     redis.call('HSET', card, 'last', take, 'takes', before + 1, 'on:' .. next.seat, token .. '|' .. take)
     return true
-  end)
+  end
+  -- Dry lanes make room for what was held back.
+  if serve(next.queues, 1, before, next.low, now, accept) == 0 and refill(20, now) > 0 then
+    serve(next.queues, 1, before, next.low, now, accept)
+  end
   return reply
 end
