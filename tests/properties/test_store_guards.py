@@ -51,9 +51,9 @@ class Guards(RuleBasedStateMachine):
         self.bench.client.flushall()
         if tripped:
             gate = {name: str(value) for name, value in BREAKER.items() if name != "d"}
-            self.bench.client.hset(
-                self.bench.keys.of("gate", BREAKER["d"]), mapping={**gate, "st": "open", "un": LONG_AGO, "ep": 1}
-            )
+            key = self.bench.keys.of("gate", BREAKER["d"])
+            self.bench.client.hset(key, mapping={**gate, "st": "open", "un": LONG_AGO, "ep": 1})
+            self.bench.client.pexpire(key, 3_600_000)
         self.count = self.asked = self.enrolled = self.charged = 0
         self.workers = [self.new_worker() for _ in range(2)]
         self.running: list[Running] = []
