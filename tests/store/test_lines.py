@@ -90,6 +90,17 @@ class TestTurns:
         bench.again(first.holder)
         assert order(bench.take(slots=9)) == "b0 a1 b1 a0"
 
+    def test_who_looks_and_does_not_take_passes_nobody_over(self, bench: Bench) -> None:
+        bench.store.offer(of(bench, "a", *(f"a{n}" for n in range(4)), name="long"))
+        bench.store.offer(of(bench, "b", *(f"b{n}" for n in range(4))))
+        got, seen = bench.take_one(), []
+        while got is not None and len(seen) < 8:
+            seen.append(got.holder.id)
+            following = bench.go_on(got.holder, names=["read"])
+            rest = following or next(iter(bench.take()), None)
+            got = rest
+        assert " ".join(seen) == "a0 b0 a1 b1 a2 b2 a3 b3"
+
     def test_names_are_any_text(self, bench: Bench) -> None:
         names = ["a|b", "a:b", "{x}", "0|", "é\n", "x" * 200]
         bench.store.offer([offer for at, name in enumerate(names) for offer in of(bench, name, f"s{at}", f"t{at}")])

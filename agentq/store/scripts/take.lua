@@ -165,7 +165,7 @@ local function leave(queue, lane, message)
   local f = redis.call('HMGET', K.step(root, id), 'rs', 'sq', 'c', 'tn')
   if not f[1] or has_all(mine, f[1]) or now - tonumber(f[2] or f[3]) >= WARMTH_MS then return false end
   if #aside >= warm_slots(worker, queue, f[1], warm, now) then return false end
-  aside[#aside + 1] = { queue, lane, f[4] or '', message, true }
+  aside[#aside + 1] = { queue, lane, f[4] or '', message }
   return true
 end
 
@@ -183,7 +183,7 @@ else
     return not leave(queue, lane, message) and accept(queue, lane, message)
   end)
   -- Back in front, the oldest foremost, and told to the next one that listens.
-  for i = #aside, 1, -1 do push_line(unpack(aside[i])) end
+  for i = #aside, 1, -1 do put_back(unpack(aside[i])) end
   for _, entry in ipairs(aside) do ring(entry[1]) end
 end
 redis.call('HSET', card, 'token', token, 'first', first, 'end', last, 'last', last, 'takes', before + count())

@@ -33,7 +33,7 @@ local function take_next(worker, token, next, now)
     local f = root and redis.call('HMGET', K.step(root, id), 's', 'g', 'nm', 'k', 'tn') or {}
     if root and (f[1] ~= 'q' or f[2] ~= generation) then return false end
     if f[4] ~= 's' or not string.find(next.names, '\n' .. f[3] .. '\n', 1, true) then
-      push_line(queue, lane, f[5] or '', message, true)
+      put_back(queue, lane, f[5] or '', message)
       return true
     end
     reply = next_reply(take, queue, claim(worker, next.label, take, queue, lane, message, now), message)

@@ -43,6 +43,17 @@ local function push_line(queue, lane, tenant, entry, front)
   end
 end
 
+-- Puts an entry that its turn has given back in front, and has it be its tenant's turn again: who looks and does not take,
+-- each time, would else pass one tenant over for ever.
+local function put_back(queue, lane, tenant, entry)
+  push_line(queue, lane, tenant, entry, true)
+  local turns = K.turns(WAY, lane, queue)
+  local passed = redis.call('LINDEX', turns, 0)
+  if not passed or redis.call('LLEN', turns) < 2 then return end
+  local _, name = turn_parts(passed)
+  if name == tenant then redis.call('RPUSH', turns, redis.call('LPOP', turns)) end
+end
+
 -- The tenants whose lines are not empty, who is next as the first; '' is not among them.
 local function tenants_in(way, queue, lane)
   local found = {}
