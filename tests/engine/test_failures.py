@@ -78,6 +78,29 @@ def test_what_takes_too_long_is_stopped(stopping: Stopping) -> None:
 
 
 @BOTH
+def test_a_step_that_is_ignored_has_ended_without_a_result(stopping: Stopping) -> None:
+    """A worker of stock Celery would tell nobody; here an agent, a chain or a join would wait for ever."""
+    assert stopping.called("steps_aside", str(stopping.notes), "ignore") is None
+    assert lines(stopping.notes) == ["attempt"]
+
+
+@BOTH
+def test_a_step_that_is_rejected_has_failed(stopping: Stopping) -> None:
+    error, kind, words = stopping.called("steps_aside", str(stopping.notes), "reject")
+    assert (error, kind) == ("StepFailed", "Reject")
+    assert "it is not for us" in words
+    assert lines(stopping.notes) == ["attempt"]
+
+
+@BOTH
+def test_a_step_that_asks_to_be_queued_again_is(stopping: Stopping) -> None:
+    result = stopping.step("steps_aside").delay(str(stopping.notes), "again")
+    assert result.get(timeout=TIMEOUT) == "done"
+    record = stopping.app.store.record(result.id, result.id)
+    assert (record["a"], record.get("d", "0")) == ("1", "0"), "what was handed back counts as no start, and no death"
+
+
+@BOTH
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_result_that_nobody_wants_is_not_kept(stopping: Stopping, fails: bool) -> None:
     seen = stopping.notes

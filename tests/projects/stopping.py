@@ -9,6 +9,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from celery.exceptions import Ignore, Reject
+
 from agentq import AgentQ, Retry, Run
 from tests.projects.library import note
 
@@ -128,6 +130,19 @@ def raises(kind: str) -> None:
 @app.step
 async def raises_async(kind: str) -> None:
     raise RAISED[kind]()
+
+
+@app.step
+def steps_aside(path: str, how: str) -> str | None:
+    """Leave by one of Celery's own ways; one that asks to be queued again goes through the second time."""
+    note(path, "attempt")
+    if how == "ignore":
+        raise Ignore("nobody needs it")
+    if how == "reject":
+        raise Reject("it is not for us", requeue=False)
+    if len(Path(path).read_text().splitlines()) == 1:
+        raise Reject("not now", requeue=True)
+    return "done"
 
 
 @app.step
