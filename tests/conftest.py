@@ -102,7 +102,7 @@ def module_server() -> Iterator[PrivateServer]:
 @pytest.fixture
 def clean_server(module_server: PrivateServer, request: pytest.FixtureRequest) -> Iterator[PrivateServer]:
     """The module's server, emptied before this test and checked for leaked keys after it."""
-    module_server.flush()
+    module_server.empty()
     yield module_server
     check_leaks(module_server.client, allowed=_allowed(request.node))
 

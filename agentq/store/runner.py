@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import resources
 from typing import Any, Final
 
@@ -94,12 +95,7 @@ class ScriptSet:
         turns = (weights if weights is not None else Weights()).lua()
         self.texts: dict[str, str] = {}
         self.hashes: dict[str, str] = {}
-        for source in _SCRIPTS.iterdir():
-            if not source.name.endswith(".lua"):
-                continue
-            name = source.name.removesuffix(".lua")
-            body = source.read_text(encoding="utf-8")
-            parts = _parts_of(body)
+        for name, (parts, body) in _sources().items():
             # Thousands of weights go to the server once for each script that has use for them.
             text = head + (turns if "turns" in parts else "") + "\n".join([*parts.values(), body])
             self.texts[name] = text
@@ -128,14 +124,30 @@ class ScriptSet:
             return client.evalsha(self.hashes[name], 0, *arguments)
 
 
+@cache
+def _sources() -> dict[str, tuple[dict[str, str], str]]:
+    """Return each script's parts and its own text; read once, since a process may open many stores."""
+    found = {}
+    for source in _SCRIPTS.iterdir():
+        if source.name.endswith(".lua"):
+            body = source.read_text(encoding="utf-8")
+            found[source.name.removesuffix(".lua")] = _parts_of(body), body
+    return found
+
+
 def _parts_of(body: str) -> dict[str, str]:
     """Return the texts of all parts that a script needs by their names, each one behind what it needs."""
     parts: dict[str, str] = {}
     for name in included(body):
-        text = _SCRIPTS.joinpath("lib", f"{name}.lua").read_text(encoding="utf-8")
+        text = _part(name)
         parts = {**parts, **{needed: part for needed, part in _parts_of(text).items() if needed not in parts}}
         parts.setdefault(name, text)
     return parts
+
+
+@cache
+def _part(name: str) -> str:
+    return _SCRIPTS.joinpath("lib", f"{name}.lua").read_text(encoding="utf-8")
 
 
 def included(body: str) -> list[str]:

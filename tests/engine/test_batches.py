@@ -43,7 +43,7 @@ def flows(clean_server: PrivateServer) -> Iterator[Any]:
     """The app alone: nobody takes what it sends, and it goes at the end."""
     app = load_app(FLOWS, url=clean_server.celery_url)
     yield app
-    clean_server.flush()
+    clean_server.empty()
 
 
 def waiting(app: Any, lane: int = 6) -> list[dict[str, Any]]:

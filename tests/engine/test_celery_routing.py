@@ -41,7 +41,7 @@ def routed(server: PrivateServer, pools_file: Path) -> Any:
 def unserved(routed: Any, server: PrivateServer) -> Iterator[Any]:
     """The same, emptied at the end: what no worker takes would stay for ever."""
     yield routed
-    server.flush()
+    server.empty()
 
 
 def where(module: Any) -> list[str]:

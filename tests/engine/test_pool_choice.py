@@ -29,7 +29,7 @@ QUEUES = ("plain", "eu", "us", "small")
 def placed(server: PrivateServer) -> Any:
     """The project's module; what stays unserved goes at the end."""
     yield load_module(MODULE, url=server.celery_url)
-    server.flush()
+    server.empty()
 
 
 def enroll(module: Any, queue: str, slots: int = 4) -> None:
@@ -114,7 +114,7 @@ def served(
 ) -> Any:
     """The module, and the first pool of each worker by its name."""
     env = {**settings_of(request.param), "AGENTQ_GPUS": "a100"}
-    module_server.flush()
+    module_server.empty()
     workers = {
         queues: make_module_worker(
             MODULE, url=module_server.celery_url, queues=queues, pool="threads", concurrency=4, env=env

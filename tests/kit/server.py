@@ -108,9 +108,13 @@ class PrivateServer(ManagedProcess):
         """Let a stopped server go on."""
         os.kill(self.pid, signal.SIGCONT)
 
+    def empty(self) -> None:
+        """Delete all data; the scripts stay, whose loading takes longer than most tests."""
+        self.client.flushall()
+
     def flush(self) -> None:
         """Delete everything, scripts included, as a new server would hold nothing."""
-        self.client.flushall()
+        self.empty()
         self.client.script_flush()
 
     def stop(self) -> None:

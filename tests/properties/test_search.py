@@ -61,7 +61,7 @@ NEEDED: list[tuple[Rules, str, Make]] = [
 def bench(module_server: PrivateServer) -> Iterator[Bench]:
     made = Bench(module_server)
     yield made
-    module_server.flush()
+    module_server.empty()
     made.store.close()
 
 

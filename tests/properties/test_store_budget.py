@@ -24,7 +24,7 @@ SENDS = st.lists(
 def bench(module_server: PrivateServer) -> Iterator[Bench]:
     made = Bench(module_server)
     yield made
-    module_server.flush()
+    module_server.empty()
     made.store.close()
 
 

@@ -22,7 +22,7 @@ ARRIVALS = st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=20)
 def bench(module_server: PrivateServer) -> Iterator[Bench]:
     made = Bench(module_server)
     yield made
-    module_server.flush()
+    module_server.empty()
     made.store.close()
 
 

@@ -194,7 +194,7 @@ class Hints(Lanes):
 def machine(request: pytest.FixtureRequest, module_server: PrivateServer) -> Iterator[Any]:
     bench = Bench(module_server, weights=Weights(WEIGHTS), split=request.param is Hints)
     yield type("Tested", (request.param,), {"bench": bench})
-    module_server.flush()
+    module_server.empty()
     bench.store.close()
 
 
@@ -217,7 +217,7 @@ def test_what_has_waited_too_long_rises(module_server: PrivateServer, broken: bo
     bench.client.hset(bench.keys.step("old", "old"), "c", bench.store.now_ms() - 61_000)
     taken = [got.holder.id for got in bench.take(slots=2, low_share=2)]
     assert taken == ["c", "low" if broken else "old"]
-    module_server.flush()
+    module_server.empty()
     bench.store.close()
 
 
@@ -237,5 +237,5 @@ def test_the_machine_notices_a_missing_rule(module_server: PrivateServer, name: 
     )
     with pytest.raises(AssertionError):
         run_state_machine_as_test(type("Tested", (Hints if split else Lanes,), {"bench": bench}), settings=quick)
-    module_server.flush()
+    module_server.empty()
     bench.store.close()

@@ -353,7 +353,7 @@ def _result(ask: str) -> str:
 def bench(module_server: PrivateServer) -> Iterator[Bench]:
     made = Bench(module_server)
     yield made
-    module_server.flush()
+    module_server.empty()
     made.store.close()
 
 

@@ -261,7 +261,7 @@ class Steps(RuleBasedStateMachine):
 def bench(module_server: PrivateServer) -> Iterator[Bench]:
     made = Bench(module_server)
     yield made
-    module_server.flush()
+    module_server.empty()
     made.store.close()
 
 
