@@ -1,11 +1,14 @@
 """How a channel gets hold of messages and lets go of them: the poll cycle, delivery, and acknowledgement.
 
-A cycle is: take what fits into the free slots; when nothing was there, wait on the queues' bells for at most
-a second, then take again. Both commands travel on the poll connection, whose replies the event loop reads.
+A cycle is: take what fits into the free slots; when nothing was there, wait on the queues' bells for at most a second,
+then take again. The wait and the take behind it are sent together, on the poll connection, whose replies the event loop
+reads: the server does the take as soon as the bell has rung, so that between the two nobody goes to and fro.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from queue import Empty
 from typing import Any, Literal
 
@@ -14,10 +17,11 @@ from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 
+from agentq.core.errors import Unavailable
 from agentq.engine.delivery import deliver
 from agentq.engine.messages import HOLDER_HEADER
 from agentq.engine.slots import try_settle
-from agentq.store.refs import TakeReply
+from agentq.store.refs import Taken, TakeReply
 from agentq.store.runner import NoScriptError
 
 
@@ -86,14 +90,24 @@ class Reader:
     def __init__(self, channel: Any) -> None:
         self.channel = channel
         self.stage: Literal["take", "wait"] = "wait"
+        self._take_follows = False
+        self._asked = 0
+        self._asked_of: set[str] = set()
+        self._ran_dry: set[str] = set()
+
+    @property
+    def is_taking(self) -> bool:
+        """Whether a take is under way, be it behind a wait."""
+        return self.stage == "take" or self._take_follows
 
     def start(self) -> None:
         """Send the next command on the poll connection."""
         channel = self.channel
         kept, unkept = channel.queues_by_custody()
         credit = channel.credit() if kept else 0
-        if credit > 0 and self._may_take():
-            self._send_take(kept, credit)
+        if credit > 0 and self._ran_dry != set(kept) and self._may_take():
+            self.stage = "take"
+            channel.begin_poll(self._take(kept, credit))
         elif unkept or credit > 0:
             self._send_wait(kept if credit > 0 else [], unkept)
 
@@ -104,8 +118,9 @@ class Reader:
     def close(self) -> None:
         """Finish what is under way when the channel closes.
 
-        A take's messages are in custody and have no handler any more, so they go back. A bell that rings into
-        the void is heard by the others within a second.
+        A take's messages are in custody and have no handler any more, so they go back. A bell that rings into the void
+        is heard by the others within a second; what a take behind it may have taken is asked for again by its token, or
+        handed back when the worker leaves.
         """
         channel = self.channel
         if not channel._in_poll:
@@ -128,29 +143,35 @@ class Reader:
         self.channel.stored(taker.reconcile)
         return True
 
-    def _send_take(self, queues: list[str], credit: int) -> None:
+    def _take(self, queues: list[str], credit: int) -> tuple[Any, ...]:
         channel = self.channel
         taker = channel.taker
-        self.stage = "take"
-        channel.begin_poll(
-            *channel.store.take_command(
-                taker.id,
-                taker.token(),
-                slots=credit,
-                label=taker.label,
-                queues=queues,
-                low_share=channel.low_share,
-                floor=taker.floor,
-                idle=taker.idle,
-            )
+        self._asked, self._asked_of = credit, set(queues)
+        command: tuple[Any, ...] = channel.store.take_command(
+            taker.id,
+            taker.token(),
+            slots=credit,
+            label=taker.label,
+            queues=queues,
+            low_share=channel.low_share,
+            floor=taker.floor,
+            idle=taker.idle,
         )
+        return command
 
     def _send_wait(self, kept: list[str], unkept: list[str]) -> None:
         channel = self.channel
         keys = [channel.store.keys.bell(queue) for queue in kept]
         keys += [channel._q_for_pri(queue, step) for step in channel.priority_steps for queue in unkept]
         self.stage = "wait"
-        channel.begin_poll("BRPOP", *keys, channel.brpop_timeout or 0)
+        wait = ("BRPOP", *keys, channel.brpop_timeout or 0)
+        credit = channel.credit() if kept else 0
+        self._ran_dry = set()
+        self._take_follows = credit > 0 and self._may_take()
+        if self._take_follows:
+            channel.begin_poll(wait, self._take(kept, credit))
+        else:
+            channel.begin_poll(wait)
 
     def _receive(self, command: str) -> Any:
         channel = self.channel
@@ -166,6 +187,8 @@ class Reader:
         channel = self.channel
         reply: TakeReply = channel.store.parse_take(self._receive("EVALSHA"))
         channel.taker.answered(reply)
+        # Where they have run dry, whatever came since has rung a bell, which is still to be heard.
+        self._ran_dry = self._asked_of if len(reply.taken) < self._asked else set()
         return reply
 
     def _read_take(self) -> bool:
@@ -194,10 +217,10 @@ class Reader:
             if kept or unkept:
                 self._send_wait(kept, unkept)
             raise Empty()
-        return self._deliver(reply)
+        return self._deliver(reply.taken)
 
-    def _deliver(self, reply: TakeReply) -> bool:
-        failures = [deliver(self.channel, taken) for taken in reply.taken]
+    def _deliver(self, found: Sequence[Taken]) -> bool:
+        failures = [deliver(self.channel, taken) for taken in found]
         for failure in failures:
             if failure is not None:
                 raise failure
@@ -207,17 +230,57 @@ class Reader:
         channel = self.channel
         try:
             found = self._receive("BRPOP")
+            reply = self._read_following() if self._take_follows else None
+        except channel.ResponseError:
+            # The reply of the take behind it must not pass for another command's.
+            channel.client.connection.disconnect()
+            raise
         finally:
+            self._take_follows = False
             channel.end_poll()
-        if not found:
-            raise Empty()
-        name, item = bytes_to_str(found[0]), found[1]
-        queue = name.rsplit(channel.sep, 1)[0]
-        if queue not in channel._unkept.values():
-            # A bell. Take at once: without an event loop, the next cycle may be a caller's time-out away.
-            if not channel._closing:
+        heard = bool(found) and self._hear(*found)
+        if reply is None:
+            if found and not heard and not channel._closing:
+                # A bell. Take at once: without an event loop, the next cycle may be a caller's time-out away.
                 self.start()
-            raise Empty()
+            return heard or self._nothing()
+        if reply.refused:
+            channel.taker.refuse()
+        elif not reply.taken and not channel._closing:
+            self._send_wait(*channel.queues_by_custody())
+        return self._deliver_wanted(reply) or heard or self._nothing()
+
+    def _nothing(self) -> bool:
+        raise Empty()
+
+    def _hear(self, key: bytes, item: bytes) -> bool:
+        """Deliver what came without custody; False for a bell."""
+        channel = self.channel
+        queue = bytes_to_str(key).rsplit(channel.sep, 1)[0]
+        if queue not in channel._unkept.values():
+            return False
         channel._queue_cycle.rotate(queue)
         channel.connection._deliver(loads(bytes_to_str(item)), queue)
         return True
+
+    def _read_following(self) -> TakeReply | None:
+        """Return the reply of the take behind a wait; None when it did not run."""
+        channel = self.channel
+        try:
+            return self._receive_take()
+        except NoScriptError:
+            channel.stored(channel.store.load_scripts)
+        except channel.ResponseError as error:
+            kombu_redis.warning("agentq: the server refused a take, trying again soon: %s", error)
+        return None
+
+    def _deliver_wanted(self, reply: TakeReply) -> bool:
+        """Deliver what may still be run: the take was sent before the wait, and slots may have been used since."""
+        channel = self.channel
+        taker = channel.taker
+        credit = channel.credit() if not reply.rest or taker.idle else 0
+        for taken in reversed(reply.taken[credit:]):
+            # Without the server, the wish is kept.
+            with suppress(Unavailable):
+                taker.settle(taken.take, "requeue")
+        return bool(reply.taken[:credit]) and self._deliver(reply.taken[:credit])

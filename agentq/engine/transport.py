@@ -100,7 +100,7 @@ class Channel(kombu_redis.Channel):
 
     def is_taking(self) -> bool:
         """Tell whether a take of this channel waits for its reply."""
-        return bool(self._in_poll) and not self.closed and self.reader.stage == "take"
+        return bool(self._in_poll) and not self.closed and self.reader.is_taking
 
     def wants(self) -> bool:
         """Tell whether there is something that this channel may read now."""
@@ -120,12 +120,12 @@ class Channel(kombu_redis.Channel):
     def _brpop_read(self, **options: Any) -> Any:
         return self.reader.read()
 
-    def begin_poll(self, *command: Any) -> None:
-        """Send ``command`` on the poll connection; its reply arrives at the event loop."""
+    def begin_poll(self, *commands: tuple[Any, ...]) -> None:
+        """Send commands together on the poll connection; their replies arrive at the event loop."""
         connection = self.client.connection
         self._in_poll = connection
         self._brpop_sent_at = monotonic()  # type: ignore[assignment]  # kombu's default is None
-        connection.send_command(*command)
+        connection.send_packed_command(connection.pack_commands(commands))
 
     def end_poll(self) -> None:
         """Note that the poll connection is idle, the only moment at which it may be authenticated anew."""
