@@ -18,9 +18,11 @@ from celery.app.task import Task
 from kombu.exceptions import OperationalError
 from kombu.messaging import Producer
 
-from agentq.core.errors import Unavailable
+from agentq.core.errors import QueueFull, Unavailable
 from agentq.engine import capture
 from agentq.engine.messages import is_plain_json
+from agentq.engine.options import CallOptions
+from agentq.engine.room import patiently
 from agentq.engine.routing import router_for
 from agentq.engine.template import Template
 from agentq.store import Store
@@ -42,8 +44,10 @@ class Batch:
     Nothing is in custody before ``flush``; an error on the way leaves out what was not flushed.
     """
 
-    def __init__(self, producer: Any, open_store: Callable[[], Store]) -> None:
+    def __init__(self, app: Any, producer: Any, open_store: Callable[[], Store]) -> None:
         self.producer = producer
+        self._app = app
+        self._call = CallOptions()
         self._open_store = open_store
         self._offers: list[Offer] = []
         self._likeness: Any = None
@@ -56,14 +60,23 @@ class Batch:
             self.flush()
 
     def flush(self) -> None:
-        """Put all into custody; raises OperationalError, as Celery does, when the server is away."""
+        """Put all into custody; raises OperationalError, as Celery does, when the server is away.
+
+        Raises QueueFull where there is no room for all, after the time for which their call waits; some of them are in
+        custody then.
+        """
         offers, self._offers = self._offers, []
+        # The next one goes the whole way again: what is free has changed, and with it perhaps the route.
+        self._template = None
         caught = capture.active()
         if caught is not None:
             caught.offers.extend(offers)
         elif offers:
             try:
-                self._open_store().offer(offers)
+                # What found room the first time is known the second time.
+                patiently(self._app, self._call, lambda: self._open_store().offer(offers))
+            except QueueFull:
+                raise
             except Unavailable as error:
                 raise OperationalError(str(error)) from error
 
@@ -71,10 +84,10 @@ class Batch:
         """Return the template that was made from a message of this likeness."""
         return self._template if self._template is not None and likeness == self._likeness else None
 
-    def learn(self, likeness: Any, offers: list[Offer], template: Template | None) -> None:
-        """Take a message over, and have others of this likeness made from the template."""
-        self._likeness, self._template = likeness, template
+    def learn(self, call: CallOptions, likeness: Any, offers: list[Offer], template: Template | None) -> None:
+        """Take a call's message over, and have others of this likeness made from the template."""
         self.add(offers)
+        self._call, self._likeness, self._template = call, likeness, template
 
 
 _open: ContextVar[Batch | None] = ContextVar("agentq_batch", default=None)
@@ -135,7 +148,7 @@ def open_batches(app: Any, open_store: Callable[[], Store]) -> None:
             yield producer
             return
         with lend(app) as acquired:
-            batch = Batch(acquired, open_store)
+            batch = Batch(app, acquired, open_store)
             token = _open.set(batch)
             try:
                 yield acquired

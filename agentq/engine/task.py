@@ -192,7 +192,7 @@ class Step(Task, Generic[P, R]):
             return self.AsyncResult(task_id)
         with capture.capturing() as caught:
             result = self._publish(call, args, kwargs, task_id=task_id, **sent, **options)
-        batch.learn(likeness, caught.offers, template_of(self, options, caught.offers))
+        batch.learn(call, likeness, caught.offers, template_of(self, options, caught.offers))
         return result
 
     def _publish(self, call: CallOptions, args: list[Any], kwargs: dict[str, Any], **options: Any) -> Any:
