@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +53,7 @@ def pools(session: Session, as_json: bool) -> int:
 def pool_rows(app: AgentQ) -> list[dict[str, Any]]:
     """One row for each pool, as the JSON document has it; a worker that serves several pools counts in each."""
     from agentq.cli.catalogue import served_pools
+    from agentq.cli.listings import device_lines
 
     specs, served = app.pools, served_pools(app)
     stands = app.store.survey(list(specs))
@@ -59,6 +61,7 @@ def pool_rows(app: AgentQ) -> list[dict[str, Any]]:
     for each in app.store.unserved():
         if each.lacks == "worker":
             unschedulable[each.queue] = unschedulable.get(each.queue, 0) + 1
+    cards = app.store.workers()
     drained = {mark.partition("|")[2] for mark in app.store.drains() if mark.startswith("pool|")}
     return [
         {
@@ -68,6 +71,8 @@ def pool_rows(app: AgentQ) -> list[dict[str, Any]]:
             "unschedulable": _stranded(stands[name], unschedulable.get(name, 0)),
             "suspects": app.store.count_suspects(name),
             "drained": name in drained,
+            "whys": {card.label: card.why for card in cards if name in card.queues and card.why is not None},
+            "devices": [line for card in cards if name in card.queues for line in device_lines(card)],
         }
         for name, spec in specs.items()
     ]
@@ -135,10 +140,12 @@ def _notes(row: Mapping[str, Any]) -> list[str]:
     notes = []
     if row["drained"]:
         notes.append("drained")
-    elif row["resting"]:
-        notes.append(f"{row['resting']} of its workers take nothing: agentq workers list")
+    elif row["whys"]:
+        reasons = "; ".join(dict.fromkeys(row["whys"].values()))
+        notes.append(f"{len(row['whys'])} of its workers take nothing: {reasons}")
     if not row["workers"]:
         notes.append("no worker" + (f": {row['unschedulable']} unschedulable" if row["unschedulable"] else ""))
+    notes += [f"{number} x {line}" for line, number in Counter(row["devices"]).items()]
     if row["suspects"]:
         # They wait beside the lanes, each for an idle worker.
         notes.append(f"{row['suspects']} wait to run alone: agentq doctor")

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agentq.cli.errors import CommandRefused
 from agentq.cli.locate import AppSource
-from agentq.cli.workers import HASH_SEED, check_installed, child_environment, plan_one_worker, plan_workers, worker_argv
-from agentq.core.errors import UnknownPool
+from agentq.cli.workers import (
+    HASH_SEED,
+    check_installed,
+    child_environment,
+    plan_one_worker,
+    plan_workers,
+    servable,
+    with_devices,
+    worker_argv,
+)
+from agentq.core.errors import DevicesMissing, UnknownPool
 from agentq.core.pools import PoolSpec
+from agentq.engine.devices.finding import Outfit, find_outfit
 
 POOLS = {
     spec.name: spec
@@ -94,3 +106,42 @@ def test_children_find_the_application_and_hash_alike(tmp_path: Path, monkeypatc
     assert env["PYTHONPATH"].endswith(":/elsewhere")
     assert env["PYTHONHASHSEED"] == HASH_SEED
     assert env["AGENTQ_APP"] == "shop.app:app"
+
+
+class Machine:
+    """What the planning of workers asks the application: its pools, and the devices that are here."""
+
+    def __init__(self, devices: str) -> None:
+        self.pools = {
+            spec.name: spec
+            for spec in (
+                PoolSpec(name="tools", concurrency=2),
+                PoolSpec(name="search", concurrency=2),
+                PoolSpec(name="big", tags={"gpu": "a100"}, slots_per_gpu=2),
+                PoolSpec(name="small", tags={"gpu": "l4"}),
+                PoolSpec(name="fixed", concurrency=1, tags={"gpu": "l4"}),
+            )
+        }
+        self._devices = devices
+
+    def outfit_for(self, queues: Iterable[str]) -> Outfit | None:
+        return find_outfit(self.pools, queues, gpus=self._devices)
+
+
+def test_a_gpu_pool_has_slots_by_devices_and_a_worker_of_its_own() -> None:
+    machine: Any = Machine("2xa100:80,l4:24")
+    pools = with_devices(machine, machine.pools)
+    assert {name: pools[name].concurrency for name in ("big", "small", "fixed")} == {"big": 4, "small": 1, "fixed": 1}
+    plans = plan_workers(pools, pools, together=True)
+    assert [plan.pools for plan in plans] == [("tools", "search"), ("big",), ("small",), ("fixed",)]
+    with pytest.raises(CommandRefused, match="for each pool with GPUs"):
+        plan_one_worker(pools, ["big", "tools"], concurrency=None)
+
+
+def test_what_this_machine_has_no_device_for_is_told_and_left_out() -> None:
+    machine: Any = Machine("l4:24")
+    good, words = servable(machine, machine.pools)
+    assert good == ["tools", "search", "small", "fixed"]
+    assert [each.partition(":")[0] for each in words] == ["No worker for pool big"]
+    with pytest.raises(DevicesMissing, match="gpu=a100"):
+        with_devices(machine, ["big"])
