@@ -10,7 +10,7 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,6 +25,7 @@ from tests.kit.broker import PrivateBroker
 from tests.kit.field import Fleet
 from tests.kit.mode import settings_of
 from tests.kit.proxy import Proxy
+from tests.kit.relay import Relay
 from tests.kit.server import PrivateServer
 from tests.kit.waiting import wait_until
 from tests.kit.worker import WorkerProcess
@@ -101,16 +102,20 @@ class Campaign:
         say: Callable[[str], None] = logger.info,
     ) -> None:
         self.report = Report(mode=mode, seed=seed)
+        self._broker = broker if mode == "split" else None
+        self._relay = Relay(self._broker.port) if self._broker is not None else None
         self._env = settings_of(mode, broker)
+        if self._relay is not None:
+            self._env["AGENTQ_BROKER_URL"] = f"amqp://guest:guest@127.0.0.1:{self._relay.port}//"
         self._make = make
         self._say = say
         self._app: Any = None
         self._calm: dict[str, tuple[Any, Any]] = {}
 
-    def run(self, faults: int, *, per_round: int = 8, only: int | None = None) -> Report:
-        """Do so many faults, or one round of them alone, and report."""
+    def run(self, faults: int, *, first: Sequence[Fault] = (), per_round: int = 8, only: int | None = None) -> Report:
+        """Do so many faults, begun with ``first``, or one round of them alone, and report."""
         begin = time.monotonic()
-        planned = plan(faults, random.Random(self.report.seed))
+        planned = [*first, *plan(faults - len(first), random.Random(self.report.seed), self.report.mode)]
         with self._field() as (fleet, proxy, witness):
             self._measure(fleet)
             known = {name for _, name in proxy.counts}
@@ -127,6 +132,8 @@ class Campaign:
         server = PrivateServer(fsync="always")
         server.start()
         proxy = fleet = None
+        if self._relay is not None:
+            self._relay.start()
         try:
             path = Path(server.folder) / "p"
             fleet = Fleet(server, self._make, module=PROJECT, url=f"redis+socket://{path}", env=self._env)
@@ -142,6 +149,8 @@ class Campaign:
                 worker.kill_tree()
             if proxy is not None:
                 proxy.close()
+            if self._relay is not None:
+                self._relay.close()
             server.stop()
 
     def _measure(self, fleet: Fleet) -> None:
@@ -158,7 +167,7 @@ class Campaign:
     def _round(self, number: int, faults: list[Fault], fleet: Fleet, proxy: Proxy, witness: Witness) -> None:
         begin = time.monotonic()
         rng = random.Random(f"{self.report.seed}:{number}")
-        striker = Striker(fleet, proxy, rng)
+        striker = Striker(fleet, proxy, rng, broker=self._broker, relay=self._relay)
         self._top_up(fleet, striker)
         started = start_all(fleet.flows)
         outlook = []

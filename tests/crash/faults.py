@@ -14,8 +14,10 @@ from functools import partial
 
 import psutil
 
+from tests.kit.broker import PrivateBroker
 from tests.kit.field import Fleet
 from tests.kit.proxy import Call, Moment, Proxy, Verdict
+from tests.kit.relay import Relay
 from tests.kit.worker import WorkerProcess
 
 logger = logging.getLogger(__name__)
@@ -36,7 +38,8 @@ POINTS = {
 """The points' names and the scripts that are called there."""
 
 KILLS = ("child", "main", "keeper", "tree", "all but keeper", "stop", "stop main", "server")
-KINDS = (*KILLS, "cut", "no reply")
+BROKERS = ("broker", "cut broker")
+"""Where RabbitMQ stands beside the server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,8 @@ class Fault:
 
     "child", "main", "keeper", "tree" and "all but keeper" are SIGKILLs of these processes of one worker; "stop" and
     "stop main" are SIGSTOP for eight seconds; "server" is a SIGKILL of the server, which comes back; "cut" is the loss
-    of a connection before a call, "no reply" the loss of the reply.
+    of a connection before a call, "no reply" the loss of the reply. "broker" is a SIGKILL of RabbitMQ, which comes
+    back, "cut broker" the loss of a worker's connections to it.
     """
 
     kind: str
@@ -61,30 +65,45 @@ class Fault:
         return "at random" if self.point is None else f"{self.moment} {self.point}"
 
 
-def every_fault() -> list[Fault]:
-    """Return all kinds at all points."""
+def every_fault(mode: str) -> list[Fault]:
+    """Return all kinds at all points that a mode has."""
     moments: tuple[Moment, ...] = ("before", "after")
-    found = [Fault(kind, point, moment) for kind in KILLS for point in POINTS for moment in moments]
-    found += [Fault(kind) for kind in (*KILLS, "cut")]
+    kinds = (*KILLS, *BROKERS) if mode == "split" else KILLS
+    found = [Fault(kind, point, moment) for kind in kinds for point in POINTS for moment in moments]
+    found += [Fault(kind) for kind in (*kinds, "cut")]
     found += [Fault("cut", point) for point in POINTS]
     return found + [Fault("no reply", point, "after") for point in POINTS]
 
 
-def plan(number: int, rng: random.Random) -> list[Fault]:
-    """Return so many faults in random order, each as often as the others as far as the number allows."""
+def plan(number: int, rng: random.Random, mode: str) -> list[Fault]:
+    """Return so many faults of a mode in random order, each as often as the others as far as the number allows."""
+    every = every_fault(mode)
     chosen: list[Fault] = []
     while len(chosen) < number:
-        chosen += rng.sample(every_fault(), k=len(every_fault()))
+        chosen += rng.sample(every, k=len(every))
     return chosen[:number]
 
 
 class Striker:
-    """Does faults to a fleet behind a proxy; what it has stopped, it lets go on after its time."""
+    """Does faults to a fleet behind a proxy; what it has stopped, it lets go on after its time.
 
-    def __init__(self, fleet: Fleet, proxy: Proxy, rng: random.Random) -> None:
+    ``broker`` and ``relay``: RabbitMQ, and the way of the workers to it, in split mode.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        proxy: Proxy,
+        rng: random.Random,
+        *,
+        broker: PrivateBroker | None = None,
+        relay: Relay | None = None,
+    ) -> None:
         self.fleet = fleet
         self.proxy = proxy
         self.rng = rng
+        self.broker = broker
+        self.relay = relay
         self.orphans: list[psutil.Process] = []
         self._stopped: list[tuple[float, WorkerProcess]] = []
 
@@ -170,6 +189,14 @@ class Striker:
         elif kind == "server":
             self.fleet.server.kill()
             return
+        elif kind == "broker":
+            assert self.broker is not None
+            self.broker.kill_tree()
+            return
+        elif kind == "cut broker":
+            assert self.relay is not None
+            self.relay.cut({worker.pid, *children, *keepers})
+            return
         else:
             self.proxy.cut({worker.pid, *children, *keepers})
             return
@@ -178,9 +205,11 @@ class Striker:
         _send(signal.SIGKILL, victims)
 
     def _restore(self) -> None:
-        """Bring a killed server back, and put new workers into the places of those that ended."""
+        """Bring a killed server or broker back, and put new workers into the places of those that ended."""
         if not self.fleet.server.running:
             self.fleet.server.start()
+        if self.broker is not None and not self.broker.running:
+            self.broker.start()
         self.fleet.workers = [worker for worker in self.fleet.workers if worker.running]
 
     def _owner(self, pid: int) -> WorkerProcess | None:
