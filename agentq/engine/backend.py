@@ -19,7 +19,7 @@ from agentq.core.errors import AgentqError, CalledOff, RunCancelled, StaleHolder
 from agentq.engine import afterwords, capture
 from agentq.engine.binding import find_binding
 from agentq.engine.joins import body_offer, leaves, members_of
-from agentq.engine.listening import Listener
+from agentq.engine.listening import IS_LOCKED, Listener
 from agentq.engine.outcome import COMMITTED, commit_failure, commit_revoked, holder_of, keep_trying, tell_behind
 from agentq.store.refs import Arrival, Join
 
@@ -29,7 +29,7 @@ logger = get_logger(__name__)
 class Backend(RedisBackend):
     """Where ``AsyncResult`` looks."""
 
-    ResultConsumer = Listener
+    ResultConsumer = Listener if IS_LOCKED else RedisBackend.ResultConsumer
 
     def _store_result(
         self,

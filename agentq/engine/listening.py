@@ -11,6 +11,9 @@ from typing import Any
 from celery.backends.asynchronous import greenletDrainer
 from celery.backends.redis import ResultConsumer
 
+IS_LOCKED = hasattr(ResultConsumer, "_locked")
+"""Whether Celery lets one thread at a time speak on the subscription, on which ``Listener`` builds: 5.6 does not yet."""
+
 
 class Listener(ResultConsumer):
     """Celery's consumer of results, which subscribes as late as it can without missing one."""

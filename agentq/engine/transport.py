@@ -13,6 +13,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from time import monotonic
+from types import MappingProxyType
 from typing import Any
 
 from kombu.transport import redis as kombu_redis
@@ -33,6 +34,9 @@ BELL_LENGTH = 32
 """Wake-ups kept in a bell, as in the store's scripts: more idle workers than that find the rest within a
 second."""
 
+REAUTHENTICATES = hasattr(kombu_redis.Channel, "_flush_brpop_reauth")
+"""Whether kombu renews credentials by itself: 5.6 does not yet."""
+
 LOW_SHARE = 8
 """Every N-th take begins with the lowest lane, so that a stream of urgent work does not starve it."""
 
@@ -43,6 +47,8 @@ class Channel(kombu_redis.Channel):
     QoS = QoS
 
     low_share = LOW_SHARE
+    # kombu 5.6 knows no queues with an end; from 5.7 on each channel has a table of its own.
+    _expires: Any = MappingProxyType({})
 
     from_transport_options: Any = (*kombu_redis.Channel.from_transport_options, "low_share")
 
@@ -130,7 +136,8 @@ class Channel(kombu_redis.Channel):
     def end_poll(self) -> None:
         """Note that the poll connection is idle, the only moment at which it may be authenticated anew."""
         self._in_poll = None  # type: ignore[assignment]  # kombu's default is False
-        self._flush_brpop_reauth()
+        if REAUTHENTICATES:
+            self._flush_brpop_reauth()
 
     def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:
         """Return one message or None, at once."""

@@ -10,7 +10,7 @@ import kombu
 
 logger = logging.getLogger(__name__)
 
-TRIED_KOMBU: Final = ((5, 7),)
+TRIED_KOMBU: Final = ((5, 6), (5, 7))
 """(major, minor) of the versions that the whole suite passes on."""
 
 
