@@ -12,7 +12,7 @@ from celery.backends.asynchronous import greenletDrainer
 from celery.backends.redis import ResultConsumer
 
 IS_LOCKED = hasattr(ResultConsumer, "_locked")
-"""Whether Celery lets one thread at a time speak on the subscription, on which ``Listener`` builds: 5.6 does not yet."""
+"""Whether Celery lets one thread at a time speak on the subscription, on which ``Listener`` builds: not yet in 5.6."""
 
 
 class Listener(ResultConsumer):

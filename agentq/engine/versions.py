@@ -11,7 +11,7 @@ import kombu
 logger = logging.getLogger(__name__)
 
 TRIED_KOMBU: Final = ((5, 6), (5, 7))
-"""(major, minor) of the versions that the whole suite passes on."""
+"""(major, minor) of the versions that were tried: the latest by all tests, the oldest by a smoke (tests/older)."""
 
 
 @cache

@@ -12,7 +12,8 @@ from agentq.engine.versions import is_kombu_tried
 
 
 @pytest.mark.parametrize(
-    ("version", "tried"), [("5.7.0", True), ("5.7.3", True), ("5.8.0", False), ("6.0.0rc1", False), ("5.6.2", False)]
+    ("version", "tried"),
+    [("5.7.0", True), ("5.7.3", True), ("5.8.0", False), ("6.0.0rc1", False), ("5.6.2", True), ("5.5.4", False)],
 )
 def test_only_tried_versions_get_agentqs_transport(version: str, tried: bool) -> None:
     assert is_kombu_tried.__wrapped__(version) is tried
