@@ -143,8 +143,8 @@ def with_devices(app: AgentQ, names: Iterable[str]) -> dict[str, PoolSpec]:
         spec = pools.get(name)
         if spec is not None and is_gpu_pool(spec.tags):
             outfit = app.outfit_for([name])
-            if outfit is not None and spec.concurrency == "auto" and spec.kind == "prefork":
-                pools[name] = spec.model_copy(update={"concurrency": len(outfit.devices) * spec.slots_per_gpu})
+            if outfit is not None and spec.concurrency == "auto" and spec.kind != "solo":
+                pools[name] = spec.model_copy(update={"concurrency": len(outfit.devices) * (spec.slots_per_gpu or 1)})
     return pools
 
 

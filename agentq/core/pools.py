@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, Self
 from pydantic import Field, PositiveInt, ValidationError, model_validator
 
 from agentq.core.declared import checked_table, impossible, read_tables, told
+from agentq.core.devices import is_gpu_pool
 from agentq.core.error_base import near
 from agentq.core.errors import InvalidArguments
 from agentq.core.models import Model, Needs
@@ -37,8 +38,8 @@ class PoolSpec(Model):
     """Attempts at once in one worker; auto is decided on the machine that the worker starts on."""
     tags: dict[str, str] = Field(default_factory=dict)
     """What its machines have, and where they stand; see Needs. With `gpu` each slot of a worker gets a device."""
-    slots_per_gpu: PositiveInt = 1
-    """Of a pool with the tag `gpu` whose concurrency is auto: so many slots share a device."""
+    slots_per_gpu: PositiveInt | None = None
+    """Of a pool with the tag `gpu` whose concurrency is auto: so many slots share a device; None for one."""
     cost_per_hour: float | None = Field(default=None, ge=0)
     """Of one slot, in any unit that all pools share; among pools that fit, the cheaper goes first. None counts as 0."""
     time_limit: Duration | None = Field(default=None, gt=timedelta(0))
@@ -54,6 +55,10 @@ class PoolSpec(Model):
     def _check_possible(self) -> Self:
         if self.kind == "solo" and self.concurrency not in ("auto", 1):
             raise impossible("concurrency", f"a solo pool runs one attempt at once, not {self.concurrency}")
+        if self.slots_per_gpu is not None and not is_gpu_pool(self.tags):
+            raise impossible("slots_per_gpu", "the pool's tags name no gpu, so that its workers look for none")
+        if self.slots_per_gpu is not None and self.concurrency != "auto":
+            raise impossible("slots_per_gpu", f"the number of slots is given already: concurrency = {self.concurrency}")
         if self.max_tasks_per_child is not None and self.kind != "prefork":
             raise impossible("max_tasks_per_child", f"a pool of kind {self.kind} has no child processes: take prefork")
         if self.hard_time_limit is not None and (self.time_limit is None or self.hard_time_limit <= self.time_limit):

@@ -105,6 +105,7 @@ class Presence:
         self.taker = self._make_taker()
         # One numbering for all ids of the process: what still speaks of an old take touches no new one.
         self.taker.saw(before.floor)
+        self.taker.paused, self.taker.left_out = before.paused, before.left_out
         self._is_published = False
         self._unknown.clear()
         self._listed = self._card().queues

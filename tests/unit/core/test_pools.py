@@ -222,3 +222,16 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     (tmp_path / "latin.toml").write_bytes(b"a = '\xe9'")
     with pytest.raises(InvalidFile, match="not UTF-8"):
         load_pools(tmp_path / "latin.toml")
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"slots_per_gpu": 2}, "the pool's tags name no gpu"),
+        ({"slots_per_gpu": 2, "concurrency": 4, "tags": {"gpu": "a100"}}, "given already: concurrency = 4"),
+    ],
+)
+def test_slots_per_gpu_is_for_gpu_pools_of_automatic_size(fields: dict[str, Any], words: str) -> None:
+    assert PoolSpec(name="p", tags={"gpu": "a100"}, slots_per_gpu=2).slots_per_gpu == 2
+    with pytest.raises(ValueError, match=words):
+        PoolSpec(name="p", **fields)
