@@ -96,6 +96,14 @@ GUARD_RULES: Final[Rules] = {
 }
 
 RARE_RULES: Final[Rules] = {
+    "forget what there is no room for": (
+        "redis.call('RPUSH', backlog_of(o.q, o.l, tenant), o.root .. '|' .. o.id .. '|' .. o.g)",
+        "",
+    ),
+    "let in whatever its record says": (
+        "if f[1] == 'l' and f[2] == generation and redis.call('ZSCORE', K.due(), name) == false then",
+        "if f[1] then",
+    ),
     "take an old generation": (_TAKEN, "if f[1] ~= 'q' then return nil end"),
     "let a cancel wait": (",\"why\":' .. ARGV[5] .. '}', now, true)", ",\"why\":' .. ARGV[5] .. '}', now)"),
 }

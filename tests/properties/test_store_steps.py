@@ -57,16 +57,23 @@ class Steps(RuleBasedStateMachine):
 
     # -- producers
 
-    @rule(number=NUMBERS, fresh=st.booleans(), lane=st.sampled_from([0, 6, 9]), delayed=st.booleans(), repeats=REPEATS)
-    def offer(self, number: int, fresh: bool, lane: int, delayed: bool, repeats: int) -> None:
-        """Offer a step: a new one, or one that is known, done, or replaced."""
+    @rule(
+        number=NUMBERS,
+        fresh=st.booleans(),
+        lane=st.sampled_from([0, 6, 9]),
+        delayed=st.booleans(),
+        most=st.sampled_from([None, 1]),
+        repeats=REPEATS,
+    )
+    def offer(self, number: int, fresh: bool, lane: int, delayed: bool, most: int | None, repeats: int) -> None:
+        """Offer a step: a new one, or one that is known, done, or replaced; with `most`, where there may be no room."""
         due = self.bench.store.now_ms() + 3_600_000 if delayed else None
         step_id = self.any_step(number)
         if fresh or step_id is None:
             step_id = f"s{len(self.steps)}"
             self.steps[step_id] = Known()
         for _ in range(repeats):
-            self.bench.store.offer([self.bench.step(step_id, root=ROOT, lane=lane, due_ms=due)])
+            self.bench.store.offer([self.bench.step(step_id, root=ROOT, lane=lane, due_ms=due, most=most)])
 
     def any_step(self, number: int) -> str | None:
         """Return any step that there ever was."""
@@ -309,6 +316,34 @@ def test_a_missing_check_of_the_generation_lets_a_stale_message_start(bench: Ben
     bench.again(bench.take_one().holder)
     bench.client.rpush(lane, stale)
     assert bench.take_one(slots=5).generation == 1  # with the rule it is 2: tests/store/test_take.py
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_what_there_is_no_room_for_stands_somewhere(bench: Bench, broken: bool) -> None:
+    if broken:
+        break_rule(bench, *RARE_RULES["forget what there is no room for"])
+    bench.store.offer([bench.step("s1", most=1), bench.step("s2", most=1)])
+    assert (bench.look().misplaced() != []) == broken
+    if broken:
+        bench.client.rpush(bench.keys.of("backlog", "6", "", "q"), "s2|s2|1")
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_what_went_on_otherwise_is_not_let_in(bench: Bench, broken: bool) -> None:
+    if broken:
+        break_rule(bench, *RARE_RULES["let in whatever its record says"])
+    bench.store.offer([bench.step("s1", most=1), bench.step("s2", most=1)])
+    # Condemned, say, by a hand that left its name in the backlog.
+    bench.client.hset(bench.keys.step("s2", "s2"), "s", "x")
+    bench.finish(bench.take_one().holder)
+    if broken:
+        bench.client.set(bench.keys.message("s2", "s2"), '{"body":"s2"}')
+    bench.tick()
+    assert bench.state("s2") == ("q" if broken else "x")
+    if not broken:
+        # For the clean-up it stands in the timers.
+        bench.client.hset(bench.keys.step("s2", "s2"), "s", "l")
+        bench.client.zadd(bench.keys.of("due"), {"s2|s2|1": 1})
 
 
 @pytest.mark.parametrize("broken", [False, True])
