@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from agentq.core.guards import Rate as Rate
     from agentq.core.models import Event as Event
     from agentq.core.models import Needs as Needs
-    from agentq.core.models import Retry as Retry
     from agentq.core.models import Usage as Usage
+    from agentq.core.retry import Retry as Retry
     from agentq.engine.declare import agent as agent
     from agentq.engine.declare import step as step
     from agentq.engine.handle import Handle as Handle
@@ -52,7 +52,7 @@ _HOMES = {
     "Rate": "agentq.core.guards",
     "Event": "agentq.core.models",
     "Needs": "agentq.core.models",
-    "Retry": "agentq.core.models",
+    "Retry": "agentq.core.retry",
     "Usage": "agentq.core.models",
     "Agent": "agentq.engine.task",
     "Handle": "agentq.engine.handle",

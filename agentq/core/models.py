@@ -3,7 +3,6 @@
 It must not know where a value comes from, or what acts on it.
 """
 
-from datetime import timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Final, Literal
 
@@ -15,12 +14,10 @@ from pydantic import (
     Field,
     NonNegativeInt,
     PositiveInt,
-    field_serializer,
     model_validator,
 )
 
 from agentq.core.lanes import Priority
-from agentq.core.units import Duration
 
 __all__ = [
     "ENDED",
@@ -32,7 +29,6 @@ __all__ = [
     "Model",
     "Needs",
     "Priority",
-    "Retry",
     "RunStatus",
     "RunSummary",
     "StepSummary",
@@ -117,26 +113,6 @@ def _tag(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-class Retry(Model):
-    """How often and when a failed step is tried again: after `wait`, then each time `factor` times longer."""
-
-    attempts: PositiveInt = 3
-    """All attempts, the first one too; 1 never tries again."""
-    wait: Duration = Field(default=timedelta(seconds=1), ge=timedelta(0))
-    """The pause after the first attempt."""
-    factor: float = Field(default=2, ge=1)
-    max_wait: Duration = Field(default=timedelta(seconds=60), ge=timedelta(0))
-    """No pause is longer; jitter included."""
-    jitter: float = Field(default=0.1, ge=0, le=1)
-    """The share by which chance makes a pause shorter or longer, so that a crowd does not return as one."""
-    on: tuple[type[BaseException], ...] = (Exception,)
-    """The errors after which the step is tried again; for any other the first failure is final."""
-
-    @field_serializer("on", when_used="json")
-    def _name_errors(self, on: tuple[type[BaseException], ...]) -> list[str]:
-        return [f"{cls.__module__}.{cls.__qualname__}" for cls in on]
 
 
 class Usage(Model):

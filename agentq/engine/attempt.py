@@ -19,12 +19,13 @@ from agentq.engine import exits, joins, outcome, realloop, recall
 from agentq.engine.admission import admit
 from agentq.engine.binding import Binding, TurnEnd
 from agentq.engine.capture import Capture
-from agentq.engine.ending import CAUGHT, Again, Ending, Interrupted, Waits
+from agentq.engine.ending import CAUGHT, Again, Interrupted, Waits
 from agentq.engine.keeper.claims import claim
 from agentq.engine.messages import HOLDER_HEADER, PAYLOAD
 from agentq.engine.outcome import COMMITTED
 from agentq.engine.resources import open_all
 from agentq.engine.this_step import current_attempt
+from agentq.engine.trying import Trying
 from agentq.store.refs import Holder
 
 if TYPE_CHECKING:
@@ -36,13 +37,12 @@ EARLY_S = 0.25
 """A soft limit that comes by so much too soon is none: two clocks differ by less."""
 
 
-class Attempt(Ending):
+class Attempt(Trying):
     """One try of a step.
 
     Attributes:
         parent: run id of the agent that asked for the step; None in canvas.
         run_id: the run that its history belongs to.
-        stop: ends its coroutine from another thread.
     """
 
     def __init__(self, task: Step[..., Any], binding: Binding, holder: Holder, request: Any) -> None:
@@ -52,7 +52,7 @@ class Attempt(Ending):
         self.step_id = holder.id
         self.stop = realloop.Stop()
         self.handed_over = False
-        self._began = time.monotonic()
+        self.began = time.monotonic()
         self._hear_again: Callable[[], Any] | None = None
         self._arguments: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
 
@@ -193,11 +193,12 @@ class Attempt(Ending):
             if self.is_over_budget:
                 admit(self)
             return self.binding.run_turn(self)
-        typed_args, typed_kwargs = self._arguments = self.task.schema.decode(resolved, kwargs)
+        self._arguments = self.task.schema.decode(resolved, kwargs)
 
         def call() -> Any:
             self._refuse_overdue()
-            return self._checked(self.task.schema.encode_result(self.invoke(typed_args, typed_kwargs)))
+            self.returned = self.invoke(*self._arguments)
+            return self._checked(self.task.schema.encode_result(self.returned))
 
         for middleware in reversed(self.binding.middleware):
             call = _wrapped(middleware, self, call)
@@ -251,7 +252,7 @@ class Attempt(Ending):
         """Whether the worker ended the function before its limit, because the step was called off (see ``recall``)."""
         if isinstance(overdue, realloop.Stopped):
             return True
-        return isinstance(overdue, SoftTimeLimitExceeded) and time.monotonic() - self._began < limit - EARLY_S
+        return isinstance(overdue, SoftTimeLimitExceeded) and time.monotonic() - self.began < limit - EARLY_S
 
     @property
     def hard_limit(self) -> timedelta:
@@ -269,8 +270,11 @@ class Attempt(Ending):
 
     @property
     def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The attempt's arguments: a step's typed, an agent's as they came in the message."""
         return self._arguments
+
+    @arguments.setter
+    def arguments(self, given: tuple[tuple[Any, ...], dict[str, Any]]) -> None:
+        self._arguments = given
 
     def call_other(self, other: Any) -> Any:
         """Call another function or step in place, with this step's arguments; return its encoded value."""

@@ -10,7 +10,8 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overloa
 from agentq.core.errors import InvalidArguments
 from agentq.core.guards import Breaker, Budget, Estimate, Limit, Rate
 from agentq.core.key_template import check_names
-from agentq.core.models import Needs, Priority, Retry
+from agentq.core.models import Needs, Priority
+from agentq.core.retry import Retry
 from agentq.core.routes import Tier
 from agentq.engine.admission import OWN_NAMES
 from agentq.engine.declare_resource import resource

@@ -124,6 +124,7 @@ def payload_of(taken: Taken, worker: str) -> tuple[dict[str, Any], Holder | None
         "cancelled": taken.cancelled,
         "overdue": taken.overdue,
         "over_budget": taken.over_budget,
+        "suspect": taken.suspect,
     }
     return payload, holder
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback as tracebacks
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -31,13 +31,16 @@ CAUGHT = "agentq_caught"
 
 
 class Again(Exception):
-    """Raised by middleware: the attempt failed with ``error``, and the step is to run again after ``delay``."""
+    """Raised by middleware: the attempt failed with ``error``, and the step is to run again after ``delay``.
 
-    def __init__(self, error: BaseException, delay: timedelta, *, counted: bool = True) -> None:
+    ``changed``: arguments, by name, that the next attempt gets others of.
+    """
+
+    def __init__(self, error: BaseException, delay: timedelta, *, changed: Mapping[str, Any] | None = None) -> None:
         super().__init__(str(error))
         self.error = error
         self.delay = delay
-        self.counted = counted
+        self.changed = changed or {}
 
 
 class Interrupted(Exception):
@@ -204,24 +207,9 @@ class Ending:
         self.request.chain = None
         setattr(self.request, COMMITTED, True)
 
-    def _again(self, again: Again) -> None:
-        """Commit the step's next generation, due after the delay; raises Celery's Retry for its events."""
-        with self.whole_request(), capture.capturing() as caught:
-            ours = {**self.ours, "n": self.number + (1 if again.counted else 0)}
-            signature = self.task.signature_from_request(
-                self.request,
-                self.request.args,
-                self.request.kwargs,
-                countdown=max(again.delay.total_seconds(), 0.0),
-                retries=self.request.retries + 1,
-                headers={HEADER: ours},
-            )
-            signature.apply_async()
-        setattr(self.request, CAUGHT, caught)
-        self._onward(mode="again", chain=None, callbacks=None, error=again.error)
-        raise Retry(exc=again.error, when=again.delay.total_seconds()) from again.error
-
-    def _onward(self, *, mode: str, chain: Any, callbacks: Any, error: BaseException | None = None) -> None:
+    def _onward(
+        self, *, mode: str, chain: Any, callbacks: Any, error: BaseException | None = None, changed: str = ""
+    ) -> None:
         """Commit what ``retry`` or ``replace`` would have sent: this step's next generation first, if it is there."""
         caught: Capture = getattr(self.request, CAUGHT, None) or Capture()
         own = [offer for offer in caught.offers if offer.id == self.holder.id]
@@ -237,6 +225,7 @@ class Ending:
                     offers=[*own, *others],
                     arrivals=caught.arrivals,
                     error=outcome.line_of(error) if error is not None else None,
+                    changed=changed or None,
                     usage=charge.usage,
                     accounts=charge.accounts,
                     settles=charge.settles,

@@ -11,7 +11,8 @@ from agentq.core.error_base import listed, near
 from agentq.core.errors import InvalidArguments
 from agentq.core.guards import Breaker, Budget, Estimate, Limit, Rate, as_sequence
 from agentq.core.lanes import PRIORITIES
-from agentq.core.models import Needs, Priority, Retry, Usage
+from agentq.core.models import Needs, Priority, Usage
+from agentq.core.retry import Retry
 from agentq.core.routes import TIERS, OnFull, Tier
 from agentq.engine.resources import AnyResource
 

@@ -1,32 +1,82 @@
-"""Runs a failed step again later, as its policy decides; the wait is a timer of the store and holds no slot."""
+"""Runs a failed step again, as its policy decides: at once in place, or later, as a timer that holds no slot."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
-from agentq.core.errors import BreakerOpen, OwnershipLost
-from agentq.core.policy import decide_retry
+from agentq.core.errors import BreakerOpen, InvalidResult, OwnershipLost
+from agentq.core.retry import Retry, asked_pause, changed_arguments, decide_retry, told
 from agentq.engine.attempt import Attempt
 from agentq.engine.ending import CONTROL, Again
 
 
 class RetryGuard:
-    """Asks the policy of ``Retry`` after a failure."""
+    """Asks the policy of ``Retry`` after each try."""
 
     def __call__(self, attempt: Attempt, call: Callable[[], Any]) -> Any:
-        """Return the step's value; raises Again when another attempt is to be made."""
+        """Return the step's value; raises Again when another attempt is to be made later."""
         policy = attempt.task.agentq.retry
         if policy is None:
             return call()
-        try:
-            return call()
-        except (*CONTROL, OwnershipLost, BreakerOpen):
-            # An open breaker is no failed attempt: the fallback answers at once.
-            raise
-        except Exception as error:
-            delay = decide_retry(policy, attempt.number, error, random.random())
-            if delay is None:
+        while True:
+            value, error = None, None
+            try:
+                value = call()
+            except (*CONTROL, OwnershipLost, BreakerOpen):
+                # An open breaker is no failed attempt: the fallback answers at once.
                 raise
-            raise Again(error, delay) from error
+            except Exception as failure:
+                error = failure
+            if error is None and isinstance(policy.on, tuple):
+                return value
+            if not self._try_again(attempt, policy, error):
+                return value
+
+    def _try_again(self, attempt: Attempt, policy: Retry, error: Exception | None) -> bool:
+        """Return once the function is to be called again in place: True; False when the result stands.
+
+        Raises Again for a later attempt, and the error where it is final.
+        """
+        number = attempt.tries()
+        state = _state_of(attempt, number, error) if policy.has_strategies else None
+        pause = decide_retry(policy, number, error, random.random(), state=state)
+        if pause is None:
+            if error is not None:
+                raise told(attempt.earlier, error)
+            if not callable(policy.on) or not policy.on(state):
+                return False
+            raise told(attempt.earlier, _refused(attempt))
+        failure = error if error is not None else _refused(attempt)
+        pause = max(pause, asked_pause(error, now=datetime.now(UTC)))
+        changed = {}
+        if policy.change is not None:
+            named = attempt.named_arguments()
+            changed = changed_arguments(policy.change, number + 1, error, named, step=attempt.task.name)
+        if pause <= policy.in_place and attempt.may_stay(pause):
+            attempt.stay(failure, pause, number=number + 1, changed=changed)
+            return True
+        raise Again(failure, pause, changed=changed) from error
+
+
+def _refused(attempt: Attempt) -> InvalidResult:
+    reason = "the strategy that retry= names found fault with it"
+    return InvalidResult(step=attempt.task.name, value=attempt.returned, reason=reason)
+
+
+def _state_of(attempt: Attempt, number: int, error: Exception | None) -> Any:
+    """Return the attempts' state as tenacity's strategies read it."""
+    import tenacity
+
+    args, kwargs = attempt.arguments
+    state = tenacity.RetryCallState(retry_object=None, fn=attempt.task.run, args=args, kwargs=kwargs)  # type: ignore[arg-type]
+    state.attempt_number = number
+    if error is None:
+        state.set_result(attempt.returned)
+    else:
+        state.set_exception((type(error), error, error.__traceback__))
+    assert state.outcome_timestamp is not None
+    state.start_time = state.outcome_timestamp - attempt.seconds_since_first_try()
+    return state

@@ -14,7 +14,7 @@ from agentq.core.codec import to_jsonable
 from agentq.core.errors import UsageError
 from agentq.core.ids import new_run_id, step_id
 from agentq.core.journal import Answer, Ask, Entry, Joined, Result, Signal, Start, Tick, decode, encode
-from agentq.core.policy import decide_retry
+from agentq.core.retry import decide_retry
 from agentq.engine.outcome import error_to_wire
 from agentq.runtime.effects import Call, Effect
 from agentq.runtime.export import Header, write_journal

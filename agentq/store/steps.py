@@ -142,6 +142,7 @@ class StepCalls(PayloadCalls, SurveyReads):
         inside: bool = False,
         name: str = "",
         going_on: GoOn | None = None,
+        changed: str | None = None,
     ) -> Taken | None:
         """Make an attempt's outcome the step's, with all that follows from it.
 
@@ -166,6 +167,7 @@ class StepCalls(PayloadCalls, SurveyReads):
             cancels: ids of child runs that are cancelled with it.
             name: the step's name, for the error.
             going_on: on which terms the worker takes the next step by the same call; None: it does not.
+            changed: the arguments of which the next attempt gets others, for people.
 
         Raises:
             StaleHolder: another attempt holds the step, or it is done; nothing was written.
@@ -177,6 +179,7 @@ class StepCalls(PayloadCalls, SurveyReads):
             "entry": entry,
             "tells": tells,
             "error": error,
+            "changed": changed,
             "usage": usage,
             "accounts": list(accounts) if usage else None,
             "m": dict(settles) if settles else None,
@@ -262,6 +265,18 @@ class StepCalls(PayloadCalls, SurveyReads):
         pairs = zip(running, places, strict=True)
         named = [part for holder, seat in pairs for part in (holder.root, holder.id, holder.take, seat or "")]
         return [_VERDICTS[int(reply)] for reply in self.run_script("recalled", running[0].worker, *named)]
+
+    def retry(self, holder: Holder, *, number: int, error: str, changed: str) -> bool:
+        """Note that a running attempt begins its function again, as try ``number``; False when another holds the step.
+
+        ``error`` is the last try's, in one line; ``changed`` what it gets other arguments for, for people, or empty.
+        """
+        arguments = (holder.root, holder.id, holder.worker, holder.take, number, error, changed)
+        return int(self.run_script("retry", *arguments)) == 1
+
+    def tries(self, root: str, step_id: str) -> int:
+        """Return the last try that an attempt of the step has begun in place; 0 for none."""
+        return int(self.guarded(lambda: self.client.hget(self.keys.step(root, step_id), "nt")) or 0)
 
     def emit(self, holder: Holder, events: Sequence[str], *, token: str | None = None) -> bool:
         """Append lines to the run's history; False when another holds the step.

@@ -1,6 +1,6 @@
 -- commit: an attempt's outcome, with all that follows from it, at once.
 -- include: common tree offer join refuse finish cancel pace gates going_on
--- ARGV: JSON header {root, id, worker, take, token, mode, status, error?, usage?, accounts?, m?, entry?, tells?, inside?,
+-- ARGV: JSON header {root, id, worker, take, token, mode, status, error?, changed?, usage?, accounts?, m?, entry?, tells?, inside?,
 --           closes?, cancels?, next?}
 --         mode: 'done', 'again' (the first offer is this step's next generation), 'replaced' (another will carry its id)
 --         entry: what the log of the step's own parent is told; tells: [run, entry]… for other runs of the tree
@@ -71,7 +71,7 @@ for i = 1, offers do
     if h.error then redis.call('HSET', rec, 'e', h.error) end
     local due = due_of(o, now)
     place(h.root, h.id, rec, o.q, o.l, generation, rest, due, now)
-    note_step(h.root, rec, h.id, 'retrying', now, { error = h.error, due = due and ms_text(due) or nil })
+    note_step(h.root, rec, h.id, 'retrying', now, { error = h.error, changed = h.changed, due = due and ms_text(due) or nil })
   elseif f[6] == 'i' and o.jn then
     -- A member of a large fan-out: what its agent's send would refuse in a small one is refused here.
     offer_or_refuse(o, rest, nil, now)

@@ -8,7 +8,8 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from agentq.core.guards import Breaker, Budget
-from agentq.core.models import AskSummary, Event, Needs, Retry, RunSummary, StepSummary, Usage
+from agentq.core.models import AskSummary, Event, Needs, RunSummary, StepSummary, Usage
+from agentq.core.retry import Retry
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -89,6 +90,7 @@ def test_defaults_are_the_documented_ones() -> None:
     second = timedelta(seconds=1)
     assert Retry().model_dump() == {
         "attempts": 3, "wait": second, "factor": 2, "max_wait": 60 * second, "jitter": 0.1, "on": (Exception,),
+        "stop": None, "change": None, "in_place": second / 2,
     }  # fmt: skip
     for breaker in (Breaker("b"), Breaker.model_validate({"name": "b"})):
         assert (breaker.rate, breaker.volume, breaker.probes, breaker.slow_after) == (0.5, 10, 1, None)

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from agentq import AgentQ, Run
 from agentq.core.errors import JournalUnreadable, ReplayMismatch, StepFailed, UsageError
-from agentq.core.models import Retry
+from agentq.core.retry import Retry
 from agentq.testing import check_replay, run_here
 
 P = ParamSpec("P")
