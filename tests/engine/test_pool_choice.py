@@ -229,20 +229,22 @@ def test_a_drained_pool_is_avoided(placed: Any) -> None:
     assert where(placed) == Counter(eu=1)
 
 
+@pytest.mark.parametrize("mode", ["fused", pytest.param("stock", marks=pytest.mark.long)])
 def test_what_waits_in_a_pool_without_a_worker_goes_to_another_that_fits(
-    placed: Any, server: PrivateServer, start_worker: Callable[..., WorkerProcess]
+    mode: str, server: PrivateServer, start_worker: Callable[..., WorkerProcess]
 ) -> None:
+    placed = load_module(MODULE, url=server.celery_url, **settings_of(mode))
     enroll(placed, "us")
     moved = placed.large.delay(1)
     assert where(placed) == Counter(us=1)
     placed.app.store.leave("us")
     stays = placed.plain.delay(2)
-    env = {"AGENTQ_GPUS": "a100", "AGENTQ_STRANDED_AFTER": "0s"}
+    env = {**settings_of(mode), "AGENTQ_GPUS": "a100", "AGENTQ_STRANDED_AFTER": "0s"}
     worker = start_worker(MODULE, url=server.celery_url, queues=["eu"], pool="threads", concurrency=2, env=env)
     assert moved.get(timeout=TIMEOUT) == worker.name
     assert "moved from us, which has no worker, to eu" in why(placed, moved.id)
     wait_until(partial(_is_told, placed, stays.id), description="the other is told as unschedulable")
-    served = start_worker(MODULE, url=server.celery_url, queues=["plain"], pool="threads", concurrency=2)
+    served = start_worker(MODULE, url=server.celery_url, queues=["plain"], pool="threads", env=env)
     assert stays.get(timeout=TIMEOUT) == served.name, "it goes on by itself when a worker comes"
     wait_until(lambda: placed.app.store.unserved() == [], description="nothing is unschedulable any more")
 
