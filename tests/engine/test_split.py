@@ -83,6 +83,15 @@ def test_the_effects_of_many_steps_come_once_each(site: Site, tmp_path: Path) ->
     assert sorted(noted.read_text().split()) == sorted(str(number) for number in range(40))
 
 
+def test_a_limit_and_a_budget_hold_through_the_broker(site: Site, tmp_path: Path) -> None:
+    flows, path = site.flows, tmp_path / "narrow"
+    results = [flows.narrow.delay(str(path), str(number)) for number in range(10)]
+    assert sorted(result.get(timeout=TIMEOUT) for result in results) == [str(number) for number in range(10)]
+    noted = path.read_text().split()
+    assert [line[0] for line in noted] == ["+", "-"] * 10, "two ran at once"
+    assert flows.wrap.start(10).get(timeout=TIMEOUT) == 45
+
+
 def test_an_agent_asks_waits_and_fans_out(site: Site) -> None:
     flows = site.flows
     assert flows.fan.start(10).get(timeout=TIMEOUT) == 90

@@ -77,6 +77,15 @@ async def wrap(run: Run, size: int) -> int:
     return sum(await run.map(wrapped, list(range(size))))
 
 
+@app.step(concurrency=1)
+def narrow(path: str, line: str) -> str:
+    """One at a time, in all workers."""
+    note(path, f"+{line}")
+    time.sleep(0.01)
+    note(path, f"-{line}")
+    return line
+
+
 @app.step
 def nothing() -> None:
     return None

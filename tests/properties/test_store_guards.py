@@ -238,7 +238,7 @@ def machine(bench: Bench) -> Any:
 
 
 def test_reserved_never_exceeds_a_limit(bench: Bench) -> None:
-    run_state_machine_as_test(machine(bench), settings=settings(stateful_step_count=50))
+    run_state_machine_as_test(machine(bench), settings=settings(max_examples=40, stateful_step_count=40))
 
 
 @pytest.mark.long
@@ -248,6 +248,8 @@ def test_reserved_never_exceeds_a_limit_for_long(bench: Bench) -> None:
     )
 
 
+# Each is noticed by a test of tests/store/test_gates.py too, at once.
+@pytest.mark.long
 @pytest.mark.parametrize("name", sorted(GUARD_RULES))
 def test_the_machine_notices_a_missing_rule(bench: Bench, name: str) -> None:
     break_rule(bench, *GUARD_RULES[name])

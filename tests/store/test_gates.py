@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
 
 from agentq.store.admissions import Admission, AdmissionReply, breaker_wish, rate_wish
 from agentq.store.refs import Holder
-from tests.store.bench import LONG_AGO, Bench
+from tests.kit.server import PrivateServer
+from tests.properties.rules import GUARD_RULES
+from tests.store import test_accounts
+from tests.store.bench import LONG_AGO, Bench, break_rule
 
 
 class Gates:
@@ -429,3 +432,39 @@ def test_an_idle_gate_has_an_end(bench: Bench, wish: dict[str, Any]) -> None:
     gates.look()
     assert bench.store.gates() == []
     assert bench.client.zcard(bench.keys.of("gates")) == 0
+
+
+# -- each rule is needed
+
+
+@pytest.fixture
+def broken(clean_server: PrivateServer) -> Iterator[Bench]:
+    """A bench without the checks at the end: what lacks a rule need not come to rest."""
+    made = Bench(clean_server)
+    made.worker("w1")
+    made.worker("w2")
+    yield made
+    made.client.flushall()
+    made.store.close()
+
+
+NOTICED_BY: dict[str, Callable[[Bench], None]] = {
+    "reserve nothing": test_no_more_than_the_slots_run_at_once,
+    "let the dead keep their places": test_a_killed_attempt_is_charged_its_reservation,
+    "charge nothing for the dead": test_accounts.test_a_killed_attempt_is_charged_what_it_had_reserved,
+    "settle what was settled": test_accounts.test_a_retry_settles_what_its_attempt_had_reserved_once,
+    "as many probes as come": test_after_the_reset_as_many_probes_go_as_it_says,
+    "keep a dead prober's place": test_a_dead_prober_does_not_wedge_it,
+    "let late ones overtake": test_a_large_head_is_not_overtaken_by_small_ones,
+    "reserve over the budget": test_accounts.test_what_is_reserved_and_used_never_exceeds_the_limit,
+    "count too many tokens": test_tokens_are_settled_with_what_was_used,
+    "call nobody": test_no_more_than_the_slots_run_at_once,
+    "run what no budget has room for": test_accounts.test_a_step_beyond_the_number_is_refused_when_it_is_taken,
+}
+
+
+@pytest.mark.parametrize("name", sorted(GUARD_RULES))
+def test_a_missing_rule_is_noticed(broken: Bench, name: str) -> None:
+    break_rule(broken, *GUARD_RULES[name])
+    with pytest.raises((AssertionError, KeyError, ValueError)):
+        NOTICED_BY[name](broken)
