@@ -24,9 +24,10 @@ from celery.result import GroupResult
 from agentq.core.errors import UsageError
 from agentq.engine import capture, joins
 from agentq.engine.messages import HEADER, HOLDER_HEADER, PAYLOAD, unstowed
-from agentq.engine.split.posting import CONFIRM_S, Outlet
+from agentq.engine.split.posting import CONFIRM_S, Outlet, Unreadable, shelve_post
 from agentq.store import Store
 from agentq.store.handback import LABEL, Holding, Verdict
+from agentq.store.unsent import Post
 
 LEASE_MS: Final = 60_000
 _CHUNK: Final = 100
@@ -131,13 +132,24 @@ class Handback:
         """In split mode, return when the broker has confirmed what became its own."""
         while self._outlet is not None and self._store.outbox_length():
             posts = self._store.publish(chunk=_CHUNK, pause_ms=int(CONFIRM_S * 2000))
-            self._outlet.publish(posts)
-            self._store.confirm(posts)
+            self._publish(self._outlet, posts)
             if not posts:
                 # A worker published it and died before it had heard of the confirmation; its turn comes again.
                 sleep(0.2)
         if self._outlet is not None:
             self._outlet.close()
+
+    def _publish(self, outlet: Outlet, posts: list[Post]) -> None:
+        try:
+            outlet.publish(posts)
+        except Unreadable as error:
+            if len(posts) == 1:
+                shelve_post(self._store, posts[0], error)
+                return
+            for post in posts:
+                self._publish(outlet, [post])
+        else:
+            self._store.confirm(posts)
 
     def _note_due(self) -> list[str]:
         due = self._store.due_steps()

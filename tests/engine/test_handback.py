@@ -12,6 +12,7 @@ from celery import chain, chord
 
 from agentq.core.errors import UsageError
 from agentq.engine.handback import Handback
+from agentq.engine.split.posting import Outlet
 from tests.kit.projects import load_module
 from tests.kit.server import PrivateServer
 from tests.kit.waiting import wait_until
@@ -113,3 +114,46 @@ def test_nothing_is_taken_from_a_worker_that_lives(leaving: Any) -> None:
     with pytest.raises(UsageError, match="w@here"):
         hand_back(leaving).perform()
     leaving.app.store.leave("alive")
+
+
+@pytest.mark.parametrize("mode", ["split", "stock"])
+def test_with_a_broker_beside_the_store_it_goes_on_there(
+    mode: str,
+    server: PrivateServer,
+    notes: Path,
+    make_worker: Callable[..., WorkerProcess],
+    request: pytest.FixtureRequest,
+) -> None:
+    env = {"LEAVING_FILE": str(notes)}
+    if mode == "split":
+        env["LEAVING_BROKER"] = request.getfixturevalue("rabbitmq").url
+    else:
+        env["AGENTQ_TRANSPORT"] = "stock"
+    leaving = load_module(DURABLE, url=server.celery_url, **env)
+    app, store = leaving.app, leaving.app.store
+    later = datetime.now(UTC) + timedelta(seconds=2)
+    results = [
+        leaving.double.delay(1),
+        leaving.plain_double.delay(2),
+        leaving.double.apply_async((3,), eta=later),
+        leaving.double.using(priority="low").delay(4),
+        chain(leaving.double.s(5), leaving.double.s()).apply_async(),
+    ]
+    worker = make_worker(DURABLE, url=server.celery_url, env=env, queues=["other"]).launch()
+    gated = chord([leaving.double.s(10).set(queue="other"), leaving.double.s(11)], leaving.total.s()).apply_async()
+    wait_until(lambda: gated.parent.results[0].ready(), description="the first member has run")
+    # What its poster has told the broker of is nothing but hints.
+    worker.terminate()
+    if mode == "split":
+        store.client.lpush("leaving", b"\xff no message")
+    outlet = Outlet(app, prefix="agentq", kind="quorum")
+    done = Handback(app, store, lease_s=0.2, outlet=outlet).perform()
+    assert (done.steps, done.chords, done.kept) == (5, 1, {})
+    make_worker(PLAIN, url=server.celery_url, env=env, queues=["leaving", "other"]).launch()
+    assert [result.get(timeout=TIMEOUT) for result in results] == [2, 4, 6, 8, 20]
+    assert gated.get(timeout=TIMEOUT) == 42
+    assert datetime.now(UTC) >= later
+    letters = app.dead.list()
+    assert [app.dead.get(letter.letter_id)[1] for letter in letters] == [b"\xff no message"] * (mode == "split")
+    for letter in letters:
+        app.dead.drop(letter.letter_id)

@@ -197,6 +197,13 @@ class Outlet:
             raise Unconfirmed(failed)
 
 
+def shelve_post(store: Store, post: Post, error: Unreadable) -> None:
+    """Put a plain message of which the broker can make none among the dead letters, instead of the outbox."""
+    assert post.message is not None
+    raw = post.message.encode(errors="surrogateescape")
+    store.shelve(raw, queue=post.queue, lane=post.lane, words=str(error), outbox_name=post.name)
+
+
 class Poster:
     """Publishes what the store says is due, from a thread.
 
@@ -275,9 +282,8 @@ class Poster:
     def _give_up(self, post: Post, error: Exception) -> None:
         """Put a plain message of which no message can be made among the dead letters; anything else comes again."""
         logger.warning("not_published name=%s queue=%s: %r", post.name, post.queue, error)
-        if post.message is not None and isinstance(error, Unreadable):
-            raw = post.message.encode(errors="surrogateescape")
-            self._store.shelve(raw, queue=post.queue, lane=post.lane, words=str(error), outbox_name=post.name)
+        if isinstance(error, Unreadable):
+            shelve_post(self._store, post, error)
 
     def _relist(self) -> None:
         now = monotonic()

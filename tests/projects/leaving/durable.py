@@ -7,7 +7,8 @@ import os
 from agentq import AgentQ, Run
 from tests.projects.leaving import functions
 
-app = AgentQ("leaving", broker=os.environ["AGENTQ_REDIS_URL"])
+URL = os.environ["AGENTQ_REDIS_URL"]
+app = AgentQ("leaving", broker=os.environ.get("LEAVING_BROKER", URL), backend=URL)
 app.conf.task_default_queue = "leaving"
 
 

@@ -8,7 +8,8 @@ from celery import Celery
 
 from tests.projects.leaving import functions
 
-app = Celery("leaving", broker=os.environ["AGENTQ_REDIS_URL"], backend=os.environ["AGENTQ_REDIS_URL"])
+URL = os.environ["AGENTQ_REDIS_URL"]
+app = Celery("leaving", broker=os.environ.get("LEAVING_BROKER", URL), backend=URL)
 app.conf.task_default_queue = "leaving"
 app.conf.broker_connection_retry_on_startup = True
 
