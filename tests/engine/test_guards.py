@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections import Counter
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from agentq.cli.root import execute
 from tests.kit.leaks import check_leaks
 from tests.kit.projects import load_module
 from tests.kit.server import PrivateServer
@@ -183,3 +185,52 @@ def test_local_calls_spend_too_by_the_models_price(project: Any) -> None:
     handle = project.buying.start()
     assert handle.get(timeout=TIMEOUT) == [1, "usd"]
     assert project.app.store.tree(handle.id)["n_usd_micro"] == 600_000
+
+
+# -- the command line
+
+
+def agentq(project: Any, *words: str) -> int:
+    project.app.set_current()
+    return execute(["-A", f"{GUARDED}:app", *words])
+
+
+def test_breakers_and_limits_at_the_command_line(
+    project: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    health = tmp_path / "well"
+    health.touch()
+    assert project.call.delay("cli", str(tmp_path / "calls"), str(health)).get(timeout=TIMEOUT) == "cli"
+    assert project.alone.delay(str(tmp_path / "alone"), "1").get(timeout=TIMEOUT) == "1"
+    capsys.readouterr()
+    assert agentq(project, "breakers", "trip", "service:cli", "--for", "10m", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["name"], told["state"]) == ("service:cli", "open")
+    assert agentq(project, "breakers", "list") == 0
+    (row,) = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("service:cli")]
+    assert row[1] == "open,"
+    assert agentq(project, "breakers", "reset", "service:cli") == 0
+    assert "Breaker service:cli is closed." in capsys.readouterr().out
+    assert agentq(project, "limits", "--json") == 0
+    limits = {each["name"]: each for each in json.loads(capsys.readouterr().out)}
+    assert (limits["step:tests.projects.guarded.alone"]["slots"], limits["gated"]["slots"]) == (1, 1)
+    assert agentq(project, "limits") == 0
+    assert "0/1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("breakers", "trip", "servise:x"), 'Did you mean "service:x"?'),
+        (("breakers", "reset", "nobody"), "No step has used a breaker 'nobody' of late."),
+        (("breakers", "trip", "service:x", "--for", "a while"), '"a while" is no time'),
+    ],
+)
+def test_what_cannot_be_done_is_told(
+    project: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
+    health = tmp_path / "well"
+    health.touch()
+    assert project.call.delay("x", str(tmp_path / "calls"), str(health)).get(timeout=TIMEOUT) == "x"
+    assert agentq(project, *words) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
