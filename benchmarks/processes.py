@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-READY_S = 60.0
+READY_S = 120.0
 """How long a worker may take to start."""
 
 

@@ -76,19 +76,20 @@ def _nothing() -> None:
 
 
 def start_all(flows: Any) -> list[Started]:
-    """Start one run of each shape."""
+    """Start one run of each shape; two tenants have some of them, in several lanes."""
+    left, right = {"tenant": "left"}, {"tenant": "right", "priority": "low"}
     agents = [
-        ("chain of 12", flows.chained.start(4)),
-        ("fan-out of 200", flows.wide.start(200)),
-        ("nested joins", flows.nested.start(2, 3)),
-        ("spawn tree", flows.tree.start(3, 2)),
-        ("canvas", flows.canvas.start(4)),
+        ("chain of 12", flows.chained.using(**left, priority="high").start(4)),
+        ("fan-out of 200", flows.wide.using(**left).start(200)),
+        ("nested joins", flows.nested.using(**right).start(2, 3)),
+        ("spawn tree", flows.tree.using(**left).start(3, 2)),
+        ("canvas", flows.canvas.using(**right).start(4)),
         ("everything at once", flows.mixed.start(4)),
-        ("payloads", flows.heavy.start(100_000)),
+        ("payloads", flows.heavy.using(**left).start(100_000)),
         ("undo", flows.undone.start(3)),
     ]
-    doomed = flows.doomed.start(2)
-    signals, parked = flows.heard.start(24, 9, []), flows.parked.start(0.5)
+    doomed = flows.doomed.using(**right).start(2)
+    signals, parked = flows.heard.using(**left).start(24, 9, []), flows.parked.start(0.5)
     chords = chord([chain(flows.work.s(n), flows.double.s()) for n in range(8)], flows.total.s())
     return [
         *(Started(shape, handle, _nothing) for shape, handle in agents),

@@ -113,6 +113,14 @@ def plain_note(value: object, path: str) -> None:
     note(path, f"plain {value}")
 
 
+@app.celery.task(shared=False)
+def plain_gate(gate: str, started: str) -> None:
+    """A plain Celery task that ends when the gate's file exists."""
+    note(started, "plain gate")
+    while not Path(gate).exists():
+        time.sleep(0.01)
+
+
 @app.step
 def on_error(path: str, line: str) -> None:
     note(path, line)
