@@ -217,4 +217,4 @@ def as_sequence(given: Any) -> tuple[Any, ...]:
     """One guard, several, or none, as a tuple."""
     if given is None:
         return ()
-    return tuple(given) if isinstance(given, Sequence) else (given,)
+    return tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else (given,)

@@ -52,6 +52,9 @@ def make_step(
     make: MakeTask, function: Callable[..., Any], name: str | None, options: StepOptions, more: dict[str, Any]
 ) -> Any:
     """Return the Celery task that is the step of ``function``."""
+    if options.budgets:
+        reason = "a budget is an agent's: it holds for a run and all below it; a step says what it needs by estimate="
+        raise InvalidArguments(step=function.__name__, parameter="budget", value=options.budget, reason=reason)
     known = [*inspect.signature(function).parameters, *OWN_NAMES]
     for option, template in options.templates():
         check_names(template, known, step=function.__name__, option=option)
@@ -69,6 +72,13 @@ def make_agent(
             value=function.__qualname__,
             reason="an agent is an `async def`",
         )
+    for option in ("breaker", "rate", "limit", "concurrency", "estimate"):
+        if getattr(options, option) is not None:
+            reason = (
+                "it guards a step's attempts, and an agent's turns are none: give it to the steps that the agent calls"
+            )
+            value = getattr(options, option)
+            raise InvalidArguments(step=function.__name__, parameter=option, value=value, reason=reason)
     return _make(make, Agent, function, name if name is not None else function.__name__, options, more)
 
 
