@@ -17,6 +17,8 @@ from benchmarks import report
 from benchmarks.measures import MEASURES
 from benchmarks.session import Readings, Session
 
+DOCS = Path(__file__).parent.parent / "docs" / "performance.md"
+
 NAMES = [measure.name for measure in MEASURES]
 
 
@@ -28,6 +30,7 @@ NAMES = [measure.name for measure in MEASURES]
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures there.")
 @click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), help="Draw the ratios there (SVG).")
 @click.option("--table", type=click.Path(dir_okay=False, path_type=Path), help="Write the table there (Markdown).")
+@click.option("--docs", is_flag=True, help="Renew docs/performance: its table, its picture and its figures.")
 @click.option(
     "--from", "earlier", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Show an earlier --json."
 )
@@ -40,6 +43,7 @@ def main(
     json_file: Path | None,
     picture: Path | None,
     table: Path | None,
+    docs: bool,
     earlier: Path | None,
     listing: bool,
 ) -> None:
@@ -57,9 +61,11 @@ def main(
         for measure in chosen:
             console.print(f"[bold]{measure.name}[/]  {measure.what}")
         return
+    if docs:
+        json_file, picture = DOCS.with_suffix(".json"), DOCS.with_suffix(".svg")
     if earlier is not None:
         found = report.from_json(json.loads(earlier.read_text()))
-        _show(found, console=console, picture=picture, table=table)
+        _show(found, console=console, picture=picture, table=table, docs=docs)
         return
     began = time.monotonic()
 
@@ -77,16 +83,21 @@ def main(
         try:
             session.run(chosen, rounds)
         finally:
-            _show(report.Report(report.machine(), session.readings), console=console, picture=picture, table=table)
+            found = report.Report(report.machine(), session.readings)
+            _show(found, console=console, picture=picture, table=table, docs=docs)
 
 
-def _show(found: report.Report, *, console: Console, picture: Path | None, table: Path | None) -> None:
+def _show(
+    found: report.Report, *, console: Console, picture: Path | None, table: Path | None, docs: bool = False
+) -> None:
     rows = report.rows_of(found.readings)
     report.print_table(rows, console=console)
     if picture is not None:
         picture.write_text(report.picture(rows))
     if table is not None:
         table.write_text(report.markdown(rows, found.machine))
+    if docs:
+        DOCS.write_text(report.renewed(DOCS.read_text(), report.markdown(rows, found.machine)))
 
 
 if __name__ == "__main__":

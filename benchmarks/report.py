@@ -122,6 +122,18 @@ def markdown(rows: Sequence[Row], found: Mapping[str, Any]) -> str:
     return "\n".join(lines) + f"\n\nMeasured on: {about}.\n"
 
 
+BEGIN, END = "<!-- table: ./dev bench --docs writes it -->\n", "<!-- end of table -->\n"
+
+
+def renewed(page: str, table: str) -> str:
+    """Return a page with the table between its marks replaced; raises ValueError for one without them."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"the page lacks the marks {BEGIN!r} and {END!r}")
+    return f"{before}{begin}\n{table}\n{end}{after}"
+
+
 def _columns(rows: Sequence[Row]) -> list[str]:
     return [name for name in COLUMNS if any(name in row.medians for row in rows)]
 

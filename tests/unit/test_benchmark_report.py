@@ -59,6 +59,15 @@ def test_a_report_comes_back_from_its_file() -> None:
     assert set(found.machine) >= {"processor", "cores", "python", "celery"}
 
 
+def test_a_page_gets_its_table_anew() -> None:
+    page = f"before\n{report.BEGIN}old\n{report.END}after\n"
+    once = report.renewed(page, "new")
+    assert once == f"before\n{report.BEGIN}\nnew\n{report.END}after\n"
+    assert report.renewed(once, "new") == once
+    with pytest.raises(ValueError, match="lacks the marks"):
+        report.renewed("nothing", "new")
+
+
 def test_the_picture_is_drawn_of_what_can_be_compared() -> None:
     picture = report.picture(report.rows_of(READINGS))
     ElementTree.fromstring(picture)  # noqa: S314  # our own text
