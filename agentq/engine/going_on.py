@@ -26,6 +26,7 @@ from agentq.core.errors import Unavailable
 from agentq.engine.delivery import payload_of
 from agentq.engine.keeper import claims
 from agentq.engine.messages import HEADER, HOLDER_HEADER, body_of, is_plain_json
+from agentq.engine.outcome import keep_trying
 from agentq.engine.slots import current
 from agentq.store.refs import GoOn, Taken
 
@@ -45,6 +46,10 @@ SHORT_S: Final = 0.02
 
 SOFT_LIMIT_S: Final = 5.0
 """Steps with a shorter soft limit end alone: the pool counts it from the first step on."""
+
+LINGER_S: Final = 0.005
+"""How long a free slot waits for a next step by itself where the one before had come as soon: in a chain, or for a
+caller who asks one thing after the other, it comes without the main process."""
 
 NAMES: Final = 50
 """How many short steps' names a commit sends along at most."""
@@ -80,6 +85,8 @@ class Streak:
         self._hostname = request.get("hostname")
         self._ends = monotonic() + LONGEST_S
         self._began = monotonic()
+        self._terms: GoOn | None = None
+        self._hurries = self._began - getattr(_here, "ended", 0.0) <= LINGER_S
 
     def begin(self) -> None:
         """Note that a step begins."""
@@ -87,7 +94,7 @@ class Streak:
 
     def terms(self, attempt: Ending) -> GoOn | None:
         """Return on which terms the attempt's commit may take the next step; None: it may not."""
-        now, task = monotonic(), attempt.task
+        now, task, self._terms = monotonic(), attempt.task, None
         took = now - self._began
         pace = _paces.get(task.name, took)
         _paces[task.name] = pace + (took - pace) * (0.5 if took > pace else 0.2)
@@ -99,7 +106,7 @@ class Streak:
             return None  # Of a process that serves hundreds of them at once, whose main thread stops them one by one.
         self._attempt = attempt
         attempt.claim.go_on()
-        return GoOn(
+        self._terms = GoOn(
             label=self._grant.label,
             seat=seat,
             queues=self._grant.queues,
@@ -107,6 +114,7 @@ class Streak:
             low_share=self._grant.low_share,
             floor=attempt.claim.floor() if taker is None else taker.floor,
         )
+        return self._terms
 
     def go_on(self, taken: Taken | None) -> None:
         """Have what the commit has taken run next; None: it has taken nothing."""
@@ -115,6 +123,27 @@ class Streak:
             self._attempt.claim.stay()
         elif (taker := current()) is not None:
             taker.saw(taken.take)
+
+    def next(self, worker: str) -> Taken | None:
+        """Return what runs next: taken by the last commit, or a moment later; None: the streak has ended."""
+        if self.following is None:
+            self.linger(worker)
+        taken, self.following = self.following, None
+        return taken
+
+    def linger(self, worker: str) -> None:
+        """Wait a moment for a next step where they come one soon after the other."""
+        terms = self._terms
+        if terms is None or not self._hurries or monotonic() >= self._ends:
+            return
+        store, token = self._attempt.store, self._attempt.store.new_token()
+        self._attempt.claim.go_on()
+        try:
+            taken = store.follow(worker, token, terms, wait_s=LINGER_S)
+        except Unavailable:
+            # It may have been taken all the same, and would then be nobody's.
+            taken = keep_trying(lambda: store.follow(worker, token, terms))
+        self.go_on(taken)
 
     def hand_back(self, taken: Taken, worker: str) -> None:
         """Leave a step to the worker's own take, unless it has run; one that stays is found by the next reconcile."""
@@ -202,9 +231,9 @@ def trace(name: str, task_id: str, request: dict[str, Any], *rest: Any, **option
     streak = Streak(Grant(**grant), request)
     with _in_streak(streak):
         outcome = celery_trace.fast_trace_task(name, task_id, request, *rest, **options)
-        while (taken := streak.following) is not None:
-            streak.following = None
+        while (taken := streak.next(wire["worker"])) is not None:
             _run_next(streak, taken, wire["worker"])
+    _here.ended = monotonic()
     return outcome
 
 

@@ -227,9 +227,10 @@ class GoOn:
     low_share: int
     floor: int
 
-    def to_wire(self) -> dict[str, Any]:
-        """Return what the script reads."""
+    def to_wire(self, *, heard: bool = False) -> dict[str, Any]:
+        """Return what the scripts read; ``heard``: a bell was used up for it."""
         return {
+            **({"heard": 1} if heard else {}),
             "label": self.label,
             "seat": self.seat,
             "queues": self.queues,

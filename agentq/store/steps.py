@@ -12,10 +12,12 @@ from agentq.core.errors import CalledOff, KeyReused, QueueFull, StaleHolder
 from agentq.store.alarm import report_condemned
 from agentq.store.payloads import PayloadCalls
 from agentq.store.refs import Arrival, GoOn, Holder, Join, Offer, OfferReply, Taken, TakeReply, checked_lane
+from agentq.store.runner import NoScriptError
 from agentq.store.survey import SurveyReads
 from agentq.store.wire import (
     arrivals_arguments,
     commit_arguments,
+    dump,
     joins_arguments,
     offers_arguments,
     pairs_arguments,
@@ -200,6 +202,31 @@ class StepCalls(PayloadCalls, SurveyReads):
         reply = self.run_script("commit", *arguments)
         self.expect_held(reply, holder, name)
         return parse_taken(reply, 1) if len(reply) > 1 else None
+
+    def follow(self, worker: str, token: str, terms: GoOn, *, wait_s: float = 0.0) -> Taken | None:
+        """Take the next step for a seat, once a bell has rung or after ``wait_s`` seconds.
+
+        None when there is none for it. The same token gets the same reply.
+        """
+        arguments = worker, token, dump(terms.to_wire(heard=True))
+        bells = [self.keys.bell(queue) for queue in terms.queues]
+        command = self.scripts.command("follow", *arguments)
+        reply = self.guarded(lambda: self._after_bell(bells, wait_s, command)) if wait_s else None
+        if reply is None:
+            reply = self.run_script("follow", *arguments)
+        return parse_taken(reply, 1) if len(reply) > 1 else None
+
+    def _after_bell(self, bells: Sequence[str], wait_s: float, command: Sequence[Any]) -> Any:
+        # Sent together: the server does the second as soon as the first has come to its end.
+        with self.patient.pipeline(transaction=False) as pipe:
+            pipe.execute_command("BRPOP", *bells, wait_s)
+            pipe.execute_command(*command)
+            reply = pipe.execute(raise_on_error=False)[1]
+        if isinstance(reply, NoScriptError):
+            return None
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
 
     def expect_held(self, reply: Sequence[Any], holder: Holder, name: str) -> None:
         """Return if the script accepted the holder; raises StaleHolder or CalledOff with what it found otherwise."""

@@ -1,7 +1,7 @@
 -- Going on: who has just ended a short step takes the next one by the same script, and needs no other round trip for it.
 -- include: claim backlog
--- next: {label, seat, queues, names, low, floor}: names are those of short steps, each between two line ends; seat tells
--- those apart that go on in one worker.
+-- next: {label, seat, queues, names, low, floor, heard?}: names are those of short steps, each between two line ends; seat
+-- tells those apart that go on in one worker; heard: a bell was used up for it.
 
 local function next_reply(take, queue, flags, message)
   return { 1, tonumber(take), queue, flags, message }
@@ -34,6 +34,7 @@ local function take_next(worker, token, next, now)
     if root and (f[1] ~= 'q' or f[2] ~= generation) then return false end
     if f[4] ~= 's' or not string.find(next.names, '\n' .. f[3] .. '\n', 1, true) then
       put_back(queue, lane, f[5] or '', message)
+      if next.heard then ring(queue) end
       return true
     end
     reply = next_reply(take, queue, claim(worker, next.label, take, queue, lane, message, now), message)
