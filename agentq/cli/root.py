@@ -46,6 +46,7 @@ COMMANDS: dict[str, CommandEntry] = {
     "handback": CommandEntry(
         "agentq.cli.handback", "handback", "Hand what waits back to stock Celery, before agentq goes."
     ),
+    "simulate": CommandEntry("agentq.cli.simulate", "simulate", "Compare the autoscaler's law with others on a load."),
     "doctor": CommandEntry("agentq.cli.doctor", "doctor", "Check the set-up and say what to do."),
 }
 

@@ -1,0 +1,1 @@
+"""Pools at work: how large they are to be, who sees to it, and a simulator of both."""

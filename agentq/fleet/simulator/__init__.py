@@ -1,0 +1,1 @@
+"""A pool of workers under a load, without the workers and without the waiting: discrete events, seeded."""
