@@ -113,7 +113,7 @@ def served(
     make_module_worker: Callable[..., WorkerProcess],
 ) -> Any:
     """The module, and the first pool of each worker by its name."""
-    env = {**settings_of(request.param), "AGENTQ_GPUS": "a100"}
+    env = {**settings_of(request.param), "AGENTQ_GPUS": "a100", "AGENTQ_STRANDED_AFTER": "0s"}
     module_server.empty()
     workers = {
         queues: make_module_worker(
@@ -229,27 +229,28 @@ def test_a_drained_pool_is_avoided(placed: Any) -> None:
     assert where(placed) == Counter(eu=1)
 
 
-@pytest.mark.parametrize("mode", ["fused", pytest.param("stock", marks=pytest.mark.long)])
-def test_what_waits_in_a_pool_without_a_worker_goes_to_another_that_fits(
-    mode: str, server: PrivateServer, start_worker: Callable[..., WorkerProcess]
-) -> None:
-    placed = load_module(MODULE, url=server.celery_url, **settings_of(mode))
-    enroll(placed, "us")
-    moved = placed.large.delay(1)
-    assert where(placed) == Counter(us=1)
-    placed.app.store.leave("us")
-    stays = placed.plain.delay(2)
-    env = {**settings_of(mode), "AGENTQ_GPUS": "a100", "AGENTQ_STRANDED_AFTER": "0s"}
-    worker = start_worker(MODULE, url=server.celery_url, queues=["eu"], pool="threads", concurrency=2, env=env)
-    assert moved.get(timeout=TIMEOUT) == worker.name
-    assert "moved from us, which has no worker, to eu" in why(placed, moved.id)
-    wait_until(partial(_is_told, placed, stays.id), description="the other is told as unschedulable")
-    served = start_worker(MODULE, url=server.celery_url, queues=["plain"], pool="threads", env=env)
-    assert stays.get(timeout=TIMEOUT) == served.name, "it goes on by itself when a worker comes"
-    wait_until(lambda: placed.app.store.unserved() == [], description="nothing is unschedulable any more")
+def test_what_waits_in_a_pool_without_a_worker_goes_to_another_that_fits(served: Any) -> None:
+    module, pool_of = served
+    enroll(module, "us")
+    wait_until(partial(_is_seen, module, "us"), description="this process knows of the worker")
+    moved = module.large.using(tier="batch").delay(1)
+    stays = module.plain.using(pool="us").delay(2)
+    assert where(module)["us"] == 2, "the cheapest that has a worker"
+    module.app.store.leave("us")
+    assert pool_of[moved.get(timeout=TIMEOUT)] == "eu"
+    assert "moved from us, which has no worker, to eu" in why(module, moved.id)
+    wait_until(partial(_is_told, module, stays.id), description="the other is told as unschedulable")
+    assert module.app.store.enroll("back", label="us", queues=("us",), concurrency=1, lease_ms=60_000)
+    wait_until(lambda: module.app.store.unserved() == [], description="served again, it is not unschedulable any more")
+    assert where(module)["us"] == 1, "and goes on where it waits"
+
+
+def _is_seen(module: Any, pool: str) -> bool:
+    outlook = module.app._lookout.outlook()
+    return outlook is not None and outlook.loads[pool].slots > 0
 
 
 def _is_told(module: Any, step_id: str) -> bool:
     return [(each.step_id, each.lacks, each.queue) for each in module.app.store.unserved()] == [
-        (step_id, "worker", "plain")
+        (step_id, "worker", "us")
     ]
