@@ -71,9 +71,9 @@ for _, name in ipairs(due) do
   end
 end
 
-for _, digest in ipairs(redis.call('ZRANGEBYSCORE', K.gates(), '-inf', now, 'LIMIT', 0, 20)) do
-  gates().look(digest, now)
-end
+local looked = redis.call('ZRANGEBYSCORE', K.gates(), '-inf', now, 'LIMIT', 0, 20)
+for _, digest in ipairs(looked) do gates().look(digest, now) end
+if #looked == 20 then behind = 1 end
 if refill(chunk, now) == chunk then behind = 1 end
 
 -- Split mode's workers look every second for what is to be published. What is overdue has none of them any more; what is

@@ -16,8 +16,10 @@ local function gates()
   local CALL_MS = 5000
   -- Steps called by one script.
   local CHUNK = 100
-  -- A gate that waits for an attempt's end is looked at so often all the same, and an idle one forgotten after it.
+  -- A gate that waits for an attempt's end is looked at so often all the same.
   local LOOK_MS = 60000
+  -- An idle one is forgotten so long after its window has emptied.
+  local IDLE_MS = 300000
 
   local function load(digest)
     local flat, g = redis.call('HGETALL', K.gate(digest)), {}
@@ -142,13 +144,14 @@ local function gates()
   local function schedule(digest, g, now, at)
     local lapse = redis.call('ZRANGE', K.called(digest), 0, 0, 'WITHSCORES')[2]
     local busy = lapse or number(g, 'o') > 0 or number(g, 'pn') > 0 or redis.call('EXISTS', K.waiters(digest)) == 1
+    -- An open breaker is remembered, whoever asks; what is idle goes soon: there may be one for each of many accounts.
+    local keep = g.k == 'b' and g.st and RETENTION_MS or 2 * number(g, 'wn') + IDLE_MS
     if busy then
       redis.call('PERSIST', K.gate(digest))
     else
-      local keep = g.k == 'b' and RETENTION_MS or 2 * number(g, 'wn') + LOOK_MS
       redis.call('PEXPIRE', K.gate(digest), string.format('%.0f', keep))
     end
-    local look = math.min(at or now + LOOK_MS, tonumber(lapse or now + LOOK_MS))
+    local look = math.min(at or now + (busy and LOOK_MS or keep + 1000), tonumber(lapse or now + RETENTION_MS))
     redis.call('ZADD', K.gates(), ms_text(look), digest)
   end
 
@@ -306,10 +309,6 @@ local function gates()
       end
     end
     advance(digest, g, now)
-    -- A breaker is listed for as long as it is known.
-    if g.k ~= 'b' and redis.call('PTTL', K.gate(digest)) > 0 and not (g.wn and #buckets_of(digest, g, now) > 0) then
-      redis.call('ZREM', K.gates(), digest)
-    end
   end
 
   -- By a person's word.
