@@ -145,13 +145,16 @@ class BudgetExceeded(RunError):
     limit_name: str
     limit: str
     used: str
+    account: str | None = None
+    """Whose budget, where it is not the run's own: such as "tenant acme today"."""
 
-    def __init__(self, *, limit_name: str, limit: object, used: object) -> None:
-        self._fill(limit_name=limit_name, limit=str(limit), used=str(used))
+    def __init__(self, *, limit_name: str, limit: object, used: object, account: str | None = None) -> None:
+        self._fill(limit_name=limit_name, limit=str(limit), used=str(used), account=account)
 
     def describe(self) -> str:
+        whose = f" of {self.account}" if self.account is not None else ""
         return (
-            f"The budget's {self.limit_name} is reached: {self.used} used or reserved of {self.limit}. "
+            f"The budget's {self.limit_name}{whose} is reached: {self.used} used or reserved of {self.limit}. "
             f"Raise Budget({self.limit_name}=...), or do less."
         )
 

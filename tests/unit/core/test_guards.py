@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from agentq.core.errors import InvalidArguments
+from agentq.core.errors import BudgetExceeded, InvalidArguments, from_wire
 from agentq.core.guards import Breaker, Budget, Limit, Quota, Rate
 from agentq.core.key_template import check_names, fill
 
@@ -88,3 +88,12 @@ def test_a_name_without_its_argument_is_refused_at_once() -> None:
     check_names("llm:{model}", ["model"], step="s", option="breaker")
     with pytest.raises(InvalidArguments, match="has no argument 'modle'; it has model, tenant"):
         check_names("llm:{modle}", ["model", "tenant"], step="s", option="breaker")
+
+
+@pytest.mark.parametrize(("account", "whose"), [(None, ""), ("tenant acme today", " of tenant acme today")])
+def test_a_refusal_says_whose_budget_it_is(account: str | None, whose: str) -> None:
+    """As the scripts write it: without an account for the run's own."""
+    fields = {"limit_name": "tokens", "limit": "10", "used": "9"} | ({"account": account} if account else {})
+    error = from_wire({"code": "budget_exceeded", "fields": fields})
+    assert isinstance(error, BudgetExceeded)
+    assert str(error).startswith(f"The budget's tokens{whose} is reached: 9 used or reserved of 10.")
