@@ -6,7 +6,7 @@
 Eight worker processes (four workers of two) do steps of 0.1 s. Three loads, each by itself:
 
 - inversion: behind a backlog of low steps, one high one every 0.2 s;
-- starvation: twenty low steps, queued at once, beside a backlog of high ones;
+- starvation: twenty low steps, queued at once, behind a backlog of high ones;
 - fairness: behind one tenant's backlog, four others that queue one step every 0.2 s each.
 
 Slots waited: how many other steps began between a step's queueing and its own beginning, by this machine's clock.
@@ -113,12 +113,19 @@ class Site:
                 log = self.folder / f"{self.journal.stem}-{number}.log"
                 argv = [sys.executable, "-m", "celery", "-A", "benchmarks.apps.crowd:app", "worker", "-l", "INFO"]
                 argv += ["-P", "prefork", "-c", str(PROCESSES), "--without-gossip", "--without-mingle"]
-                argv += ["-n", f"crowd{os.getpid()}-{self.journal.stem}-{number}@%h"]
+                argv += ["-n", f"crowd{os.getpid()}-{self.journal.stem}-{number}@%h", "-Q", "idle"]
                 process = stack.enter_context(ended_afterwards(argv, log=log, environment=self.environment))
                 started.append((log, process))
             for log, process in started:
                 await_line(log, " ready.", process)
             yield
+
+    def consume(self, *, begin: bool) -> None:
+        """Have the workers begin to take steps, or stop: what a load waits behind lies there first."""
+        act = self.app.control.add_consumer if begin else self.app.control.cancel_consumer
+        replies = act("celery", reply=True, timeout=30, limit=WORKERS)
+        if len(replies) < WORKERS:
+            raise RuntimeError(f"Only {len(replies)} of {WORKERS} workers have heard: {replies}")
 
     def queue(self, lane: str, tenant: str, count: int = 1) -> None:
         """Queue steps, one call each."""
@@ -144,6 +151,8 @@ class Site:
 def inversion(site: Site, backlog: int) -> list[Begun]:
     """Queue low steps, then a high one every fifth of a second."""
     site.queue("low", "one", backlog)
+    site.consume(begin=True)
+    site.await_begun(3 * WORKERS * PROCESSES)
     for _ in range(20):
         time.sleep(0.2)
         site.queue("high", "one")
@@ -152,10 +161,11 @@ def inversion(site: Site, backlog: int) -> list[Begun]:
 
 
 def starvation(site: Site, backlog: int) -> list[Begun]:
-    """Queue high steps, then twenty low ones beside them."""
-    site.queue("high", "one", backlog // 2)
+    """Queue high steps, then twenty low ones behind them."""
+    site.queue("high", "one", backlog)
+    site.consume(begin=True)
+    site.await_begun(3 * WORKERS * PROCESSES)
     site.queue("low", "one", 20)
-    site.queue("high", "one", backlog - backlog // 2)
     site.await_begun(backlog + 20)
     return site.begun()
 
@@ -163,6 +173,8 @@ def starvation(site: Site, backlog: int) -> list[Begun]:
 def fairness(site: Site, backlog: int) -> list[Begun]:
     """Queue one tenant's steps, then those of four others one by one."""
     site.queue("normal", "big", backlog)
+    site.consume(begin=True)
+    site.await_begun(3 * WORKERS * PROCESSES)
     for _ in range(10):
         time.sleep(0.2)
         for tenant in ("a", "b", "c", "d"):
@@ -196,12 +208,14 @@ def measure(site: Site, backlog: int, tenant_backlog: int) -> list[Row]:
     with site.workers():
         # Each process has done something once before it counts.
         site.queue("normal", "warm", 4 * WORKERS * PROCESSES)
+        site.consume(begin=True)
         site.await_begun(4 * WORKERS * PROCESSES)
         for load, act, count in (
             ("inversion", inversion, backlog),
             ("starvation", starvation, backlog),
             ("fairness", fairness, tenant_backlog),
         ):
+            site.consume(begin=False)
             site.journal.unlink(missing_ok=True)
             rows += rows_of(load, site, act(site, count))
             time.sleep(2 * SECONDS)
