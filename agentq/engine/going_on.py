@@ -145,6 +145,11 @@ class Streak:
             taken = keep_trying(lambda: store.follow(worker, token, terms))
         self.go_on(taken)
 
+    def end(self) -> None:
+        """Leave no word on the page of a reply that is waited for: while one stands there, nothing is handed back."""
+        if self._terms is not None:
+            self._attempt.claim.stay()
+
     def hand_back(self, taken: Taken, worker: str) -> None:
         """Leave a step to the worker's own take, unless it has run; one that stays is found by the next reconcile."""
         self._attempt.claim.stay()
@@ -217,6 +222,7 @@ def _in_streak(streak: Streak) -> Iterator[None]:
         yield
     finally:
         _here.streak = None
+        streak.end()
 
 
 def trace(name: str, task_id: str, request: dict[str, Any], *rest: Any, **options: Any) -> Any:

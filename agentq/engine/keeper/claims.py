@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from time import monotonic
@@ -95,7 +96,7 @@ class Claim:
         """Return what tells this place in the worker from its others; None where it has none."""
         if self._board is None or self._slot is None:
             return None
-        return f"thread{self._slot}" if self._board.main == os.getpid() else str(os.getpid())
+        return f"thread{threading.get_ident()}" if self._board.main == os.getpid() else str(os.getpid())
 
     def floor(self) -> int:
         """Return the highest take number that is known of in this worker, as its children see it."""
