@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 
+from tests.kit import zygote
 from tests.kit.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,7 +65,7 @@ class ManagedProcess:
         self.cwd = cwd
         self.killed_at = 0.0
         """When it was killed, in seconds since the epoch: what a server of this machine has for its time."""
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | zygote.Forked | None = None
         self._log_start = 0
         self._orphans: list[psutil.Process] = []
 
@@ -88,11 +89,15 @@ class ManagedProcess:
         """Start the program; its log goes on in the same file."""
         assert not self.running, "already running"
         self._log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
+        cwd = self.cwd if self.cwd is not None else ROOT
+        if zygote.can_fork(self.argv, self.env):
+            self._process = zygote.fork(self.argv, env=self.env, cwd=cwd, log=self.log_path)
+            return
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 self.argv,
                 env=self.env,
-                cwd=self.cwd if self.cwd is not None else ROOT,
+                cwd=cwd,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
