@@ -93,6 +93,7 @@ class Reader:
         self._take_follows = False
         self._asked = 0
         self._asked_of: set[str] = set()
+        self._asked_idle = False
         self._ran_dry: set[str] = set()
 
     @property
@@ -146,7 +147,7 @@ class Reader:
     def _take(self, queues: list[str], credit: int) -> tuple[Any, ...]:
         channel = self.channel
         taker = channel.taker
-        self._asked, self._asked_of = credit, set(queues)
+        self._asked, self._asked_of, self._asked_idle = credit, set(queues), taker.idle
         command: tuple[Any, ...] = channel.store.take_command(
             taker.id,
             taker.token(),
@@ -155,7 +156,7 @@ class Reader:
             queues=queues,
             low_share=channel.low_share,
             floor=taker.floor,
-            idle=taker.idle,
+            idle=self._asked_idle,
         )
         return command
 
@@ -187,8 +188,10 @@ class Reader:
         channel = self.channel
         reply: TakeReply = channel.store.parse_take(self._receive("EVALSHA"))
         channel.taker.answered(reply)
-        # Where they have run dry, whatever came since has rung a bell, which is still to be heard.
-        self._ran_dry = self._asked_of if len(reply.taken) < self._asked else set()
+        # Where they have run dry, whatever came since has rung a bell, which is still to be heard. A take that was sent
+        # while something ran was given no suspect, and its wait has swallowed the bell that was rung for one.
+        ran_dry = len(reply.taken) < self._asked and (self._asked_idle or not channel.taker.idle)
+        self._ran_dry = self._asked_of if ran_dry else set()
         return reply
 
     def _read_take(self) -> bool:
@@ -247,7 +250,7 @@ class Reader:
         if reply.refused:
             channel.taker.refuse()
         elif not reply.taken and not channel._closing:
-            self._send_wait(*channel.queues_by_custody())
+            self.start()
         return self._deliver_wanted(reply) or heard or self._nothing()
 
     def _nothing(self) -> bool:
