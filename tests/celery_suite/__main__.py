@@ -23,6 +23,12 @@ from tests.celery_suite.selection import QUICK
 from tests.kit.process import ROOT, clean_environment
 from tests.kit.server import PrivateServer
 
+TESTS_FAILED = 1
+"""pytest's exit status."""
+
+AGAIN = 12
+"""So many failed tests are tried once more: some give a worker a second to answer, which a busy machine does not."""
+
 
 def main(arguments: list[str]) -> int:
     """Run the suite, or a part of it, and return pytest's exit status."""
@@ -38,8 +44,16 @@ def main(arguments: list[str]) -> int:
     server.start()
     try:
         plugins = ["-p", "celery.contrib.pytest", "-p", "tests.celery_suite.plugin"]
-        command = [sys.executable, "-m", "pytest", *plugins, "-p", "no:cacheprovider", *rest]
-        return subprocess.call(command, cwd=folder, env=_environment(server, stock=stock, folder=folder))
+        environment = _environment(server, stock=stock, folder=folder)
+        failed = server.folder / "failed"
+        environment["CELERY_SUITE_FAILED"] = str(failed)
+        command = [sys.executable, "-m", "pytest", *plugins, "-p", "no:cacheprovider"]
+        status = subprocess.call([*command, *rest], cwd=folder, env=environment)
+        again = failed.read_text().split("\n") if status == TESTS_FAILED and failed.exists() else []
+        if 0 < len(again) <= AGAIN:
+            sys.stderr.write(f"{len(again)} failed; again, by themselves:\n" + "\n".join(again) + "\n")
+            status = subprocess.call([*command, "-v", *again], cwd=folder, env=environment)
+        return status
     finally:
         server.stop()
 
@@ -59,6 +73,8 @@ def _environment(server: PrivateServer, *, stock: bool, folder: Path) -> dict[st
             # One of its tests reads what the worker logs at this level.
             "WORKER_LOGLEVEL": "info",
             "C_FORCE_ROOT": "1",
+            # Its workers are threads of pytest's own process, with which they end when they are given up.
+            "AGENTQ_LEASE": "60s",
             **({"AGENTQ_TEST_STOCK": "1"} if stock else {}),
         }
     )

@@ -53,3 +53,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     unused = {entry for entry in LEFT_OUT if "::" in entry} - used
     if unused and config.args == ["t/integration"] and not config.option.keyword:
         raise pytest.UsageError(f"deselected.toml names tests that are not there: {sorted(unused)}")
+
+
+_failed: list[str] = []
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Note which tests have failed."""
+    if report.failed and report.nodeid not in _failed:
+        _failed.append(report.nodeid)
+
+
+def pytest_sessionfinish() -> None:
+    """Leave their names to the command, which tries them again."""
+    if path := os.environ.get("CELERY_SUITE_FAILED"):
+        Path(path).write_text("\n".join(_failed))

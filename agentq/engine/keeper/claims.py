@@ -39,9 +39,13 @@ def withdraw(board: Board) -> None:
 def sit(index: int) -> None:
     """Take the place of a pool's child that has just started; ends it if its worker is gone already.
 
+    A negative index is no child's: a solo pool says so of its main process, whose parent is anybody.
+
     A child asks the kernel to end it with its parent; one that ended before that leaves it for good.
     """
     global _board, _slot
+    if index < 0:
+        return
     if _board is None and (path := os.environ.get(PLACE)):
         with suppress(OSError):
             _board = Board.open(path)

@@ -69,6 +69,14 @@ class TestBoard:
         assert board.take_slot() is None
         assert not board.seat(SLOTS)
 
+    def test_a_second_solo_pool_of_this_process_is_no_child_without_a_parent(self, board: Board) -> None:
+        """As in Celery's own tests, and a step that starts a plain worker: it ended the whole process."""
+        claims.publish(board)
+        try:
+            claims.sit(-1)
+        finally:
+            claims.withdraw(board)
+
     def test_without_a_page_a_claim_is_nothing(self) -> None:
         with claims.claim(1, 1.0) as claim:
             claim.extend()
