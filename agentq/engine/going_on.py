@@ -104,13 +104,16 @@ class Streak:
         taker = current()
         if taker is not None and inspect.iscoroutinefunction(task.run):
             return None  # Of a process that serves hundreds of them at once, whose main thread stops them one by one.
+        names = _short_names(task)
+        if not names:
+            return None  # A bell that it heard would be used up for nothing.
         self._attempt = attempt
         attempt.claim.go_on()
         self._terms = GoOn(
             label=self._grant.label,
             seat=seat,
             queues=self._grant.queues,
-            names=_short_names(task),
+            names=names,
             low_share=self._grant.low_share,
             floor=attempt.claim.floor() if taker is None else taker.floor,
         )
