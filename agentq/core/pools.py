@@ -150,8 +150,13 @@ def has_tags(tags: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
 
 
 def contradicts(tags: Mapping[str, str], needs: Needs) -> bool:
-    """Whether a tag says something else than what is needed; a tag that is not there says nothing."""
+    """Whether a tag says something else than what is needed.
+
+    A tag that is not there says nothing, but that of a GPU: a pool that names none has workers that look for none.
+    """
     wanted = needs.as_tags()
+    if is_gpu_pool(wanted) and not is_gpu_pool(tags):
+        return True
     return any(not _agrees(name, tag, wanted[name]) for name, tag in tags.items() if name in wanted)
 
 

@@ -10,7 +10,8 @@ Precedence, the first that is given decides:
 6. `needs=` of the step
 7. the default pool
 
-A pool that is asked for by name is taken whatever the needs, unless its tags contradict them. Among several pools that
+A pool that is asked for by name, or by its queue, is taken whatever the needs, unless its tags contradict them; a pool
+without the tag `gpu` contradicts a need for one. Among several pools that
 meet the needs the one where the call is expected to start soonest is taken, with what costs less and what the call
 prefers weighed in: see `_choose`.
 """
@@ -172,14 +173,16 @@ def decide_route(
         UnknownPool: the pool is not declared, while others are.
         NoPoolFor: no declared pool meets the needs, or the named one contradicts them.
     """
+    needs = step_needs if call_needs is None else call_needs
     if call_queue is not None:
+        _check(pools, step, call_queue, needs)
         return Route(call_queue, None, f"the call names queue {call_queue}")
     if call_pool is not None:
-        needs = step_needs if call_needs is None else call_needs
         return _named(pools, step, call_pool, needs, f"the call names pool {call_pool}")
     if call_needs is not None and (wanted := call_needs.as_tags()):
         return _needed(pools, step, wanted, step_pool, wishes, outlook)
     if step_queue is not None:
+        _check(pools, step, step_queue, step_needs)
         return Route(step_queue, None, f"the step names queue {step_queue}")
     if step_pool is not None:
         return _named(pools, step, step_pool, step_needs, f"the step names pool {step_pool}")
@@ -216,9 +219,13 @@ def fitting(pools: Mapping[str, PoolSpec], wanted: Mapping[str, str]) -> Sequenc
 def _named(pools: Mapping[str, PoolSpec], step: str, pool: str, needs: Needs | None, why: str) -> Route:
     if pool not in pools and pools:
         raise UnknownPool(name=pool, known=pools)
+    _check(pools, step, pool, needs)
+    return Route(pool, pool, why, most=pools[pool].max_waiting if pool in pools else None)
+
+
+def _check(pools: Mapping[str, PoolSpec], step: str, pool: str, needs: Needs | None) -> None:
     if pool in pools and needs is not None and contradicts(pools[pool].tags, needs):
         raise NoPoolFor(step=step, needs=needs.as_tags(), pools=_tags(pools), pool=pool)
-    return Route(pool, pool, why, most=pools[pool].max_waiting if pool in pools else None)
 
 
 def _needed(

@@ -70,7 +70,7 @@ def waits_in(module: Any, queue: str) -> bool:
         ("needy", {"queue": "other"}, "other"),
         # Within a call: queue before pool before needs.
         ("bare", {"queue": "other", "pool": "cpu", "needs": A100}, "other"),
-        ("bare", {"pool": "cpu", "needs": A100}, "cpu"),
+        ("bare", {"pool": "cpu", "needs": Needs(region="eu")}, "cpu"),
         # Of the pools that meet the needs, the step's own goes first.
         ("fitting", {"needs": Needs(vram_gb=20)}, "small"),
         ("fitting", {"needs": Needs(vram_gb=40)}, "large"),
@@ -96,6 +96,9 @@ def test_a_signature_carries_the_options_of_its_copy(unserved: Any) -> None:
 def test_what_no_pool_has_is_refused_at_once(unserved: Any) -> None:
     with pytest.raises(AgentqError, match="h100"):
         unserved.bare.using(needs=Needs(gpu="h100")).delay(1)
+    for call in ({"pool": "cpu"}, {"queue": "cpu"}):
+        with pytest.raises(AgentqError, match='Pool "cpu" cannot serve'):
+            unserved.needy.using(**call).delay(1)
     with pytest.raises(AgentqError, match="medium"):
         unserved.bare.using(pool="medium").delay(1)
     with pytest.raises(AgentqError, match="small"):

@@ -157,6 +157,26 @@ class TestMembers:
         assert (waiting(bench), held_back(bench)) == (2, 2)
         bench.finish(run, inside=True)
 
+    def test_tenants_come_in_by_turns_though_one_place_gets_free_at_a_time(self, bench: Bench, run: Holder) -> None:
+        """None stays outside while another one's thousands come in: neither the first of the index nor the last."""
+        bench.store.send(run, token="t", seen=1, offers=members(bench, 12, **ACME))
+        others = [
+            bench.step(f"o{at}", root="run", parent="run", ask=f"o{at}", most=2, card={"tenant": f"t{at}"})
+            for at in range(3)
+        ]
+        bench.store.send(run, token="t2", seen=1, offers=others)
+        ended = []
+        while held_back(bench) or waiting(bench):
+            bench.tick()
+            got = bench.take_one("w2")
+            ended.append(got.holder.id)
+            bench.finish(got.holder)
+        assert len(ended) == 15
+        assert [name for name in ended if name.startswith("m")] == [f"m{at}" for at in range(12)]
+        # Two wait already, and between the turns of the others acme has its own.
+        assert max(ended.index(f"o{at}") for at in range(3)) <= 8, ended
+        bench.finish(run, inside=True)
+
     def test_a_cancelled_one_comes_in_and_is_taken_as_cancelled(self, bench: Bench, run: Holder) -> None:
         bench.store.send(run, token="t", seen=1, offers=members(bench, 4))
         bench.store.send(run, token="t2", seen=1, cancels=["m3"])

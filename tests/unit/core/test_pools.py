@@ -27,7 +27,7 @@ ORDER: list[tuple[str, Any, str]] = [
     ("call_pool", "small", "small"),
     ("call_needs", Needs(region="eu"), "large"),
     ("step_queue", "q2", "q2"),
-    ("step_pool", "tools", "tools"),
+    ("step_pool", "large", "large"),
     ("step_needs", Needs(gpu="a100"), "other_a100"),
 ]
 
@@ -88,6 +88,8 @@ def test_an_unknown_pool_is_refused_where_others_are_declared() -> None:
         {"call_pool": "small", "call_needs": Needs(gpu="a100")},
         {"call_pool": "small", "step_needs": Needs(gpu="a100")},
         {"step_pool": "small", "step_needs": Needs(vram_gb=17)},
+        {"call_queue": "small", "step_needs": Needs(gpu="a100")},
+        {"step_queue": "small", "step_needs": Needs(gpu="a100")},
     ],
 )
 def test_a_named_pool_that_contradicts_the_needs_is_refused(given: dict[str, Any]) -> None:
@@ -96,14 +98,23 @@ def test_a_named_pool_that_contradicts_the_needs_is_refused(given: dict[str, Any
 
 
 def test_a_named_pool_whose_tags_say_nothing_is_taken() -> None:
-    assert decide_route(POOLS, step="s", step_pool="tools", step_needs=Needs(gpu="a100")).queue == "tools"
+    assert decide_route(POOLS, step="s", step_pool="tools", step_needs=Needs(region="eu")).queue == "tools"
+
+
+@pytest.mark.parametrize("named", ["call_queue", "call_pool", "step_queue", "step_pool"])
+def test_a_step_that_needs_a_gpu_is_refused_by_a_named_pool_without_one(named: str) -> None:
+    given: dict[str, Any] = {named: "tools", "step_needs": Needs(gpu="a100")}
+    with pytest.raises(NoPoolFor, match='Pool "tools" cannot serve step "s", which needs gpu=a100'):
+        decide_route(POOLS, step="s", **given)
+    assert decide_route({}, step="s", **given).queue == "tools", "of what is not declared nothing is known"
 
 
 @pytest.mark.parametrize(
     ("tags", "needs", "met", "contradicted"),
     [
         ({}, Needs(), True, False),
-        ({}, Needs(gpu="t4"), False, False),
+        ({}, Needs(gpu="t4"), False, True),
+        ({}, Needs(region="eu"), False, False),
         ({"gpu": "t4"}, Needs(gpu="t4"), True, False),
         ({"gpu": "t4"}, Needs(gpu="a100"), False, True),
         ({"vram_gb": "80"}, Needs(vram_gb=40), True, False),

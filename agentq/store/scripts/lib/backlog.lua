@@ -54,6 +54,11 @@ local function must_wait(o)
   return room_in(o.q, o.l, tenant, o.mx, o.mt) <= 0
 end
 
+-- What the index has of a backlog: the bounds of pool and tenant, and when it last had its turn, or began.
+local function bounds_text(mx, mt, turn)
+  return (mx or '') .. '|' .. (mt or '') .. '|' .. turn
+end
+
 local told_of = {}
 
 local function hold_back(o, rec, rest, now)
@@ -61,7 +66,9 @@ local function hold_back(o, rec, rest, now)
   redis.call('HSET', rec, 's', 'l')
   keep(o.root, o.id, rest)
   redis.call('RPUSH', backlog_of(o.q, o.l, tenant), o.root .. '|' .. o.id .. '|' .. o.g)
-  redis.call('HSET', K.backlogs(), backlog_field(o.q, o.l, tenant), (o.mx or '') .. '|' .. (o.mt or ''))
+  local field = backlog_field(o.q, o.l, tenant)
+  local turn = string.match(redis.call('HGET', K.backlogs(), field) or '', '(%d+)$') or ms_text(now)
+  redis.call('HSET', K.backlogs(), field, bounds_text(o.mx, o.mt, turn))
   -- Once for all members that come together.
   if o.pr and not told_of[o.root .. '|' .. o.q] then
     told_of[o.root .. '|' .. o.q] = true
@@ -97,21 +104,49 @@ local function leave_backlog(name, rec, queue, lane)
   if redis.call('EXISTS', key) == 0 then redis.call('HDEL', K.backlogs(), backlog_field(queue, lane, tenant)) end
 end
 
+-- The backlogs in the order of their turns, and the latest turn: urgent lanes first, of one lane the tenant that has come in
+-- least lately. Else, where one place gets free at a time, the first of the index would have it each time.
+local function backlogs_in_turn(now)
+  local all, found, latest = redis.call('HGETALL', K.backlogs()), {}, now
+  for i = 1, #all, 2 do
+    local queue, lane, tenant = backlog_parts(all[i])
+    local mx, mt, turn = string.match(all[i + 1], '^(%d*)|(%d*)|(%d+)$')
+    local b = { field = all[i], queue = queue, lane = lane, tenant = tenant, rank = tonumber(lane) }
+    b.mx, b.mt, b.turn = tonumber(mx), tonumber(mt), tonumber(turn)
+    found[#found + 1] = b
+    latest = math.max(latest, b.turn)
+  end
+  table.sort(found, function(a, b)
+    if a.rank ~= b.rank then return a.rank < b.rank end
+    return a.turn < b.turn
+  end)
+  return found, latest
+end
+
 -- Lets in what there is room for, at most `most`: lane by lane, and of one lane a tenant's after another's.
 local function refill(most, now)
   if redis.call('EXISTS', K.backlogs()) == 0 then return 0 end
-  local fields = redis.call('HKEYS', K.backlogs())
-  table.sort(fields, function(a, b) return tonumber(string.match(a, '^%d+')) < tonumber(string.match(b, '^%d+')) end)
+  local backlogs, latest = backlogs_in_turn(now)
+  -- A pool that is full stays so here, and is not counted again for each of its tenants.
+  local full = {}
+  local function has_room(b)
+    local place = b.lane .. '|' .. (b.mx or '') .. '|' .. b.queue
+    if full[place] then return false end
+    local room, which = room_in(b.queue, b.lane, b.tenant, b.mx, b.mt)
+    full[place] = room ~= nil and room <= 0 and which == 'pool'
+    return not room or room > 0
+  end
   local n, came = 0, true
   while came and n < most do
     came = false
-    for _, field in ipairs(fields) do
-      local bounds = redis.call('HGET', K.backlogs(), field)
-      local queue, lane, tenant = backlog_parts(field)
-      local mx, mt = string.match(bounds or '', '^(%d*)|(%d*)$')
-      local room = bounds and room_in(queue, lane, tenant, tonumber(mx), tonumber(mt))
-      if bounds and n < most and (not room or room > 0) and let_in(queue, lane, tenant, now) then
-        n, came = n + 1, true
+    for _, b in ipairs(backlogs) do
+      if n < most and not b.over and has_room(b) then
+        if let_in(b.queue, b.lane, b.tenant, now) then
+          n, came, latest = n + 1, true, latest + 1
+          redis.call('HSET', K.backlogs(), b.field, bounds_text(b.mx, b.mt, ms_text(latest)))
+        else
+          b.over = true
+        end
       end
     end
   end
