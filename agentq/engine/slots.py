@@ -93,6 +93,7 @@ class Taker:
         self.open_ended: set[int] = set()
         self.kept: set[int] = set()
         self._token: str | None = None
+        self._asked_at = float("-inf")
         self._orphans: dict[int, float] = {}
         self._unsettled: dict[int, Settlement] = {}
         self._in_flight: weakref.ref[Any] | None = None
@@ -132,7 +133,15 @@ class Taker:
         self.used = True
         if self._token is None:
             self._token = self.store.new_token()
+            self._asked_at = monotonic()
         return self._token
+
+    def has_asked_since(self, moment: float) -> bool:
+        """Tell whether no take is under way that was sent before a moment, by what held then.
+
+        One is sent behind the wait for work, and may take up to a second later.
+        """
+        return self._token is None or self._asked_at > moment
 
     @property
     def is_asking(self) -> bool:

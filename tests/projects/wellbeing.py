@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from datetime import timedelta
 
-from agentq import AgentQ, Retry
+from agentq import AgentQ
 from tests.projects.library import note
 
 app = AgentQ("wellbeing")
@@ -45,7 +44,7 @@ async def blocks(path: str) -> str:
     return WHO
 
 
-@app.step(retry=Retry(attempts=50, wait=timedelta(milliseconds=1), jitter=0))
+@app.step
 def fails_in_a(number: int) -> str:
     if WHO == "a":
         raise OSError("the disk of this machine is broken")

@@ -38,6 +38,9 @@ WINDOW_S = 60.0
 REPORT_S = 2.0
 """Between two reports that differ only in figures; what a person waits for is told at once."""
 
+CLOSING_S = 0.05
+"""The event loop may be composing a take just while this thread closes the worker."""
+
 ASK_S = 5.0
 """Between two questions to the store how others fare."""
 
@@ -102,6 +105,8 @@ class Monitor:
         self._reported: dict[str, Any] = {}
         self._reported_at = float("-inf")
         self._why: str | None = None
+        self._closed: tuple[bool, frozenset[str]] = (False, frozenset())
+        self._closed_at = float("-inf")
         self._drained_since: dict[str, float] = {}
         self._told_to_stop_at: float | None = None
         self._end = threading.Event()
@@ -147,9 +152,9 @@ class Monitor:
             self._ails = decide_health(vitals, self._terms.limits, before=self._ails)
         drain = self._drain()
         why = "; ".join(filter(None, (drain.words, *self._ails.values()))) or None
-        self._close(why, drain)
+        holds = self._close(why, drain, now)
         self._hand_over(drain, now)
-        self._tell(why, drain, vitals, now)
+        self._tell(why if holds else None, drain if holds else Drain(), vitals, now)
 
     # -- measuring
 
@@ -204,13 +209,20 @@ class Monitor:
 
     # -- acting
 
-    def _close(self, why: str | None, drain: Drain) -> None:
+    def _close(self, why: str | None, drain: Drain, now: float) -> bool:
+        """Have the worker take nothing, or not of some queues, and tell whether that holds already.
+
+        A take that was sent before may still bring something: whoever waits for a drain must not be told too soon.
+        """
         presence = self._presence
+        if self._closed != (why is not None, drain.queues):
+            self._closed, self._closed_at = (why is not None, drain.queues), now
         presence.taker.paused = why is not None
         presence.taker.left_out = drain.queues
         presence.board.closed = why is not None or bool(drain.queues)
+        holds = presence.taker.has_asked_since(self._closed_at + CLOSING_S)
         if why == self._why:
-            return
+            return holds
         if self._ails:
             logger.warning("worker_unhealthy worker=%s: %s", presence.taker.id, why)
         elif why is not None:
@@ -218,6 +230,7 @@ class Monitor:
         else:
             logger.warning("worker_takes_again worker=%s", presence.taker.id)
         self._why = why
+        return holds
 
     def _hand_over(self, drain: Drain, now: float) -> None:
         self._drained_since = {mark: self._drained_since.get(mark, now) for mark in drain.graces}
