@@ -18,6 +18,7 @@ from tests.kit.broker import PrivateBroker
 from tests.kit.field import Fleet
 from tests.kit.proxy import Call, Moment, Proxy, Verdict
 from tests.kit.relay import Relay
+from tests.kit.waiting import wait_until
 from tests.kit.worker import WorkerProcess
 
 logger = logging.getLogger(__name__)
@@ -120,7 +121,12 @@ class Striker:
     def choose(self) -> WorkerProcess:
         """Return a worker that serves, not a stopped one if there is another."""
         stopped = [worker for _, worker in self._stopped]
-        fit = [worker for worker in self.fleet.workers if worker.running and worker.ready_line in worker.log()]
+
+        def serving() -> list[WorkerProcess]:
+            return [worker for worker in self.fleet.workers if worker.running and worker.ready_line in worker.log()]
+
+        # The last one may have been killed, and the next not be there yet.
+        fit = wait_until(lambda: serving() or None, description="a worker serves")
         return self.rng.choice([worker for worker in fit if worker not in stopped] or fit)
 
     def resume(self, *, all_of_them: bool = False) -> None:

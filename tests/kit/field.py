@@ -11,6 +11,7 @@ from typing import Any
 
 from tests.kit.projects import load_module
 from tests.kit.server import PrivateServer
+from tests.kit.waiting import wait_until
 from tests.kit.worker import WorkerProcess
 
 FLOWS = "tests.projects.flows"
@@ -58,8 +59,12 @@ class Fleet:
             worker.wait_ready()
 
     def choose(self, rng: random.Random) -> WorkerProcess:
-        """Return one worker, chosen at random among those that serve."""
-        return rng.choice([worker for worker in self.workers if worker.ready_line in worker.log()])
+        """Return one worker, chosen at random among those that serve; it waits for the first one that does."""
+
+        def serving() -> list[WorkerProcess]:
+            return [worker for worker in self.workers if worker.ready_line in worker.log()]
+
+        return rng.choice(wait_until(lambda: serving() or None, description="a worker serves"))
 
     def kill(self, rng: random.Random) -> None:
         """SIGKILL the tree of one worker, chosen at random."""
