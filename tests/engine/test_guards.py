@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from agentq.cli.root import execute
+from agentq.core.errors import RunCancelled
 from tests.kit.leaks import check_leaks
 from tests.kit.projects import load_module
 from tests.kit.server import PrivateServer
@@ -162,6 +163,22 @@ def test_a_person_raises_the_budget_or_does_not(project: Any) -> None:
     assert second.ask_id != first.ask_id
     asks.answer(second.ask_id, 0)
     assert handle.get(timeout=TIMEOUT) == [0, 1, 2, 3, 4, "tokens"]
+
+
+@pytest.mark.parametrize("end", ["raised", "cancelled"])
+def test_a_sub_agent_waits_for_a_person_too(project: Any, end: str) -> None:
+    handle = project.patient.start()
+    (ask,) = wait_until(lambda: project.app.asks.list(run_id=handle.id), description="a person is asked")
+    if end == "raised":
+        project.app.asks.answer(ask.ask_id, 2)
+        assert handle.get(timeout=TIMEOUT) == [1, 1]
+    else:
+        handle.cancel()
+        with pytest.raises(RunCancelled):
+            handle.get(timeout=TIMEOUT)
+    store = project.app.store
+    wait_until(lambda: store.tree(handle.id)["live"] == 0, description="all have ended")
+    wait_until(lambda: not project.app.asks.list(run_id=handle.id), description="nobody is asked any more")
 
 
 def test_a_tenants_day_is_one_account(project: Any) -> None:

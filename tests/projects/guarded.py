@@ -144,6 +144,16 @@ async def _outcome(run: Run, number: int) -> Any:
         return getattr(error, "limit_name", type(error).__name__)
 
 
+@app.agent
+async def single(run: Run) -> int:
+    return 1
+
+
+@app.agent(budget=Budget(steps=1, on_exceeded="ask"))
+async def patient(run: Run) -> list[int]:
+    return [await run.call(single), await run.call(single)]
+
+
 @app.agent(budget=Budget(tokens=150, per="tenant"))
 async def rented(run: Run, size: int) -> list[Any]:
     return [await _outcome(run, number) for number in range(size)]

@@ -65,6 +65,11 @@ end
 
 -- A step that was over the number of steps when it was offered is counted now, if there is room by now.
 local late = f[8] == 'b'
+if late and redis.call('SISMEMBER', K.cancelled(h.root), h.id) == 1 then
+  -- A sub-agent that was cancelled while it waited: it runs to see that, and does nothing else.
+  redis.call('HDEL', rec, 'ov')
+  return answer({ 1 })
+end
 if late then want.steps = 1 end
 local short = first_short(accounts, want, now)
 if short then

@@ -1,6 +1,16 @@
 -- Recording a step, and the log and wake of the agent that asked for it.
 -- include: accounts backlog
 
+-- It waits for another try, for hours perhaps; whoever waits for its end need not.
+local function end_wait(root, id, rec, now)
+  local f = redis.call('HMGET', rec, 'g', 'q', 'l', 'ln')
+  local name = root .. '|' .. id .. '|' .. f[1]
+  redis.call('ZREM', K.due(), name)
+  if f[4] then redis.call('ZREM', K.waiters(f[4]), name) end
+  leave_backlog(name, rec, f[2], f[3])
+  place(root, id, rec, f[2], f[3], f[1], take_kept(root, id), nil, now)
+end
+
 -- Puts a parked agent back on its queue, or rings the bell of its running turn. Woken twice, it is queued once:
 -- only a parked record moves. A run that rests after a costly replay waits among the timers for the end of its rest,
 -- and what comes until then costs no replay of its own; urgent: it does not.
@@ -23,6 +33,9 @@ local function wake(root, run, now, urgent)
     redis.call('LPUSH', bell, 1)
     redis.call('LTRIM', bell, 0, 0)
     redis.call('PEXPIRE', bell, 60000)
+  elseif f[1] == 'l' and urgent and redis.call('HEXISTS', rec, 'ln') == 1 then
+    -- It waits until a person raises its budget, which nobody need do any more.
+    end_wait(root, run, rec, now)
   end
 end
 
@@ -40,16 +53,6 @@ local function unwind(root, above)
   if redis.call('HEXISTS', K.tree(root), 'ag') == 1 or redis.call('EXISTS', K.members(root)) == 1 then
     redis.call('ZADD', K.unwinding(), 0, root .. '|' .. above)
   end
-end
-
--- It waits for another try, for hours perhaps; whoever waits for its end need not.
-local function end_wait(root, id, rec, now)
-  local f = redis.call('HMGET', rec, 'g', 'q', 'l', 'ln')
-  local name = root .. '|' .. id .. '|' .. f[1]
-  redis.call('ZREM', K.due(), name)
-  if f[4] then redis.call('ZREM', K.waiters(f[4]), name) end
-  leave_backlog(name, rec, f[2], f[3])
-  place(root, id, rec, f[2], f[3], f[1], take_kept(root, id), nil, now)
 end
 
 -- Nobody wants a child any more: a sub-agent hears of it, a step that is not taken yet never starts.
