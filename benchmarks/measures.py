@@ -12,7 +12,7 @@ from typing import Literal
 
 from benchmarks.contenders import ASIDE, BACKLOG, Contender, drain_floor
 from benchmarks.floor import QUEUE
-from benchmarks.processes import resident_bytes, wait_for
+from benchmarks.processes import compiled, resident_bytes, wait_for
 
 Reading = dict[str, float]
 """Figures of one reading, by name."""
@@ -197,6 +197,8 @@ def _traffic(contender: Contender, _pid: int) -> Reading:
 
 def _process(contender: Contender, _pid: int) -> Reading:
     """Start a worker, have it run something, and look at its memory."""
+    with contender.worker():
+        time.sleep(0.1)  # Its modules are compiled now.
     began = time.perf_counter()
     with contender.worker() as pid:
         ready_after = time.perf_counter() - began
@@ -207,7 +209,7 @@ def _process(contender: Contender, _pid: int) -> Reading:
     timed = []
     for _ in range(3):
         began = time.perf_counter()
-        subprocess.run([sys.executable, "-c", f"import {package}"], check=True)
+        subprocess.run([sys.executable, "-c", f"import {package}"], check=True, env=compiled(contender.folder))
         timed.append(time.perf_counter() - began)
     return {"worker": ready_after, "import": statistics.median(timed), "megabytes": size / 1e6}
 

@@ -22,7 +22,7 @@ def ended_afterwards(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A process until the block ends: then SIGTERM, and SIGKILL after half a minute."""
     with log.open("ab") as sink:
-        process = subprocess.Popen(argv, stdout=sink, stderr=sink, env={**os.environ, **environment})
+        process = subprocess.Popen(argv, stdout=sink, stderr=sink, env={**compiled(log.parent), **environment})
     try:
         yield process
     finally:
@@ -32,6 +32,12 @@ def ended_afterwards(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def compiled(folder: Path) -> dict[str, str]:
+    """The environment of a process that finds its modules compiled, as where they are installed for good."""
+    given = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**given, "PYTHONPYCACHEPREFIX": str(folder / "compiled")}
 
 
 def await_line(log: Path, line: str, process: subprocess.Popen[bytes]) -> None:

@@ -181,10 +181,10 @@ class EnginePort:
             # The log is read next, which waits for the server.
             time.sleep(min(seconds, 0.1))
 
-    def is_slot_wanted(self) -> bool:
-        """Whether the agent's own queue holds messages: every free slot of its pool is taken."""
+    def is_slot_wanted(self, beyond: int = 0) -> bool:
+        """Whether the agent's own queue holds more messages than these: every free slot of its pool is taken."""
         queue = (self._attempt.request.delivery_info or {}).get("routing_key")
-        return bool(queue) and any(keep_trying(lambda: self._store.waiting(str(queue))).values())
+        return bool(queue) and sum(keep_trying(lambda: self._store.waiting(str(queue))).values()) > beyond
 
     def load_result(self, ask_id: str) -> Any:
         """The value of a step from where its result lies, that of a local call from its own key."""

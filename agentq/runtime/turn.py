@@ -64,8 +64,8 @@ class TurnPort(Protocol):
         """Something was appended to the log, or so many seconds have passed. It may return early."""
         ...
 
-    def is_slot_wanted(self) -> bool:
-        """Whether other work waits in the queue that this turn's worker serves."""
+    def is_slot_wanted(self, beyond: int = 0) -> bool:
+        """Whether other work, more than `beyond` of it, waits in the queue that this turn's worker serves."""
         ...
 
     def load_result(self, ask_id: str) -> Any:
@@ -124,6 +124,8 @@ class Turn:
         self._seen = 0
         self._clock_offset_ms: int | None = None
         self._looked = False
+        self._asked = False
+        self._sent = 0
         self._replay_s: float | None = None
 
     def run(self) -> TurnEnd:
@@ -207,6 +209,7 @@ class Turn:
             tick=not final and self._is_due(),
             calls_off=() if final else machine.asks.take_given_up(),
         )
+        self._sent = sum(effect.ask.members or 1 for effect in dispatch)
         self._absorb(self._port.send(batch))
 
     # -- waiting
@@ -237,12 +240,17 @@ class Turn:
         due = self._seconds_to_due()
         if left <= 0:
             return False
+        if not self._asked:
+            # Others waited before this turn sent anything: what it waits for comes after them.
+            self._asked = True
+            if self._port.is_slot_wanted(beyond=self._sent):
+                return False
         # What the agent waits for may itself wait for this very slot: a short look first, then only if none else does.
         patience = left if self._looked else min(left, _SLOT_LOOK_S)
         self._port.wait(min(patience, due) if due is not None else patience)
         self._absorb(self._port.read(self._seen))
         if self._inputs or self._is_due():
-            self._looked = False
+            self._looked = self._asked = False
             return True
         if not self._looked:
             self._looked = True

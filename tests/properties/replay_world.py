@@ -203,7 +203,7 @@ class World:
         if not self.deliver():
             self.pass_time(seconds)
 
-    def is_slot_wanted(self) -> bool:
+    def is_slot_wanted(self, beyond: int = 0) -> bool:
         return self.rng.random() < 0.2
 
     def load_result(self, ask_id: str) -> Any:

@@ -33,6 +33,7 @@ class Desk(World):
         self.parked: dict[str, Any] | None = None
         self.waited: list[float] = []
         self.answers_at_once = True
+        self.others = 0
 
     def maybe_kill(self) -> None: ...
 
@@ -66,8 +67,8 @@ class Desk(World):
         self.waited.append(seconds)
         self.clock_ms += int(seconds * 1000) + 1
 
-    def is_slot_wanted(self) -> bool:
-        return False
+    def is_slot_wanted(self, beyond: int = 0) -> bool:
+        return self.others > beyond
 
     def run(self, body: Body, *, linger: float = 0.0) -> Any:
         return Turn(self, machine_of(body), linger=linger, clock=lambda: self.clock_ms / 1000).run()
@@ -87,6 +88,24 @@ def _tick() -> Any:
 
 def _next(number: int) -> int:
     return number + 1
+
+
+def test_a_turn_gives_its_slot_away_at_once_where_others_wait_for_it() -> None:
+    """What it has just sent waits behind them."""
+
+    async def agent(run: Run) -> Any:
+        return await asyncio.gather(run.call(add, 1, 1), run.call(add, 2, 1))
+
+    desk = Desk()
+    desk.answers_at_once = False
+    desk.others = 3
+    assert desk.run(agent, linger=0.5).kind == "parked"
+    assert desk.waited == []
+    own = Desk()
+    own.answers_at_once = False
+    own.others = 2
+    assert own.run(agent, linger=0.5).kind == "parked"
+    assert own.waited == [pytest.approx(0.02)], "only its own steps wait: a free slot may take them"
 
 
 def test_what_is_asked_for_at_one_rest_goes_out_in_one_batch() -> None:
