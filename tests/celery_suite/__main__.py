@@ -26,6 +26,9 @@ from tests.kit.server import PrivateServer
 TESTS_FAILED = 1
 """pytest's exit status."""
 
+FIRST = "t/integration/test_tasks.py::test_tasks::test_timeout"
+"""Starts the worker on which others rely that do not ask for one."""
+
 AGAIN = 12
 """So many failed tests are tried once more: some give a worker a second to answer, which a busy machine does not."""
 
@@ -47,12 +50,12 @@ def main(arguments: list[str]) -> int:
         environment = _environment(server, stock=stock, folder=folder)
         failed = server.folder / "failed"
         environment["CELERY_SUITE_FAILED"] = str(failed)
-        command = [sys.executable, "-m", "pytest", *plugins, "-p", "no:cacheprovider"]
+        command = [sys.executable, "-m", "pytest", *plugins, "-p", "no:cacheprovider", "--timeout=600"]
         status = subprocess.call([*command, *rest], cwd=folder, env=environment)
         again = failed.read_text().split("\n") if status == TESTS_FAILED and failed.exists() else []
         if 0 < len(again) <= AGAIN:
             sys.stderr.write(f"{len(again)} failed; again, by themselves:\n" + "\n".join(again) + "\n")
-            status = subprocess.call([*command, "-v", *again], cwd=folder, env=environment)
+            status = subprocess.call([*command, "-v", FIRST, *again], cwd=folder, env=environment)
         return status
     finally:
         server.stop()
