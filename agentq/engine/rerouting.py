@@ -17,7 +17,7 @@ from agentq.core.pools import Declared
 from agentq.core.routes import Outlook, decide_move
 from agentq.engine.lookout import SHARED_MS
 from agentq.store import Store
-from agentq.store.stranded import Move, Stranded
+from agentq.store.stranded import PAGE, Move, Stranded
 from agentq.store.survey import Standing, load_of
 
 logger = logging.getLogger(__name__)
@@ -50,6 +50,7 @@ class Rerouter:
         self._queues = queues
         self._after_s = after_s
         self._deserted: dict[str, float] = {}
+        self._passed: dict[str, int] = {}
         self._named: Sequence[str] | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="agentq-rerouter", daemon=True)
@@ -98,17 +99,27 @@ class Rerouter:
         return [name for name, since in self._deserted.items() if stands[name].resting or now - since >= self._after_s]
 
     def _help(self, queue: str, outlook: Outlook) -> int:
+        total, _ = self._move_page(queue, 0, outlook)
+        # What has to stay keeps its place before what may go: each time one page more is looked at behind it.
+        after = self._passed.get(queue, 0) + PAGE
+        more, stays = self._move_page(queue, after, outlook)
+        self._passed[queue] = after if stays else 0
+        if total + more:
+            logger.info("rerouted from=%s steps=%d", queue, total + more)
+        return total + more
+
+    def _move_page(self, queue: str, after: int, outlook: Outlook) -> tuple[int, bool]:
+        """Move all that may go of one page, and of what follows it; return how many, and whether any stays there."""
         total = 0
+        waiting: Sequence[Stranded] = ()
         while not self._stop.is_set():
-            waiting = self._store.strand(queue, words=f"no worker serves {queue}")
+            waiting = self._store.strand(queue, words=f"no worker serves {queue}", after=after)
             moves = [move for step in waiting if (move := self._move_of(queue, step, outlook)) is not None]
-            moved = self._store.reroute(queue, moves) if moves else 0
+            moved = self._store.reroute(queue, moves, after=after) if moves else 0
             total += moved
             if not moved:
                 break
-        if total:
-            logger.info("rerouted from=%s steps=%d", queue, total)
-        return total
+        return total, bool(waiting)
 
     def _move_of(self, queue: str, step: Stranded, outlook: Outlook) -> Move | None:
         needs: dict[str, Any] = step.needs or {}

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from agentq.store.connection import StoreConnection
+
+
+PAGE: Final = 200
+"""So many of each lane and tenant are looked at in one go: a script holds up everybody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +43,11 @@ class Move:
 class StrandedCalls(StoreConnection):
     """The scripts for them."""
 
-    def strand(self, queue: str, *, words: str, most: int = 200) -> list[Stranded]:
-        """Note what waits there as unschedulable, and return the oldest ``most`` of each lane and tenant."""
+    def strand(self, queue: str, *, words: str, after: int = 0) -> list[Stranded]:
+        """Return a page of what waits there, behind the ``after`` oldest of each lane and tenant.
+
+        That of the first page is noted as unschedulable.
+        """
         return [
             Stranded(
                 name=name.decode(),
@@ -48,12 +55,12 @@ class StrandedCalls(StoreConnection):
                 tenant=tenant.decode(),
                 needs=json.loads(needs) if needs else None,
             )
-            for name, lane, tenant, needs in self.run_script("strand", queue, most, words)
+            for name, lane, tenant, needs in self.run_script("strand", queue, PAGE, words, after)
         ]
 
-    def reroute(self, queue: str, moves: Sequence[Move], *, most: int = 200) -> int:
-        """Move steps out of a queue; return how many were still there. ``most`` as in ``strand``."""
+    def reroute(self, queue: str, moves: Sequence[Move], *, after: int = 0) -> int:
+        """Move steps of one page out of a queue; return how many were still there. ``after`` as in ``strand``."""
         parts = [
             part for move in moves for part in (move.step.name, move.step.lane, move.step.tenant, move.queue, move.why)
         ]
-        return int(self.run_script("reroute", queue, most, *parts)) if parts else 0
+        return int(self.run_script("reroute", queue, PAGE, after, *parts)) if parts else 0

@@ -67,6 +67,16 @@ def test_a_limit_holds_for_each_key(project: Any, tmp_path: Path) -> None:
         assert most_at_once(lines) == 2
 
 
+def test_a_limit_holds_for_each_tenant(project: Any, tmp_path: Path) -> None:
+    path = tmp_path / "served"
+    calls = [project.served.using(tenant=whose).s(str(path), whose) for _ in range(4) for whose in ("acme", "other")]
+    results = [call.apply_async() for call in calls]
+    assert Counter(result.get(timeout=TIMEOUT) for result in results) == {"acme": 4, "other": 4}
+    for whose in ("acme", "other"):
+        assert most_at_once([line for line in read(path) if line[1:] == whose]) == 1
+    assert {"tenant:acme", "tenant:other"} <= {each.name for each in project.app.store.gates()}
+
+
 def test_a_step_with_one_place_runs_alone_and_in_order(project: Any, tmp_path: Path) -> None:
     path = tmp_path / "alone"
     results = [project.alone.delay(str(path), str(number)) for number in range(12)]

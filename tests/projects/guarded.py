@@ -35,6 +35,15 @@ def pay(account: str, path: str, seconds: float = 0.05) -> str:
     return account
 
 
+@app.step(limit=Limit("tenant:{tenant}", slots=1))
+def served(path: str, tenant_of_call: str) -> str:
+    """Note begin and end on its tenant's file."""
+    note(path, f"+{tenant_of_call}")
+    time.sleep(0.03)
+    note(path, f"-{tenant_of_call}")
+    return tenant_of_call
+
+
 @app.step(concurrency=1)
 def alone(path: str, line: str) -> str:
     note(path, f"+{line}")

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from agentq.store.stranded import Move, Stranded
+from agentq.core.pools import Declared, PoolSpec
+from agentq.engine.rerouting import Rerouter
+from agentq.store.stranded import PAGE, Move, Stranded
 from tests.kit.server import PrivateServer
 from tests.store.bench import Bench
 
@@ -94,6 +96,17 @@ class TestReroute:
         bench.store.reroute("far", [Move(Stranded("a|a|", 0, "", None), "", "")])
         assert bench.store.unserved() == []
         assert waiting(bench, "far") == 1
+
+    def test_what_may_go_is_found_behind_many_that_have_to_stay(self, bench: Bench) -> None:
+        tags = {"gpu": "a100"}
+        pools = Declared([PoolSpec(name="far", tags=tags), PoolSpec(name="q", tags=tags)])
+        bench.store.offer([bench.step(f"s{at}", queue="far") for at in range(2 * PAGE + 10)])
+        bench.store.offer([bench.step(f"m{at}", queue="far", needs=NEEDS) for at in range(3)])
+        rerouter = Rerouter(bench.store, pools=lambda: pools, queues=lambda: ["far", "q"], after_s=0.0)
+        bench.client.delete(bench.keys.of("survey"))
+        assert sum(rerouter.look() for _ in range(3)) == 3
+        assert (waiting(bench, "far"), waiting(bench, "q")) == (2 * PAGE + 10, 3)
+        assert len(bench.store.unserved()) == PAGE, "of so many people need not hear one by one"
 
     @FUSED
     def test_a_step_that_moved_can_be_taken_and_ended(self, bench: Bench) -> None:

@@ -1,10 +1,10 @@
 -- reroute: queued steps go to another queue, or are no longer noted as unschedulable where they are.
 -- include: common
--- ARGV: queue, how many of each line are looked through, then per step five: name root|step|generation, lane, tenant,
+-- ARGV: queue, how many of each line are looked through, behind how many of its oldest, then per step five: name root|step|generation, lane, tenant,
 --   new queue ('' stays, and is only unmarked; its name needs no generation), why
 -- Reply: how many have moved
 -- Keeps: no instant exists at which a step is in no list (1); a step that was taken meanwhile is left alone (3).
-local queue, most = ARGV[1], tonumber(ARGV[2])
+local queue, most, after = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local now, moved = now_ms(), 0
 
 local function unmark(root, id, rec)
@@ -31,7 +31,7 @@ end
 local function entry_in(line, name)
   if SPLIT then return name end
   local start = '{"agentq":"' .. name .. '",'
-  for _, entry in ipairs(redis.call('LRANGE', line, -most, -1)) do
+  for _, entry in ipairs(redis.call('LRANGE', line, -after - most, -after - 1)) do
     if string.sub(entry, 1, #start) == start then return entry end
   end
 end
@@ -63,5 +63,5 @@ local function move(name, lane, tenant, to, why)
   moved = moved + 1
 end
 
-for i = 3, #ARGV, 5 do move(ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]) end
+for i = 4, #ARGV, 5 do move(ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]) end
 return moved

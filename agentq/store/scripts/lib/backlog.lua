@@ -110,9 +110,9 @@ local function backlogs_in_turn(now)
   local all, found, latest = redis.call('HGETALL', K.backlogs()), {}, now
   for i = 1, #all, 2 do
     local queue, lane, tenant = backlog_parts(all[i])
-    local mx, mt, turn = string.match(all[i + 1], '^(%d*)|(%d*)|(%d+)$')
+    local mx, mt, turn = string.match(all[i + 1], '^(%d*)|(%d*)|?(%d*)$')
     local b = { field = all[i], queue = queue, lane = lane, tenant = tenant, rank = tonumber(lane) }
-    b.mx, b.mt, b.turn = tonumber(mx), tonumber(mt), tonumber(turn)
+    b.mx, b.mt, b.turn = tonumber(mx), tonumber(mt), tonumber(turn) or 0
     found[#found + 1] = b
     latest = math.max(latest, b.turn)
   end
