@@ -25,6 +25,7 @@ from agentq.engine.archivist import Archivist
 from agentq.engine.delivery import condemn
 from agentq.engine.devices import pinning
 from agentq.engine.devices.finding import Outfit
+from agentq.engine.devices.later_queues import refuse_misfits
 from agentq.engine.given_up import stop_attempts
 from agentq.engine.health.monitor import HealthTerms, Monitor
 from agentq.engine.keeper import claims
@@ -198,6 +199,7 @@ class Service(bootsteps.StartStopStep):
         )
         self.monitor.start()
         keep_unreadable(parent.consumer)
+        refuse_misfits(parent.consumer, self.outfit, self.terms.find_outfit)
         wake_when_free(parent)
         self._open_archive()
         self.rerouter = Rerouter(

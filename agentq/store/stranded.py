@@ -9,7 +9,6 @@ from typing import Any, Final
 
 from agentq.store.connection import StoreConnection
 
-
 PAGE: Final = 200
 """So many of each lane and tenant are looked at in one go: a script holds up everybody."""
 

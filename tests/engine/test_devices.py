@@ -138,6 +138,17 @@ def test_a_group_of_steps_with_different_needs_lands_where_each_belongs(
     check(with_pool(found, pools), fleet)
 
 
+def test_a_queue_that_a_worker_has_no_devices_for_is_refused_while_it_runs_too(
+    project: Any, fleet: dict[str, WorkerProcess]
+) -> None:
+    project.app.control.add_consumer("big")
+    for pool in ("cpu", "small"):
+        fleet[pool].wait_for_log("queue_refused queue=big")
+    assert "queue_refused" not in fleet["big"].log()
+    found = [project.on_big.delay(number) for number in range(12)]
+    check([{**each.get(timeout=60), "pool": "big"} for each in found], fleet)
+
+
 def test_a_worker_that_lacks_the_declared_device_does_not_start(
     server: PrivateServer, make_worker: Callable[..., WorkerProcess], env: dict[str, str]
 ) -> None:
