@@ -18,6 +18,7 @@ AgentqError
 │   ├── RunFailed           the agent raised
 │   ├── RunCancelled        somebody cancelled it
 │   ├── StepFailed          a step raised, and its attempts are used up
+│   ├── ResultRefused       a step's result did not pass its check
 │   ├── StepTimeout         an attempt ran longer than its limit
 │   │   └── TurnTimeout       an agent computed for too long between two awaits
 │   ├── StepCondemned       its dead letter was dropped
@@ -59,6 +60,7 @@ from agentq.core.run_errors import (
     JournalUnreadable,
     LetterNotFound,
     ReplayMismatch,
+    ResultRefused,
     RunCancelled,
     RunFailed,
     RunNotFound,
@@ -104,6 +106,7 @@ __all__ = [
     "OwnershipLost",
     "QueueFull",
     "ReplayMismatch",
+    "ResultRefused",
     "RunCancelled",
     "RunError",
     "RunFailed",

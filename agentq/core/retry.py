@@ -94,12 +94,12 @@ def decide_retry(
 
     `attempt` is the number of the one that has ended, from 1; `error` is None where it has a result. `random01` lies in
     [0, 1) and moves the pause by up to `retry.jitter` of it either way, never above `retry.max_wait`. `state` is what
-    strategies of another make are called with. An error of agentq's own is tried again only if it is `retryable`: a
-    wrong argument stays wrong. Who has lost the step tries nothing.
+    strategies of another make are called with. An error of agentq's own is tried again only if it is `retryable`, or
+    named by `on`: a wrong argument stays wrong. Who has lost the step tries nothing.
     """
     if attempt < 1:
         raise ValueError(f"attempt is {attempt}, but attempts count from 1")
-    if isinstance(error, OwnershipLost) or (isinstance(error, AgentqError) and not error.retryable):
+    if isinstance(error, OwnershipLost) or (isinstance(error, AgentqError) and not _may_heal(retry, error)):
         return None
     if isinstance(retry.on, tuple):
         if error is None or not isinstance(error, retry.on):
@@ -174,6 +174,12 @@ def told(lines: Sequence[str], error: BaseException) -> BaseException:
     if lines:
         error.add_note("Earlier attempts failed with:\n" + "\n".join(f"  {line}" for line in lines))
     return error
+
+
+def _may_heal(retry: Retry, error: AgentqError) -> bool:
+    """Whether another attempt may end otherwise: by the error's kind, or since the policy names that very kind."""
+    named = [kind for kind in retry.on if issubclass(kind, AgentqError)] if isinstance(retry.on, tuple) else []
+    return error.retryable or any(kind is not AgentqError and isinstance(error, kind) for kind in named)
 
 
 def _by_strategy(retry: Retry, state: Any) -> timedelta:

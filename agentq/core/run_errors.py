@@ -6,7 +6,7 @@ Their place in the tree stands atop `core/errors.py`, which gives them to everyb
 from collections.abc import Mapping
 from typing import Any
 
-from agentq.core.error_base import RunError, Wire, ended, from_wire
+from agentq.core.error_base import RunError, Wire, ended, from_wire, shown
 
 
 class RunNotFound(RunError):
@@ -53,6 +53,22 @@ class RunCancelled(RunError):
 
     def describe(self) -> str:
         return f"Run {self.run_id} was cancelled: {self.why or 'no reason given'}."
+
+
+class ResultRefused(RunError):
+    """A step's result did not pass its check. Tried again, the step may return a better one."""
+
+    code = "result_refused"
+    retryable = True
+    step: str
+    value: str | None
+    reason: str
+
+    def __init__(self, *, step: str, value: object, reason: str) -> None:
+        self._fill(step=step, value=shown(value), reason=reason)
+
+    def describe(self) -> str:
+        return f'The result of step "{self.step}" was refused: {self.reason} (returned: {self.value}).'
 
 
 class StepFailed(RunError):

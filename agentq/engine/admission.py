@@ -51,7 +51,7 @@ def admit(attempt: Attempt) -> bool:
             raise BreakerOpen(name=reply.name, retry_after=reply.wait_ms / 1000)
         case _:
             error = from_wire(reply.refusal)
-            if reply.verdict == "degraded" and attempt.task.agentq.fallback is not None:
+            if reply.verdict == "degraded" and attempt.task.agentq.fallbacks:
                 assert isinstance(error, BudgetExceeded)
                 raise error
             raise Interrupted(error)
@@ -74,7 +74,7 @@ def _admission_of(attempt: Attempt) -> Admission | None:
         usd_micro=int(estimate.usd * 1_000_000),
         attempts=charged,
         depth=int(attempt.ours.get("dp", 0)),
-        fallback=options.fallback is not None,
+        fallback=bool(options.fallbacks),
         before=attempt.settlement() | {"usage": usage_of(attempt.spent)} if attempt.admitted else None,
     )
 

@@ -12,7 +12,7 @@ from celery import states
 from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
 from celery.utils.log import get_logger
 
-from agentq.core.codec import dumps, loads, to_jsonable
+from agentq.core.codec import dumps, loads
 from agentq.core.errors import CalledOff, InvalidResult, RunCancelled, RunError, StaleHolder, StepTimeout
 from agentq.core.lazy import LazyList
 from agentq.engine import exits, joins, outcome, realloop, recall
@@ -25,7 +25,7 @@ from agentq.engine.messages import HOLDER_HEADER, PAYLOAD
 from agentq.engine.outcome import COMMITTED
 from agentq.engine.resources import open_all
 from agentq.engine.this_step import current_attempt
-from agentq.engine.trying import Trying
+from agentq.engine.trying import Trying, inspect_result
 from agentq.store.refs import Holder
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ class Attempt(Trying):
         def call() -> Any:
             self._refuse_overdue()
             self.returned = self.invoke(*self._arguments)
-            return self._checked(self.task.schema.encode_result(self.returned))
+            return self.accepted(self.returned)
 
         for middleware in reversed(self.binding.middleware):
             call = _wrapped(middleware, self, call)
@@ -216,6 +216,17 @@ class Attempt(Trying):
     def is_over_budget(self) -> bool:
         """Whether its budget had no room for the step when it was sent: it is counted by its admission, or refused."""
         return bool((getattr(self.request, HOLDER_HEADER, None) or {}).get("over_budget"))
+
+    def accepted(self, value: Any) -> Any:
+        """Return an answer as the step's encoded result.
+
+        Raises InvalidResult when it does not fit the return hint or is too large, ResultRefused when the step's check
+        says no.
+        """
+        encoded = self._checked(self.task.schema.encode_result(value))
+        if self.task.agentq.check is not None:
+            inspect_result(self.task, value)
+        return encoded
 
     def _checked(self, value: Any) -> Any:
         """Return an encoded result; raises InvalidResult when it is larger than a result may be."""
@@ -277,15 +288,17 @@ class Attempt(Trying):
         self._arguments = given
 
     def call_other(self, other: Any) -> Any:
-        """Call another function or step in place, with this step's arguments; return its encoded value."""
+        """Call another function or step in place, with this step's arguments; return its answer as this step's result.
+
+        Raises what ``accepted`` does.
+        """
         args, kwargs = self._arguments
         function = getattr(other, "run", other)
         try:
             value = in_place(function(*args, **kwargs), self.soft_limit, self.stop)
         except realloop.Stopped as stopped:
             raise Interrupted(stopped) from stopped
-        schema = getattr(other, "schema", None)
-        return schema.encode_result(value) if schema is not None else to_jsonable(value)
+        return self.accepted(value)
 
     @staticmethod
     def name_of(other: Any) -> str:

@@ -36,7 +36,9 @@ class StepOptions:
         concurrency: of this step at once, in all workers.
         estimate: what an attempt is going to use, reserved before it runs: tokens, a Usage, or a function of the step's
             arguments that returns one of them.
-        fallback: called with the same arguments when the attempts are used up, or while the breaker is open.
+        check: called with the result; if it returns False or raises, the attempt has failed.
+        fallback: called with the same arguments when the attempts are used up, or while the breaker is open; several
+            in their order, until one answers.
         undo: called with the step's arguments when the run fails or is cancelled after this step was dispatched.
         timeout: of one attempt; None for the app's default.
         version: of an agent's code.
@@ -57,7 +59,8 @@ class StepOptions:
     limit: Limit | Sequence[Limit] | None = None
     concurrency: int | None = None
     estimate: Estimate | None = None
-    fallback: Callable[..., Any] | None = None
+    check: Callable[[Any], Any] | None = None
+    fallback: Callable[..., Any] | Sequence[Callable[..., Any]] | None = None
     undo: Callable[..., Any] | None = None
     timeout: timedelta | None = None
     version: str | None = None
@@ -72,6 +75,8 @@ class StepOptions:
         for name, kind in (("breaker", Breaker), ("rate", Rate), ("limit", Limit), ("budget", Budget)):
             _check_kind(name, getattr(self, name), kind)
         _check_concurrency(self.concurrency)
+        for name in ("fallbacks", "check"):
+            _check_callable(name, getattr(self, name))
         if self.estimate is not None and not callable(self.estimate):
             _check_estimate(self.estimate)
         if sum(budget.per == "run" for budget in self.budgets) > 1:
@@ -92,6 +97,11 @@ class StepOptions:
     def limits(self) -> tuple[Limit, ...]:
         """All limits of the step under keys of the user's."""
         return as_sequence(self.limit)
+
+    @property
+    def fallbacks(self) -> tuple[Callable[..., Any], ...]:
+        """All that may answer in the step's place, in their order."""
+        return as_sequence(self.fallback)
 
     @property
     def budgets(self) -> tuple[Budget, ...]:
@@ -213,6 +223,13 @@ def _check_kind(name: str, given: object, kind: type) -> None:
         if not isinstance(each, kind):
             reason = f"it is no {kind.__name__}"
             raise InvalidArguments(step="step", parameter=name, value=each, reason=reason)
+
+
+def _check_callable(name: str, given: Any) -> None:
+    for each in given if isinstance(given, tuple) else (given,):
+        if each is not None and not callable(each):
+            reason = "it cannot be called: give a function, a step or an agent"
+            raise InvalidArguments(step="step", parameter=name.removesuffix("s"), value=each, reason=reason)
 
 
 def _check_concurrency(given: object) -> None:

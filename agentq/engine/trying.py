@@ -12,7 +12,7 @@ from typing import Any, Final
 from celery.exceptions import Retry
 
 from agentq.core.codec import dumps, to_jsonable
-from agentq.core.errors import StaleHolder
+from agentq.core.errors import AgentqError, ResultRefused, StaleHolder
 from agentq.engine import capture, realloop
 from agentq.engine.capture import Capture
 from agentq.engine.ending import CAUGHT, Again, Ending
@@ -166,6 +166,39 @@ class Trying(Ending):
                 else:
                     kwargs[name] = new_args[place]
         return args, kwargs | {name: value for name, value in new_kwargs.items() if name in changed}
+
+
+def inspect_result(step: Any, value: Any) -> None:
+    """Return if the step's check lets the result pass; raises ResultRefused, or what is no ``Exception``."""
+    try:
+        verdict = step.agentq.check(value)
+    except AgentqError:
+        raise
+    except Exception as error:
+        reason = f"its check= raised {type(error).__name__}: {error}"
+        raise ResultRefused(step=step.name, value=value, reason=reason) from error
+    if verdict is False:
+        raise ResultRefused(step=step.name, value=value, reason="its check= says no")
+
+
+def state_of(
+    function: Any, call: tuple[tuple[Any, ...], dict[str, Any]], number: int, outcome: Any, *, seconds: float
+) -> Any:
+    """Return the state of the attempts as tenacity's strategies read it.
+
+    ``outcome`` is the last try's error, or its result; ``seconds`` have passed since the first try began.
+    """
+    import tenacity
+
+    state = tenacity.RetryCallState(retry_object=None, fn=function, args=call[0], kwargs=call[1])  # type: ignore[arg-type]
+    state.attempt_number = number
+    if isinstance(outcome, BaseException):
+        state.set_exception((type(outcome), outcome, outcome.__traceback__))
+    else:
+        state.set_result(outcome)
+    assert state.outcome_timestamp is not None
+    state.start_time = state.outcome_timestamp - seconds
+    return state
 
 
 def _told(changed: Mapping[str, Any]) -> str:

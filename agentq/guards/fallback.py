@@ -1,4 +1,4 @@
-"""Answers in a failed step's place: with the declared fallback, once its attempts are used up."""
+"""Answers in a failed step's place: with the declared fallbacks, in their order, once its attempts are used up."""
 
 from __future__ import annotations
 
@@ -11,21 +11,39 @@ from agentq.engine.ending import CONTROL
 
 
 class FallbackGuard:
-    """Calls ``fallback`` with the step's own arguments, in the same attempt."""
+    """Calls each ``fallback`` with the step's own arguments, in the same attempt, until an answer passes.
+
+    An agent among them takes the step's place as a run: what comes behind it in the list is not asked any more.
+    """
 
     def __call__(self, attempt: Attempt, call: Callable[[], Any]) -> Any:
-        """Return the step's value or its fallback's; if both fail, the fallback's error names the first as cause."""
-        fallback = attempt.task.agentq.fallback
-        if fallback is None:
+        """Return the step's value or a fallback's; if all fail, the last error names those before it as its causes."""
+        fallbacks = attempt.task.agentq.fallbacks
+        if not fallbacks:
             return call()
         try:
             return call()
         except (*CONTROL, OwnershipLost):
             raise
         except Exception as error:
-            try:
-                value = attempt.call_other(fallback)
-            except Exception as second:
-                raise second from error
-            attempt.note("fallback", fallback=attempt.name_of(fallback), error=f"{type(error).__name__}: {error}")
+            return _answer(attempt, fallbacks, error)
+
+
+def _answer(attempt: Attempt, fallbacks: tuple[Callable[..., Any], ...], failure: Exception) -> Any:
+    for fallback in fallbacks:
+        told = f"{type(failure).__name__}: {failure}"
+        if getattr(fallback, "is_agent", False):
+            attempt.note("fallback", fallback=attempt.name_of(fallback), error=told)
+            args, kwargs = attempt.arguments
+            attempt.task.replace(fallback.s(*args, **kwargs))  # type: ignore[attr-defined]
+        try:
+            value = attempt.call_other(fallback)
+        except (*CONTROL, OwnershipLost):
+            raise
+        except Exception as error:
+            error.__cause__ = failure
+            failure = error
+        else:
+            attempt.note("fallback", fallback=attempt.name_of(fallback), error=told)
             return value
+    raise failure

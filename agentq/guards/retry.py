@@ -7,10 +7,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from agentq.core.errors import BreakerOpen, InvalidResult, OwnershipLost
+from agentq.core.errors import BreakerOpen, OwnershipLost, ResultRefused
 from agentq.core.retry import Retry, asked_pause, changed_arguments, decide_retry, told
 from agentq.engine.attempt import Attempt
 from agentq.engine.ending import CONTROL, Again
+from agentq.engine.trying import state_of
 
 
 class RetryGuard:
@@ -61,22 +62,12 @@ class RetryGuard:
         raise Again(failure, pause, changed=changed) from error
 
 
-def _refused(attempt: Attempt) -> InvalidResult:
+def _refused(attempt: Attempt) -> ResultRefused:
     reason = "the strategy that retry= names found fault with it"
-    return InvalidResult(step=attempt.task.name, value=attempt.returned, reason=reason)
+    return ResultRefused(step=attempt.task.name, value=attempt.returned, reason=reason)
 
 
 def _state_of(attempt: Attempt, number: int, error: Exception | None) -> Any:
-    """Return the attempts' state as tenacity's strategies read it."""
-    import tenacity
-
-    args, kwargs = attempt.arguments
-    state = tenacity.RetryCallState(retry_object=None, fn=attempt.task.run, args=args, kwargs=kwargs)  # type: ignore[arg-type]
-    state.attempt_number = number
-    if error is None:
-        state.set_result(attempt.returned)
-    else:
-        state.set_exception((type(error), error, error.__traceback__))
-    assert state.outcome_timestamp is not None
-    state.start_time = state.outcome_timestamp - attempt.seconds_since_first_try()
-    return state
+    seconds = attempt.seconds_since_first_try()
+    outcome = attempt.returned if error is None else error
+    return state_of(attempt.task.run, attempt.arguments, number, outcome, seconds=seconds)

@@ -14,8 +14,9 @@ from agentq.core.codec import to_jsonable
 from agentq.core.errors import UsageError
 from agentq.core.ids import new_run_id, step_id
 from agentq.core.journal import Answer, Ask, Entry, Joined, Result, Signal, Start, Tick, decode, encode
-from agentq.core.retry import decide_retry
+from agentq.core.retry import changed_arguments, decide_retry
 from agentq.engine.outcome import error_to_wire
+from agentq.engine.trying import inspect_result, state_of
 from agentq.runtime.effects import Call, Effect
 from agentq.runtime.export import Header, write_journal
 from agentq.runtime.local_calls import outcome_of
@@ -211,20 +212,50 @@ class HereRun:
             return Result(id=call_id, status="error", value=wire)
 
     def _attempts(self, step: Any, stand_in: Any, args: Any, kwargs: Any) -> Any:
-        function = stand_in if stand_in is not None else step.function
-        attempt = 1
-        while True:
+        """Return the answer of the step, or of the first of its fallbacks that gives one; pauses pass at once."""
+        try:
+            return self._tries(step, stand_in if stand_in is not None else step.function, args, kwargs)
+        except Exception as error:
+            failure = error
+        for fallback in step.agentq.fallbacks:
             try:
-                return self._here.value_of(function(*args, **kwargs))
+                return self._passed(step, getattr(fallback, "function", fallback), args, kwargs)
             except Exception as error:
-                retry = step.agentq.retry
-                if retry is None or decide_retry(retry, attempt, error, random.random()) is None:
-                    if step.agentq.fallback is None:
-                        raise
-                    break
-            attempt += 1
-        fallback = step.agentq.fallback
-        return self._here.value_of(getattr(fallback, "function", fallback)(*args, **kwargs))
+                error.__cause__ = failure
+                failure = error
+        raise failure
+
+    def _tries(self, step: Any, function: Any, args: Any, kwargs: Any) -> Any:
+        policy, number = step.agentq.retry, 1
+        while True:
+            value, error = None, None
+            try:
+                value = self._passed(step, function, args, kwargs)
+            except Exception as failure:
+                error = failure
+            if policy is None or (error is None and isinstance(policy.on, tuple)):
+                if error is not None:
+                    raise error
+                return value
+            outcome = value if error is None else error
+            state = state_of(function, (args, kwargs), number, outcome, seconds=0.0) if policy.has_strategies else None
+            if decide_retry(policy, number, error, random.random(), state=state) is None:
+                if error is not None:
+                    raise error
+                return value
+            number += 1
+            if policy.change is not None:
+                bound = inspect.signature(function).bind(*args, **kwargs)
+                bound.apply_defaults()
+                named = dict(bound.arguments)
+                bound.arguments.update(changed_arguments(policy.change, number, error, named, step=step.name))
+                args, kwargs = bound.args, bound.kwargs
+
+    def _passed(self, step: Any, function: Any, args: Any, kwargs: Any) -> Any:
+        value = self._here.value_of(function(*args, **kwargs))
+        if step.agentq.check is not None:
+            inspect_result(step, value)
+        return value
 
     def _child(self, agent: Any, call: Call, run_id: str) -> Result:
         child = HereRun(self._here, agent, call, run_id=run_id)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from agentq.core.errors import InvalidArguments
 from tests.kit.leaks import check_leaks
 from tests.kit.projects import load_module
 from tests.kit.server import PrivateServer
@@ -112,3 +113,38 @@ def test_a_crash_forgets_no_try(project: Any, path: str, tmp_path: Path) -> None
         result.get(timeout=TIMEOUT)
     # The second one died with its process, and is no failure of the function's: it is made again, then one more.
     assert len(lines(path)) == 4
+
+
+def test_an_answer_that_the_check_refuses_is_tried_again(project: Any, path: str) -> None:
+    assert project.guesses.delay(path, ["maybe a", "maybe b", "c"]).get(timeout=TIMEOUT) == "c"
+    with pytest.raises(Exception, match="was refused: its check= says no"):
+        project.guesses.delay(f"{path}2", ["maybe a", "maybe b", "maybe c"]).get(timeout=TIMEOUT)
+    assert len(lines(f"{path}2")) == 3
+
+
+def test_fallbacks_are_asked_in_their_order_until_an_answer_passes(project: Any, path: str) -> None:
+    assert project.chain_of_fallbacks.delay(path, "so").get(timeout=TIMEOUT) == "surely so"
+
+
+def test_the_last_failure_names_all_before_it(project: Any, path: str) -> None:
+    result = project.nobody_answers.delay(path, "so")
+    with pytest.raises(Exception, match="was refused"):
+        result.get(timeout=TIMEOUT)
+    for words in ("ValueError: the first one", "LookupError: no so", "its check= says no"):
+        assert words in result.traceback
+
+
+def test_an_agent_takes_the_place_of_a_step_that_failed(project: Any, path: str) -> None:
+    assert project.asks_an_agent.delay(path, "so").get(timeout=TIMEOUT) == "maybe so"
+
+
+def test_which_one_answered_stands_in_the_history(project: Any, path: str) -> None:
+    handle = project.wants.start(path)
+    assert handle.get(timeout=TIMEOUT) == "surely so / maybe so"
+    answered = [event.fields["fallback"] for event in handle.events() if event.kind == "fallback"]
+    assert answered == ["last", "person"]
+
+
+def test_what_cannot_be_called_is_no_fallback(project: Any) -> None:
+    with pytest.raises(InvalidArguments, match="it cannot be called"):
+        project.app.step(name="wrong", fallback=["small"])(lambda: None)

@@ -126,3 +126,51 @@ def dying(path: str, gate: str) -> int:
 @app.agent
 async def asks(run: Run, path: str) -> str:
     return await run.call(changing, path, "say it")
+
+
+def certain(answer: str) -> bool:
+    return "maybe" not in answer
+
+
+@app.step(retry=Retry(attempts=3, wait=MOMENT, jitter=0), check=certain)
+def guesses(path: str, answers: list[str]) -> str:
+    return answers[note(path, this_step.attempt) - 1]
+
+
+def fails(path: str, answer: str) -> str:
+    raise LookupError(f"no {answer}")
+
+
+@app.step
+def small(path: str, answer: str) -> str:
+    """Answers what the check refuses."""
+    return f"maybe {answer}"
+
+
+async def last(path: str, answer: str) -> str:
+    return f"surely {answer}"
+
+
+@app.agent
+async def person(run: Run, path: str, answer: str) -> str:
+    return await run.call(small, path, answer)
+
+
+@app.step(check=certain, fallback=[fails, small, last])
+def chain_of_fallbacks(path: str, answer: str) -> str:
+    raise ValueError("the first one")
+
+
+@app.step(check=certain, fallback=[fails, small])
+def nobody_answers(path: str, answer: str) -> str:
+    raise ValueError("the first one")
+
+
+@app.step(fallback=[fails, person])
+def asks_an_agent(path: str, answer: str) -> str:
+    raise ValueError("the first one")
+
+
+@app.agent
+async def wants(run: Run, path: str) -> str:
+    return await run.call(chain_of_fallbacks, path, "so") + " / " + await run.call(asks_an_agent, path, "so")

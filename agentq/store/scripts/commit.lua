@@ -68,6 +68,7 @@ for i = 1, offers do
     redis.call('HSET', rec, 'g', generation, 'q', o.q, 'l', o.l)
     redis.call('HDEL', rec, 'ov')
     adopt_arguments(h.root, rec, o.pl)
+    become(o, rec, now)
     if h.error then redis.call('HSET', rec, 'e', h.error) end
     local due = due_of(o, now)
     place(h.root, h.id, rec, o.q, o.l, generation, rest, due, now)

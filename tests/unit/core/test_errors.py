@@ -47,6 +47,7 @@ SAMPLES: dict[type[AgentqError], dict[str, Any]] = {
     },
     errors.StepTimeout: {"step": "answer", "step_id": "s-1", "seconds": 1.5},
     errors.TurnTimeout: {"step": "research", "step_id": "r-1", "seconds": 60.0},
+    errors.ResultRefused: {"step": "answer", "value": "maybe", "reason": "its check= says no"},
     errors.StepCondemned: {"step": "answer", "step_id": "s-1", "reason": "its attempts died 3 times in a row"},
     errors.JoinFailed: {
         "join_id": "j-1",

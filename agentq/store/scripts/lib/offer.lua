@@ -91,16 +91,22 @@ local function due_of(o, now)
   return o.due
 end
 
--- A replaced record takes its successor's message under the next generation, and keeps its place in its run.
-local function succeed_to(o, rec, generation, rest, now)
-  adopt_arguments(o.root, rec, o.pl)
-  redis.call('HSET', rec, 'g', generation, 'q', o.q, 'l', o.l, 'nm', o.nm)
-  if o.tn then redis.call('HSET', rec, 'tn', o.tn) end
+-- What carries a step on may be of another name, and an agent.
+local function become(o, rec, now)
+  redis.call('HSET', rec, 'nm', o.nm)
   if o.k == 'a' and redis.call('HGET', rec, 'k') ~= 'a' then
     redis.call('HSET', rec, 'k', 'a')
     if o.v then redis.call('HSET', rec, 'v', o.v) end
     begin_agent(o, now)
   end
+end
+
+-- A replaced record takes its successor's message under the next generation, and keeps its place in its run.
+local function succeed_to(o, rec, generation, rest, now)
+  adopt_arguments(o.root, rec, o.pl)
+  redis.call('HSET', rec, 'g', generation, 'q', o.q, 'l', o.l)
+  if o.tn then redis.call('HSET', rec, 'tn', o.tn) end
+  become(o, rec, now)
   place(o.root, o.id, rec, o.q, o.l, generation, rest, due_of(o, now), now)
 end
 
