@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, Literal
 
 Ailment = Literal["delay", "errors", "memory"]
@@ -59,11 +60,13 @@ def is_suspicious(vitals: Vitals, limits: Thresholds) -> bool:
     )
 
 
-def decide_health(vitals: Vitals, limits: Thresholds, *, before: Collection[Ailment] = ()) -> dict[Ailment, str]:
+def decide_health(
+    vitals: Vitals, limits: Thresholds, *, before: Mapping[Ailment, str] = MappingProxyType({})
+) -> dict[Ailment, str]:
     """What is wrong with the worker, each in words; empty for one that is fit. `before`: what was wrong so far."""
     found: dict[Ailment, str | None] = {
         "delay": _delay(vitals, limits, "delay" in before),
-        "errors": _errors(vitals, limits, "errors" in before),
+        "errors": _errors(vitals, limits, before.get("errors")),
         "memory": _memory(vitals, limits, "memory" in before),
     }
     return {ailment: words for ailment, words in found.items() if words is not None}
@@ -75,19 +78,20 @@ def _delay(vitals: Vitals, limits: Thresholds, ails: bool) -> str | None:
     return f"an event loop stands still for {vitals.delay_s:.1f} s (limit {limits.delay_s:g} s): a step blocks it"
 
 
-def _errors(vitals: Vitals, limits: Thresholds, ails: bool) -> str | None:
+def _errors(vitals: Vitals, limits: Thresholds, before: str | None) -> str | None:
     if not is_suspicious(vitals, limits):
         # Nothing is taken meanwhile, so that the last minute empties by itself, and the worker tries again.
         return None
+    if before is not None:
+        # What it was found ill by stays its reason: how others fare meanwhile, without it, is another question.
+        return before
     assert limits.errors is not None
-    words = f"{vitals.failed} of {vitals.attempts} attempts of the last minute failed here"
-    if ails:
-        return words
     attempts, failed = vitals.others if vitals.others is not None else (0, 0)
     # Where they fail elsewhere too, or nobody else has tried, the work may be to blame: stopping would only hold it up.
     if attempts < ATTEMPTS_AT_LEAST or failed >= attempts * limits.errors / 2:
         return None
-    return f"{words}, and {failed} of {attempts} elsewhere"
+    here = f"{vitals.failed} of {vitals.attempts} attempts of the last minute failed here"
+    return f"{here}, and {failed} of {attempts} elsewhere"
 
 
 def _memory(vitals: Vitals, limits: Thresholds, ails: bool) -> str | None:

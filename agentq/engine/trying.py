@@ -118,6 +118,7 @@ class Trying(Ending):
                 mine=self.holder.worker,
                 my_take=self.holder.take,
             )
+        self.claim.fail_in_place()
         self._remember(line)
         if changed:
             bound = self._bound()

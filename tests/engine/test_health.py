@@ -181,6 +181,13 @@ def test_bad_words_are_refused_with_the_way_out(ward: Ward) -> None:
     assert ward.app.store.drains() == {}
 
 
+def test_tries_that_failed_in_place_count_as_the_workers(ward: Ward, tmp_path: Path) -> None:
+    ward.only("t")
+    for number in range(3):
+        assert ward.module.third_time.delay(str(tmp_path / str(number))).get(timeout=60) == "t"
+    wait_until(lambda: ward.cards()["t"].report["failed"] == 6, description="its report counts them")
+
+
 def test_a_worker_whose_async_loop_is_blocked_takes_nothing_until_it_comes_round(ward: Ward, tmp_path: Path) -> None:
     ward.only("t")
     path = tmp_path / "notes"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from datetime import timedelta
+from pathlib import Path
 
-from agentq import AgentQ
+from agentq import AgentQ, Retry
 from tests.projects.library import note
 
 app = AgentQ("wellbeing")
@@ -41,6 +43,15 @@ async def blocks(path: str) -> str:
     note(path, f"begun {WHO}")
     while not os.path.exists(f"{path}.go"):  # noqa: ASYNC240  # that is what it is for
         time.sleep(0.02)  # noqa: ASYNC251
+    return WHO
+
+
+@app.step(retry=Retry(attempts=3, wait=timedelta(milliseconds=1)))
+def third_time(path: str) -> str:
+    """Fail twice, and be tried again in place."""
+    note(path, "tried")
+    if len(Path(path).read_text().splitlines()) < 3:
+        raise OSError("the disk was busy")
     return WHO
 
 

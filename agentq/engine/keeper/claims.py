@@ -116,6 +116,11 @@ class Claim:
         if self._board is not None and self._slot is not None:
             self._board.go_on(self._slot, 0.0)
 
+    def fail_in_place(self) -> None:
+        """Count a try that failed, and is followed by another in the same attempt: the worker failed as often."""
+        if self._board is not None and self._slot is not None:
+            self._board.count(self._slot, failed=True)
+
     def end(self) -> None:
         """Take it off the page."""
         if self._board is not None and self._slot is not None:

@@ -19,8 +19,8 @@ def test_a_loop_that_stands_still_is_told_until_it_comes_round_well() -> None:
     assert decide_health(Vitals(delay_s=6.04), LIMITS) == {
         "delay": "an event loop stands still for 6.0 s (limit 5 s): a step blocks it"
     }
-    assert decide_health(Vitals(delay_s=3), LIMITS, before=["delay"])
-    assert decide_health(Vitals(delay_s=2), LIMITS, before=["delay"]) == {}
+    assert decide_health(Vitals(delay_s=3), LIMITS, before={"delay": "it stood still"})
+    assert decide_health(Vitals(delay_s=2), LIMITS, before={"delay": "it stood still"}) == {}
 
 
 def test_failures_count_against_a_worker_only_where_others_do_better() -> None:
@@ -36,14 +36,16 @@ def test_failures_count_against_a_worker_only_where_others_do_better() -> None:
 
 
 def test_after_failures_it_tries_again_when_the_minute_is_over() -> None:
-    assert decide_health(Vitals(attempts=30, failed=20), LIMITS, before=["errors"])
-    assert decide_health(Vitals(attempts=10, failed=10), LIMITS, before=["errors"]) == {}
+    found = decide_health(Vitals(attempts=30, failed=20, others=(100, 1)), LIMITS)
+    later = decide_health(Vitals(attempts=32, failed=22, others=(0, 0)), LIMITS, before=found)
+    assert later == found, "it says by what it was found ill, while it is"
+    assert decide_health(Vitals(attempts=10, failed=10), LIMITS, before=found) == {}
 
 
 def test_memory_must_come_back_by_more_than_it_lacked() -> None:
     assert decide_health(Vitals(free_bytes=63 * MIB), LIMITS) == {"memory": "63 MiB of memory are free (least 64 MiB)"}
-    assert decide_health(Vitals(free_bytes=70 * MIB), LIMITS, before=["memory"])
-    assert decide_health(Vitals(free_bytes=80 * MIB), LIMITS, before=["memory"]) == {}
+    assert decide_health(Vitals(free_bytes=70 * MIB), LIMITS, before={"memory": "too little"})
+    assert decide_health(Vitals(free_bytes=80 * MIB), LIMITS, before={"memory": "too little"}) == {}
 
 
 def test_what_has_no_limit_is_not_looked_at() -> None:

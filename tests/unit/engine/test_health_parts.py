@@ -96,6 +96,10 @@ def test_attempts_are_counted_over_all_slots(board: Board) -> None:
             with claims.claim(number, 1.0) as claim:
                 claim.failed = number % 2 == 0
         assert board.counts() == (5, 3)
+        with claims.claim(5, 1.0) as claim:
+            claim.fail_in_place()
+            claim.fail_in_place()
+        assert board.counts() == (8, 5), "two tries that failed, and one that did not"
     finally:
         claims.withdraw(board)
 
