@@ -77,9 +77,14 @@ class Crowd:
         )
 
     def end(self) -> None:
-        """Call the rest off."""
-        self.handle.cancel()
-        wait_until(lambda: self.handle.status() == "cancelled", description="the crowd is gone")
+        """Call the rest off, where a busy machine has left any: it may have come to its end before."""
+        called_off = self.handle.cancel()
+        expected = ("cancelled", "succeeded") if called_off else ("succeeded",)
+        wait_until(
+            lambda: self.handle.status() in expected,
+            description="the crowd is gone",
+            report=lambda: f"it was {'' if called_off else 'not '}called off, and is {self.handle.status()}",
+        )
 
 
 def span(site: Site, result: Any) -> tuple[int, int]:
@@ -114,18 +119,20 @@ def test_a_high_step_takes_the_next_free_slot_behind_a_thousand_low_ones(site: S
 
 
 def test_low_steps_have_their_share_beside_a_stream_of_high_ones(site: Site) -> None:
-    crowd = Crowd(site, 400, priority="high")
+    crowd = Crowd(site, 1000, priority="high")
     crowd.wait_until_it_runs()
     low = [site.crowded.work.using(priority="low").delay(0.0) for _ in range(10)]
     for result in low:
         result.get(timeout=TIMEOUT)
     spans = [span(site, result) for result in low]
-    waited = slots_waited(spans, crowd.begun())
-    left = 400 - len(crowd.begun())
+    begun = crowd.begun()
     crowd.end()
-    assert left > 0, "the low ones waited until no high one was left"
     # Ten of them at one in eight.
-    assert max(waited) <= 2 * 10 * 8, waited
+    most = 2 * 10 * 8
+    left = crowd.count - bisect_right(begun, max(queued for queued, _ in spans))
+    assert left > most, f"this machine was too busy to tell: {left} high ones were left when the low ones were queued"
+    waited = slots_waited(spans, begun)
+    assert max(waited) <= most, waited
 
 
 def test_a_tenants_thousands_let_anothers_step_wait_for_a_few_slots(site: Site) -> None:
