@@ -85,6 +85,8 @@ class Crowd:
             description="the crowd is gone",
             report=lambda: f"it was {'' if called_off else 'not '}called off, and is {self.handle.status()}",
         )
+        # What was called off is still taken in its turn, to be ended: the next crowd would stand behind it.
+        wait_until(lambda: not any(self.store.waiting("celery").values()), description="nothing waits any more")
 
 
 def span(site: Site, result: Any) -> tuple[int, int]:
