@@ -54,7 +54,7 @@ class Attempt(Trying):
         self.handed_over = False
         self.began = time.monotonic()
         self._hear_again: Callable[[], Any] | None = None
-        self._arguments: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
+        self.arguments = ((), {})
 
     def run(self, args: list[Any], kwargs: dict[str, Any]) -> Any:
         """Run and commit; return the encoded value. Raises what Celery's tracer shall see, after the commit."""
@@ -189,15 +189,15 @@ class Attempt(Trying):
             if self.binding.run_turn is None:
                 raise RuntimeError("no runtime was assembled for agents")
             # Read once: an agent's code must not wait for the server in between.
-            self._arguments = (tuple(list(each) if isinstance(each, LazyList) else each for each in resolved), kwargs)
+            self.arguments = (tuple(list(each) if isinstance(each, LazyList) else each for each in resolved), kwargs)
             if self.is_over_budget:
                 admit(self)
             return self.binding.run_turn(self)
-        self._arguments = self.task.schema.decode(resolved, kwargs)
+        self.arguments = self.task.schema.decode(resolved, kwargs)
 
         def call() -> Any:
             self._refuse_overdue()
-            self.returned = self.invoke(*self._arguments)
+            self.returned = self.invoke(*self.arguments)
             return self.accepted(self.returned)
 
         for middleware in reversed(self.binding.middleware):
@@ -272,27 +272,12 @@ class Attempt(Trying):
         seconds = (limits[0] if limits else None) or self.task.time_limit or defaults.step_s + defaults.grace_s
         return timedelta(seconds=float(seconds))
 
-    @property
-    def soft_limit(self) -> timedelta | None:
-        """After which time the attempt is to stop: the message's limit, else the task's."""
-        limits = self.request.timelimit
-        seconds = limits[1] if limits and limits[1] else self.task.soft_time_limit
-        return timedelta(seconds=float(seconds)) if seconds else None
-
-    @property
-    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        return self._arguments
-
-    @arguments.setter
-    def arguments(self, given: tuple[tuple[Any, ...], dict[str, Any]]) -> None:
-        self._arguments = given
-
     def call_other(self, other: Any) -> Any:
         """Call another function or step in place, with this step's arguments; return its answer as this step's result.
 
         Raises what ``accepted`` does.
         """
-        args, kwargs = self._arguments
+        args, kwargs = self.arguments
         function = getattr(other, "run", other)
         try:
             value = in_place(function(*args, **kwargs), self.soft_limit, self.stop)

@@ -6,15 +6,13 @@ A thread of each worker, none of which leads: a step moves once, whoever moves i
 from __future__ import annotations
 
 import logging
-import random
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
-from typing import Any, Final
+from typing import Any
 
-from agentq.core.errors import Unavailable
 from agentq.core.pools import Declared
 from agentq.core.routes import Outlook, decide_move
+from agentq.engine.background import Background
 from agentq.engine.lookout import SHARED_MS
 from agentq.store import Store
 from agentq.store.stranded import PAGE, Move, Stranded
@@ -22,12 +20,8 @@ from agentq.store.survey import Standing, load_of
 
 logger = logging.getLogger(__name__)
 
-PAUSE_S: Final = 1.0
-"""Mean time between two looks: what waits for a worker may well wait for a second more."""
-LONGEST_PAUSE_S: Final = 30.0
 
-
-class Rerouter:
+class Rerouter(Background):
     """Looks after the pools of one app while its worker lives.
 
     Args:
@@ -45,45 +39,19 @@ class Rerouter:
         queues: Callable[[], Sequence[str]],
         after_s: float,
     ) -> None:
-        self._store = store
+        super().__init__(store, name="rerouting", logger=logger)
         self._pools = pools
         self._queues = queues
         self._after_s = after_s
         self._deserted: dict[str, float] = {}
         self._passed: dict[str, int] = {}
         self._named: Sequence[str] | None = None
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="agentq-rerouter", daemon=True)
-
-    def start(self) -> None:
-        """Begin to look."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End the thread."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout=5.0)
-        self._store.close()
-
-    def _run(self) -> None:
-        pause = PAUSE_S
-        while not self._stop.wait(pause * random.uniform(0.5, 1.5)):
-            try:
-                self.look()
-                pause = PAUSE_S
-            except Unavailable as error:
-                logger.info("rerouting_waits: %s", error)
-                pause = min(pause * 2, LONGEST_PAUSE_S)
-            except Exception:
-                logger.exception("rerouting_failed")
-                pause = min(pause * 2, LONGEST_PAUSE_S)
 
     def look(self) -> int:
         """Do once what is to be done; return how many steps have moved."""
         if self._named is None:
             self._named = self._queues()
-        stands = self._store.survey(self._named, fresh_ms=SHARED_MS)
+        stands = self.store.survey(self._named, fresh_ms=SHARED_MS)
         outlook = Outlook({name: load_of(standing) for name, standing in stands.items()})
         moved = 0
         for queue in self._long_deserted(stands):
@@ -112,10 +80,10 @@ class Rerouter:
         """Move all that may go of one page, and of what follows it; return how many, and whether any stays there."""
         total = 0
         waiting: Sequence[Stranded] = ()
-        while not self._stop.is_set():
-            waiting = self._store.strand(queue, words=f"no worker serves {queue}", after=after)
+        while not self.is_stopping:
+            waiting = self.store.strand(queue, words=f"no worker serves {queue}", after=after)
             moves = [move for step in waiting if (move := self._move_of(queue, step, outlook)) is not None]
-            moved = self._store.reroute(queue, moves, after=after) if moves else 0
+            moved = self.store.reroute(queue, moves, after=after) if moves else 0
             total += moved
             if not moved:
                 break
@@ -134,10 +102,10 @@ class Rerouter:
     def _unmark(self, stands: Mapping[str, Standing]) -> None:
         """Have what waits in a queue that is served again no longer be unschedulable."""
         served: dict[str, list[Move]] = {}
-        for each in self._store.unserved():
+        for each in self.store.unserved():
             standing = stands.get(each.queue)
             if each.lacks == "worker" and standing is not None and standing.workers:
                 step = Stranded(f"{each.root_id}|{each.step_id}|", 0, "", None)
                 served.setdefault(each.queue, []).append(Move(step, "", ""))
         for queue, moves in served.items():
-            self._store.reroute(queue, moves)
+            self.store.reroute(queue, moves)

@@ -12,6 +12,7 @@ import inspect
 import logging
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from typing import Any, Generic, TypeVar, cast
@@ -37,7 +38,7 @@ _opened: list[AnyResource] = []
 """In this process, in the order of their opening."""
 
 
-class AnyResource:
+class AnyResource(ABC):
     """What both kinds of resources have in common.
 
     Attributes:
@@ -56,25 +57,26 @@ class AnyResource:
         return f"<resource {self.name}, {'open' if self.is_open else 'closed'}>"
 
     @property
+    @abstractmethod
     def is_open(self) -> bool:
         """Whether this process has it."""
-        raise NotImplementedError
 
     @property
     def bit(self) -> int:
         """Its place in the word of what is open."""
         return 1 << crc32(self.name.encode()) % WARM_BITS
 
+    @abstractmethod
     def open(self) -> None:
         """Return once it is open; not to be called on the event loop of async steps."""
-        raise NotImplementedError
 
+    @abstractmethod
     def close(self) -> None:
         """Close it, if this process has opened it; the next use opens it anew."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _reset(self) -> None:
-        raise NotImplementedError
+        """Forget what a parent process has opened."""
 
     def _note_open(self) -> None:
         _opened.append(self)

@@ -38,11 +38,13 @@ class Trying(Ending):
         returned: what the function returned last, as it is.
         began: when the attempt did, by the process's clock that does not jump.
         stop: ends its coroutine from another thread.
+        arguments: by place and by name, a step's typed, an agent's as they came in the message.
     """
 
     returned: Any = None
     began: float
     stop: realloop.Stop
+    arguments: tuple[tuple[Any, ...], dict[str, Any]]
     _tries: int | None = None
 
     @property
@@ -52,18 +54,11 @@ class Trying(Ending):
         return found
 
     @property
-    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The attempt's arguments: a step's typed, an agent's as they came in the message."""
-        raise NotImplementedError
-
-    @arguments.setter
-    def arguments(self, given: tuple[tuple[Any, ...], dict[str, Any]]) -> None:
-        raise NotImplementedError
-
-    @property
     def soft_limit(self) -> timedelta | None:
-        """After which time the attempt is to stop."""
-        raise NotImplementedError
+        """After which time the attempt is to stop: the message's limit, else the task's."""
+        limits = self.request.timelimit
+        seconds = limits[1] if limits and limits[1] else self.task.soft_time_limit
+        return timedelta(seconds=float(seconds)) if seconds else None
 
     def tries(self) -> int:
         """Return the number of this try, from 1.

@@ -29,13 +29,13 @@ class FallbackGuard:
             return _answer(attempt, fallbacks, error)
 
 
-def _answer(attempt: Attempt, fallbacks: tuple[Callable[..., Any], ...], failure: Exception) -> Any:
+def _answer(attempt: Attempt, fallbacks: tuple[Any, ...], failure: Exception) -> Any:
     for fallback in fallbacks:
         told = f"{type(failure).__name__}: {failure}"
         if getattr(fallback, "is_agent", False):
             attempt.note("fallback", fallback=attempt.name_of(fallback), error=told)
             args, kwargs = attempt.arguments
-            attempt.task.replace(fallback.s(*args, **kwargs))  # type: ignore[attr-defined]
+            attempt.task.replace(fallback.s(*args, **kwargs))
         try:
             value = attempt.call_other(fallback)
         except (*CONTROL, OwnershipLost):

@@ -126,7 +126,7 @@ def test_nobody_waits_for_a_run_that_is_not_known(place: Place) -> None:
 def test_an_archivist_waits_for_its_archive_and_passes_over_what_it_cannot_copy(
     server: PrivateServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(archivist, "PAUSE_S", 0.05)
+    monkeypatch.setattr(archivist.Archivist, "pause_s", 0.05)
     (tmp_path / "place").touch()
     bench = Bench(server, archive_url=f"sqlite:///{tmp_path}/place/archive.db")
     bench.worker("w1")

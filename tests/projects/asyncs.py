@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from agentq import AgentQ, this_step
-from tests.projects.library import note
+from tests.kit.notes import note
 
 app = AgentQ("asyncs")
 

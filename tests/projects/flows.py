@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import os
 import time
 from contextlib import suppress
 from datetime import timedelta
@@ -12,17 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from agentq import AgentQ, Breaker, Budget, Limit, Rate, Retry, Run, this_step
+from tests.kit.notes import note
 
 app = AgentQ("flows")
-
-
-def note(path: str, line: str) -> None:
-    """Append a line at once: what other processes see of a step's attempts."""
-    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    try:
-        os.write(handle, (line + "\n").encode())
-    finally:
-        os.close(handle)
 
 
 @app.step

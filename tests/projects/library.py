@@ -16,15 +16,7 @@ from typing import Any
 from celery.exceptions import SoftTimeLimitExceeded
 
 from agentq import Retry, Run, agent, step
-
-
-def note(path: str, line: str) -> None:
-    """Append a line at once: what other processes see of a step's attempts."""
-    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    try:
-        os.write(handle, (line + "\n").encode())
-    finally:
-        os.close(handle)
+from tests.kit.notes import note
 
 
 @step(name="library.add")

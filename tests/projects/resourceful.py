@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 
 from agentq import AgentQ
-from tests.projects.library import note
+from tests.kit.notes import note
 
 app = AgentQ("resourceful")
 

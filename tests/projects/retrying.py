@@ -11,6 +11,7 @@ from typing import Any
 import tenacity
 
 from agentq import AgentQ, Retry, Run, this_step
+from tests.kit.notes import note
 
 app = AgentQ("retrying")
 
@@ -29,34 +30,30 @@ class Busy(Exception):
         self.response = self.Response(seconds)
 
 
-def note(path: str, *words: object) -> int:
-    """Append a line at once; return how many there are."""
-    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    try:
-        os.write(handle, (" ".join(map(str, words)) + "\n").encode())
-    finally:
-        os.close(handle)
+def count(path: str, *words: object) -> int:
+    """Note a line; return how many there are."""
+    note(path, *words)
     return len(Path(path).read_text().splitlines())
 
 
 @app.step(retry=Retry(attempts=4, wait=MOMENT, jitter=0))
 def shortly(path: str, failures: int) -> int:
     """Fail so often, with short pauses; return the attempt's number."""
-    if note(path, os.getpid(), this_step.attempt) <= failures:
+    if count(path, os.getpid(), this_step.attempt) <= failures:
         raise ValueError(f"failure {this_step.attempt}")
     return this_step.attempt
 
 
 @app.step(retry=Retry(attempts=4, wait=MOMENT, jitter=0))
 async def shortly_async(path: str, failures: int) -> int:
-    if note(path, os.getpid(), this_step.attempt) <= failures:
+    if count(path, os.getpid(), this_step.attempt) <= failures:
         raise ValueError(f"failure {this_step.attempt}")
     return this_step.attempt
 
 
 @app.step(retry=Retry(attempts=4, wait=MOMENT, jitter=0, in_place=timedelta(0)))
 def by_timer(path: str, failures: int) -> int:
-    if note(path, os.getpid(), this_step.attempt) <= failures:
+    if count(path, os.getpid(), this_step.attempt) <= failures:
         raise ValueError(f"failure {this_step.attempt}")
     return this_step.attempt
 
@@ -75,12 +72,12 @@ def by_strategies(path: str, words: str) -> None:
 
 @app.step(retry=Retry(stop=tenacity.stop_after_attempt(3), wait=MOMENT, on=tenacity.retry_if_result(lambda n: n < 0)))
 def by_result(path: str, results: list[int]) -> int:
-    return results[note(path, this_step.attempt) - 1]
+    return results[count(path, this_step.attempt) - 1]
 
 
 @app.step(retry=Retry(attempts=2, wait=MOMENT))
 def busy(path: str, seconds: str) -> str:
-    if note(path, time.time()) == 1:
+    if count(path, time.time()) == 1:
         raise Busy(seconds)
     return "done"
 
@@ -116,8 +113,8 @@ def misspelt(path: str) -> None:
 @app.step(retry=Retry(attempts=3, wait=MOMENT, jitter=0))
 def dying(path: str, gate: str) -> int:
     """Fail once in place, then wait to be killed; afterwards fail for good."""
-    count = note(path, os.getpid(), this_step.attempt)
-    if count == 2:
+    seen = count(path, os.getpid(), this_step.attempt)
+    if seen == 2:
         while not Path(gate).exists():
             time.sleep(0.01)
     raise ValueError(f"failure {this_step.attempt}")
@@ -134,7 +131,7 @@ def certain(answer: str) -> bool:
 
 @app.step(retry=Retry(attempts=3, wait=MOMENT, jitter=0), check=certain)
 def guesses(path: str, answers: list[str]) -> str:
-    return answers[note(path, this_step.attempt) - 1]
+    return answers[count(path, this_step.attempt) - 1]
 
 
 def fails(path: str, answer: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from celery.exceptions import Ignore, Reject
 
 from agentq import AgentQ, Retry, Run
-from tests.projects.library import note
+from tests.kit.notes import note
 
 app = AgentQ("stopping")
 

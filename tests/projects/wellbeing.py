@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from agentq import AgentQ, Retry
-from tests.projects.library import note
+from tests.kit.notes import note
 
 app = AgentQ("wellbeing")
 

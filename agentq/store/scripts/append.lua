@@ -28,10 +28,6 @@ if what == 'answer' then
     raise_limit(root, card.bud, ARGV[5], now)
     return { 1, ARGV[5] }
   end
-  if card.bud then
-    raise_limit(root, card.bud, ARGV[5], now)
-    return { 1, ARGV[5] }
-  end
   tell(root, run, '{"k":"answer","id":' .. cjson.encode(ARGV[3]) .. ',"v":' .. ARGV[5] .. '}', now)
   return { 1, ARGV[5] }
 end
