@@ -102,6 +102,7 @@ class Toolkit(Declarations):
                 tick_s=self._settings.tick.total_seconds(),
                 find_outfit=self.outfit_for,
                 health=_health(self._settings),
+                instance=self._settings.instance,
                 cancel_grace_s=self._settings.cancel_grace.total_seconds(),
                 hard_s=(self._settings.step_soft_limit + self._settings.step_hard_grace).total_seconds(),
             ),

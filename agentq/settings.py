@@ -129,6 +129,12 @@ class Settings(Model):
     pools_file: Path | None = None
     """Declares the pools; by default `pools.toml` beside the settings' file, without one `config/pools.toml`."""
 
+    autoscale_driver: str = Field(default="local", pattern=r"^[^\s]+$")
+    """By what `agentq autoscale` starts and stops workers: `local`, `kubernetes`, `heroku`, `pull`, or the maker of
+    one of your own as `module:name`."""
+    instance: str | None = Field(default=None, pattern=r"^[^\s|]{1,200}$")
+    """What a worker's platform calls it, the pod's name say; None: `DYNO`, else the host's name."""
+
     gpus: str | None = None
     """Which GPUs this machine has, where the driver shall not be asked: `4`, `2xa100:80,l4:24` (see core.devices)."""
 

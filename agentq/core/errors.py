@@ -29,13 +29,15 @@ AgentqError
 │   └── LetterNotFound      no such dead letter
 ├── OwnershipLost         this worker must stop
 │   ├── StaleHolder         another attempt holds the step
-│   └── CalledOff           nobody wants the step any more
+│   ├── CalledOff           nobody wants the step any more
+│   └── Superseded          another controller leads the pool
 └── Unavailable           later it may work
     ├── StoreUnavailable    Redis cannot be reached
     ├── QueueFull           too many steps wait in the pool, or too many of a tenant's
     ├── ArchiveUnavailable  the archive of ended runs cannot be reached
     ├── NoWorkers           no worker serves the pools
     ├── BreakerOpen         a breaker keeps calls away
+    ├── DriverFailed        the platform did not start or end workers
     └── GetTimeout          the run has not ended in the time given
 
 An error crosses processes as `{"code", "fields"}` and is rebuilt as the same class by `from_wire`.
@@ -91,6 +93,7 @@ __all__ = [
     "CalledOff",
     "DeviceTaken",
     "DevicesMissing",
+    "DriverFailed",
     "GetTimeout",
     "InvalidArguments",
     "InvalidFile",
@@ -116,6 +119,7 @@ __all__ = [
     "StepFailed",
     "StepTimeout",
     "StoreUnavailable",
+    "Superseded",
     "TurnTimeout",
     "Unavailable",
     "UnknownAgent",
@@ -164,6 +168,24 @@ class CalledOff(OwnershipLost):
 
     def describe(self) -> str:
         return f'Step "{self.step}" of run {self.run_id} was called off: its run, or its call, was cancelled.'
+
+
+class Superseded(OwnershipLost):
+    """Another controller leads the pool: its fence, the number of its lease, is greater than this one's."""
+
+    code = "superseded"
+    pool: str
+    fence: int
+    newest: int
+
+    def __init__(self, *, pool: str, fence: int, newest: int) -> None:
+        self._fill(pool=pool, fence=fence, newest=newest)
+
+    def describe(self) -> str:
+        return (
+            f'Pool "{self.pool}" is led by another controller (fence {self.newest}, ours is {self.fence}): '
+            "nothing was changed. This one waits until the other's lease is over."
+        )
 
 
 class StoreUnavailable(Unavailable):
@@ -251,6 +273,23 @@ class BreakerOpen(Unavailable):
         return (
             f'Breaker "{self.name}" is open: what it guards has failed too often of late. '
             f"The next call may pass in {self.retry_after:g} s."
+        )
+
+
+class DriverFailed(Unavailable):
+    """The platform did not do what its driver asked of it. `reason` must hold no secret."""
+
+    code = "driver_failed"
+    driver: str
+    pool: str
+    reason: str
+
+    def __init__(self, *, driver: str, pool: str, reason: str) -> None:
+        self._fill(driver=driver, pool=pool, reason=reason)
+
+    def describe(self) -> str:
+        return ended(f'Driver "{self.driver}" could not size pool "{self.pool}": {self.reason}') + (
+            " It is tried again; what runs goes on."
         )
 
 

@@ -6,11 +6,12 @@ those that fit: see ``routes``. The queue of a pool has the pool's name.
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
+from decimal import Decimal
 from math import inf
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
-from pydantic import Field, PositiveInt, ValidationError, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from agentq.core.declared import checked_table, impossible, read_tables, told
 from agentq.core.devices import is_gpu_pool
@@ -51,6 +52,36 @@ class PoolSpec(Model):
     max_waiting: PositiveInt | None = None
     """More than so many that wait refuse a new start, and hold back new members of runs; None is no limit."""
 
+    min: NonNegativeInt = 0
+    """Of a pool that is scaled, see `max`: workers that always stay."""
+    max: PositiveInt | None = None
+    """At most so many workers; with it, and only with it, `agentq autoscale` sizes the pool."""
+    slo_wait: Duration = Field(default=timedelta(seconds=10), gt=timedelta(0))
+    """95 of 100 steps are to start within it."""
+    idle_to_zero: Duration = Field(default=timedelta(seconds=60), ge=timedelta(0))
+    """After so long without a step the last worker goes, if `min` is 0."""
+    best_effort: bool = False
+    """Whether it may sleep at zero though a worker starts more slowly than `slo_wait` allows."""
+    shrink_after: Duration | None = Field(default=None, ge=timedelta(0))
+    """It shrinks only to the largest size asked for within it; None: as long as its own lulls say."""
+    max_cost_per_hour: Decimal | None = Field(default=None, ge=0)
+    """What all its workers together may cost in an hour, in the unit of `cost_per_hour`; None for no such limit."""
+    target: str | None = Field(default=None, pattern=r"^[^\s]{1,200}$")
+    """What the pool is called on the platform that runs its workers: a Deployment, a process type; None: its name."""
+
+    @model_validator(mode="after")
+    def _check_scaling(self) -> Self:
+        if self.max is None:
+            given = sorted(_SCALING & self.model_fields_set)
+            if given:
+                raise impossible(given[0], "the pool is not scaled: say the most workers that it may have, max = 8")
+            return self
+        if self.min > self.max:
+            raise impossible("min", f"it is {self.min}, and max is {self.max}")
+        if self.max_cost_per_hour is not None and not self.cost_per_hour:
+            raise impossible("max_cost_per_hour", "cost_per_hour does not say what a slot costs")
+        return self
+
     @model_validator(mode="after")
     def _check_possible(self) -> Self:
         if self.kind == "solo" and self.concurrency not in ("auto", 1):
@@ -68,6 +99,9 @@ class PoolSpec(Model):
         if "vram_gb" in self.tags and _number(self.tags["vram_gb"]) < 0:
             raise impossible("tags", f"vram_gb is an amount of memory in GB, not {self.tags['vram_gb']!r}")
         return self
+
+
+_SCALING: Final = frozenset({"min", "slo_wait", "idle_to_zero", "best_effort", "shrink_after", "max_cost_per_hour"})
 
 
 class Declared(Mapping[str, PoolSpec]):

@@ -71,6 +71,7 @@ class Terms:
         queues: all queues that the app's steps may go to.
         stranded_s: how long after its last worker a pool's steps go elsewhere.
         health: from when on a worker takes nothing, and how long it may take to stop.
+        instance: what the worker's platform calls it; None: by DYNO, or the host's name.
     """
 
     open_store: Callable[[], Store]
@@ -89,6 +90,7 @@ class Terms:
     queues: Callable[[], Sequence[str]] = tuple
     stranded_s: float = 5.0
     health: HealthTerms = field(default_factory=HealthTerms)
+    instance: str | None = None
 
 
 def attach(app: Any, terms: Terms) -> None:
@@ -162,7 +164,10 @@ class Service(bootsteps.StartStopStep):
             )
 
         self.presence = Presence(
-            store, lease, card=lambda: card_of(parent, self._versions, self.outfit), make_taker=make_taker
+            store,
+            lease,
+            card=lambda: card_of(parent, self._versions, self.outfit, instance=terms.instance),
+            make_taker=make_taker,
         )
         self.presence.begin()
         open_shared()

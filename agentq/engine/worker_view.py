@@ -36,8 +36,13 @@ def node_name() -> str:
     return socket.gethostname()
 
 
-def card_of(worker: Any, versions: Mapping[str, str | None], outfit: Outfit | None) -> Card:
-    """Return the card of a worker that serves these agents, by name and version, with these devices."""
+def card_of(
+    worker: Any, versions: Mapping[str, str | None], outfit: Outfit | None, *, instance: str | None = None
+) -> Card:
+    """Return the card of a worker that serves these agents, by name and version, with these devices.
+
+    ``instance``: what its platform calls it; None where only the environment may say so.
+    """
     return Card(
         label=worker.hostname,
         queues=queues_of(worker),
@@ -45,6 +50,7 @@ def card_of(worker: Any, versions: Mapping[str, str | None], outfit: Outfit | No
         details={
             "pid": os.getpid(),
             "host": node_name(),
+            "instance": instance or os.environ.get("DYNO") or node_name(),
             "pool": type(worker.pool).__module__.rsplit(".", 1)[-1],
             "agents": dict(versions),
             **({"devices": [asdict(device) for device in outfit.devices]} if outfit is not None else {}),

@@ -76,6 +76,9 @@ _PLAIN_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "backlogs": (),
     "survey": (),
     "pace": (),
+    "leaders": (),
+    "sized": (),
+    "decisions": ("pool",),
 }
 
 _PREFIX = re.compile(r"[A-Za-z0-9_.\-]{1,40}\Z")
@@ -86,7 +89,7 @@ PERMANENT: Final = frozenset(
         *("workers", "reaping", "ticks", "due", "unsent", "outbox", "queued"),
         *("retiring", "reviving", "unwinding", "ended", "runs", "asks", "agents", "drained", "warm", "held", "bell"),
         *("suspects", "letters", "letter", "unserved", "pace", "line", "turns", "shared"),
-        *("waiters", "called", "gates", "backlog", "backlogs"),
+        *("waiters", "called", "gates", "backlog", "backlogs", "leaders"),
     }
 )
 """Kinds that may stand without an end: registries, and what holds work in custody."""

@@ -6,6 +6,7 @@ from agentq.store.handback import HandbackCalls
 from agentq.store.letters import LetterCalls
 from agentq.store.logs import LogCalls
 from agentq.store.past import Past
+from agentq.store.scaling import ScalingCalls
 from agentq.store.stranded import StrandedCalls
 from agentq.store.unsent import UnsentCalls
 from agentq.store.unserved import UnservedReads
@@ -22,6 +23,7 @@ class Store(
     LetterCalls,
     UnservedReads,
     StrandedCalls,
+    ScalingCalls,
     Past,
 ):
     """One server and prefix, with a method for every script and the readers beside them."""

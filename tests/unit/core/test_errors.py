@@ -69,11 +69,13 @@ SAMPLES: dict[type[AgentqError], dict[str, Any]] = {
         "my_take": 4,
     },
     errors.CalledOff: {"step": "plan", "run_id": "r_7f3"},
+    errors.Superseded: {"pool": "tools", "fence": 4, "newest": 5},
     errors.StoreUnavailable: {"url": "redis://localhost", "reason": "refused"},
     errors.QueueFull: {"pool": "tools", "waiting": 100, "limit": 100, "tenant": "acme", "wait_s": 2.5},
     errors.ArchiveUnavailable: {"url": "sqlite:///archive.db", "reason": "disk full"},
     errors.NoWorkers: {"pools": ["model", "tools"]},
     errors.BreakerOpen: {"name": "llm", "retry_after": 2.5},
+    errors.DriverFailed: {"driver": "kubernetes", "pool": "tools", "reason": "403 forbidden"},
     errors.GetTimeout: {"run_id": "r-1", "seconds": 60.0},
 }
 PLAIN = (errors.AgentqError, errors.UsageError, errors.RunError, errors.OwnershipLost, errors.Unavailable)

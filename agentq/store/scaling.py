@@ -1,0 +1,97 @@
+"""The controllers of pools in the store: who leads, what was decided, and what it was decided by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from agentq.store.connection import StoreConnection
+from agentq.store.wire import text
+
+if TYPE_CHECKING:
+    # Every worker opens a store, and few processes look at decisions.
+    from agentq.core.sizing import Decision
+
+KEPT_MS: Final = 7 * 24 * 3600 * 1000
+"""How long decisions are kept: a week."""
+
+KEPT_AT_MOST: Final = 5000
+"""Of one pool, some 1 KB each: a nervous one has a shorter memory, and no other's suffers."""
+
+READ_AT_ONCE: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """How a pool's lease stands for one who asked for it.
+
+    Attributes:
+        fence: of whoever leads; grows with each new leader.
+        leader: what the other one calls itself; empty where the asker leads.
+        left_ms: for how long the other's lease lasts at least.
+    """
+
+    is_mine: bool
+    fence: int
+    leader: str = ""
+    left_ms: int = 0
+
+
+class ScalingCalls(StoreConnection):
+    """The scripts of controllers, and what others read of them."""
+
+    def lead(self, controller: str, label: str, pools: Sequence[str], *, lease_ms: int) -> dict[str, Lead]:
+        """Take or keep the lease on pools that nobody else leads, and say how each stands."""
+        found = self.run_script("lead", controller, label, lease_ms, *pools) if pools else []
+        return {pool: _lead(reply) for pool, reply in zip(pools, found, strict=True)}
+
+    def yield_lead(self, controller: str, pools: Sequence[str]) -> None:
+        """Give the lease on these pools back, so that another takes over at once."""
+        if pools:
+            self.run_script("lead", controller, "", 0, *pools)
+
+    def decide(self, controller: str, decisions: Sequence[tuple[Decision, bool]]) -> dict[str, int]:
+        """Publish decisions, those marked as events to be kept; return the newest fence of each pool.
+
+        One that differs from the decision's own means that another leads: nothing of that pool was written, and
+        nothing of it may be acted on.
+        """
+        if not decisions:
+            return {}
+        arguments: list[Any] = []
+        for decision, lasts in decisions:
+            arguments += [decision.pool, decision.fence, decision.model_dump_json(exclude_defaults=True), int(lasts)]
+        found = self.run_script("decide", controller, KEPT_AT_MOST, KEPT_MS, *arguments)
+        return {decision.pool: int(newest) for (decision, _), newest in zip(decisions, found, strict=True)}
+
+    def decisions(self) -> dict[str, Decision]:
+        """Return how each pool stood when its leader last looked; `at_ms` says when. For all who show or serve it."""
+        from agentq.core.sizing import Decision
+
+        found: Mapping[bytes, bytes] = self.guarded(lambda: self.client.hgetall(self.keys.of("sized")))
+        return {pool.decode(): Decision.model_validate_json(said) for pool, said in sorted(found.items())}
+
+    def decision_history(self, pool: str, *, since_ms: int = 0, most: int = READ_AT_ONCE) -> list[Decision]:
+        """Return the last decisions of a pool that changed something, the oldest first."""
+        from agentq.core.sizing import Decision
+
+        key = self.keys.of("decisions", pool)
+        found = self.guarded(lambda: self.client.xrevrange(key, "+", since_ms, count=most))
+        return [Decision.model_validate_json(entry[b"d"]) for _, entry in reversed(found)]
+
+    def leaders(self) -> dict[str, Lead]:
+        """Return who leads each pool that was ever led."""
+        now = self.now_ms()
+        found: Mapping[bytes, bytes] = self.guarded(lambda: self.client.hgetall(self.keys.of("leaders")))
+        leads = {}
+        for pool, standing in sorted(found.items()):
+            fence, upto, _, label = standing.decode().split("|", 3)
+            leads[pool.decode()] = Lead(False, int(fence), label, max(0, int(upto) - now))
+        return leads
+
+
+def _lead(reply: Sequence[Any]) -> Lead:
+    if int(reply[0]) == 1:
+        return Lead(True, int(reply[1]))
+    return Lead(False, int(reply[1]), text(reply[2]) or "", int(reply[3]))
