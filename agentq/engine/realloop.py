@@ -17,6 +17,7 @@ from contextlib import suppress
 from datetime import timedelta
 from time import monotonic
 from typing import Any, Final, TypeVar
+from weakref import WeakSet
 
 from celery import signals
 
@@ -137,21 +138,32 @@ class RealLoop:
 async def _within(coroutine: Coroutine[Any, Any, T], limit: timedelta | None, ended: threading.Event) -> T:
     seconds = limit.total_seconds() if limit is not None else None
     task = asyncio.ensure_future(_contained(coroutine))
+    _cared_for.add(task)
     try:
         done, _ = await asyncio.wait({task}, timeout=seconds)
         if done:
             return task.result()
-        task.cancel()
-        # Not awaited without a limit: a coroutine may swallow its cancellation.
-        await asyncio.wait({task}, timeout=CLEANUP.total_seconds())
+        await _end(task)
         raise Overdue(f"cancelled after {seconds} s")
     except asyncio.CancelledError:
         if not task.done():
-            task.cancel()
-            await asyncio.wait({task}, timeout=CLEANUP.total_seconds())
+            await _end(task)
         raise
     finally:
         ended.set()
+
+
+async def _end(task: asyncio.Task[Any]) -> None:
+    """Cancel a step's task and let it clean up; one that swallows its cancellation is left behind.
+
+    Cancelled once only: the loop's own timer, a soft limit's signal and the end of the process may all come within
+    the moment that the cleanup takes, and a second cancellation would end the cleanup itself.
+    """
+    task.cancel()
+    until = monotonic() + CLEANUP.total_seconds()
+    while not task.done() and (left := until - monotonic()) > 0:
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait({task}, timeout=left)
 
 
 async def _contained(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -170,12 +182,15 @@ def _tell(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
 
 async def _wind_up() -> None:
     others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
+    for task in others.difference(_cared_for):
         task.cancel()
     await asyncio.gather(*others, return_exceptions=True)
     await asyncio.get_running_loop().shutdown_asyncgens()
     await asyncio.get_running_loop().shutdown_default_executor()
 
+
+_cared_for: WeakSet[asyncio.Task[Any]] = WeakSet()
+"""The steps' own tasks: each is cancelled by the one that waits for it."""
 
 _lock = threading.Lock()
 _current: RealLoop | None = None

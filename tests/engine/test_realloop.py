@@ -77,6 +77,45 @@ def test_what_is_overdue_is_cancelled_and_cleans_up() -> None:
     assert cleaned == [True]
 
 
+def test_an_order_that_comes_while_it_cleans_up_does_not_cut_that_short() -> None:
+    """Of two that count the same limit, the loop and the worker's main process, one comes a moment later."""
+    stop, said = realloop.Stop(), list[str]()
+
+    async def slow() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            threading.Thread(target=stop.order).start()
+            await asyncio.sleep(0.2)
+            said.append("cleaned up")
+
+    with pytest.raises((realloop.Overdue, realloop.Stopped)):
+        realloop.run(slow(), timedelta(milliseconds=20), stop)
+    assert said == ["cleaned up"]
+
+
+def test_the_end_of_the_loop_cancels_each_step_once() -> None:
+    """Many, since in which order the loop's tasks are cancelled is left to chance."""
+    all_begun, begun, said = threading.Event(), list[bool](), list[str]()
+
+    async def slow() -> None:
+        try:
+            begun.append(True)
+            if len(begun) == 16:
+                all_begun.set()
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.1)
+            said.append("cleaned up")
+
+    with ThreadPoolExecutor(16) as pool:
+        waiting = [pool.submit(realloop.run, slow()) for _ in range(16)]
+        assert all_begun.wait(30)
+        realloop.close()
+        assert all(each.exception(30) is not None for each in waiting)
+    assert said == ["cleaned up"] * 16
+
+
 def test_a_time_out_of_its_own_is_no_overrun() -> None:
     async def impatient() -> None:
         async with asyncio.timeout(0.01):

@@ -102,6 +102,7 @@ async def waits(path: str, seconds: float) -> str:
 
 @app.step(timeout=timedelta(milliseconds=200))
 async def too_long(path: str) -> None:
+    note(path, "begun")
     try:
         await asyncio.sleep(60)
     finally:
