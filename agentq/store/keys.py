@@ -75,7 +75,7 @@ _PLAIN_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "backlog": ("lane", "digest", "queue"),
     "backlogs": (),
     "survey": (),
-    "pace": (),
+    "pace": ("queue",),
     "leaders": (),
     "sized": (),
     "decisions": ("pool",),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from agentq.store.connection import StoreConnection
-from agentq.store.wire import text
+from agentq.store.wire import dump, text
 
 if TYPE_CHECKING:
     # Every worker opens a store, and few processes look at decisions.
@@ -51,17 +51,28 @@ class ScalingCalls(StoreConnection):
         if pools:
             self.run_script("lead", controller, "", 0, *pools)
 
-    def decide(self, controller: str, decisions: Sequence[tuple[Decision, bool]]) -> dict[str, int]:
+    def decide(
+        self,
+        controller: str,
+        decisions: Sequence[tuple[Decision, bool]],
+        *,
+        drains: Mapping[str, Sequence[str]] | None = None,
+        undrains: Mapping[str, Sequence[str]] | None = None,
+    ) -> dict[str, int]:
         """Publish decisions, those marked as events to be kept; return the newest fence of each pool.
 
         One that differs from the decision's own means that another leads: nothing of that pool was written, and
-        nothing of it may be acted on.
+        nothing of it may be acted on. ``drains`` and ``undrains``: by pool, ids of workers that are to take nothing
+        more, and of those that may take again; what a person has drained stays so.
         """
         if not decisions:
             return {}
         arguments: list[Any] = []
         for decision, lasts in decisions:
-            arguments += [decision.pool, decision.fence, decision.model_dump_json(exclude_defaults=True), int(lasts)]
+            said = decision.model_dump_json(exclude_defaults=True)
+            marks = {"d": (drains or {}).get(decision.pool), "u": (undrains or {}).get(decision.pool)}
+            given = {name: list(workers) for name, workers in marks.items() if workers}
+            arguments += [decision.pool, decision.fence, said, int(lasts), dump(given) if given else ""]
         found = self.run_script("decide", controller, KEPT_AT_MOST, KEPT_MS, *arguments)
         return {decision.pool: int(newest) for (decision, _), newest in zip(decisions, found, strict=True)}
 

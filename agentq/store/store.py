@@ -7,6 +7,7 @@ from agentq.store.letters import LetterCalls
 from agentq.store.logs import LogCalls
 from agentq.store.past import Past
 from agentq.store.scaling import ScalingCalls
+from agentq.store.sensing import SenseReads
 from agentq.store.stranded import StrandedCalls
 from agentq.store.unsent import UnsentCalls
 from agentq.store.unserved import UnservedReads
@@ -24,6 +25,7 @@ class Store(
     UnservedReads,
     StrandedCalls,
     ScalingCalls,
+    SenseReads,
     Past,
 ):
     """One server and prefix, with a method for every script and the readers beside them."""

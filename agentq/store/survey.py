@@ -71,7 +71,7 @@ def _standing(found: dict[str, Any]) -> Standing:
         slots=found["s"],
         busy=found["b"],
         waiting=tuple(found["n"]),
-        held_back=tuple(found["h"]),
+        held_back=tuple(found["hb"]),
         oldest_s=_seconds(found["o"]),
         service_s=_seconds(found["v"]),
         per_second=float(found["r"]),

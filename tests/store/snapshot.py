@@ -17,6 +17,7 @@ for _, key in ipairs(redis.call('KEYS', '*')) do
   if kind == 'hash' then value = redis.call('HGETALL', key)
   elseif kind == 'list' then value = redis.call('LRANGE', key, 0, -1)
   elseif kind == 'zset' then value = redis.call('ZRANGE', key, 0, -1)
+  elseif kind == 'stream' then value = redis.call('XLEN', key)
   elseif kind == 'set' then value = redis.call('SMEMBERS', key)
   else value = redis.call('GET', key) end
   found[#found + 1] = { key, kind, value, redis.call('PTTL', key) }

@@ -18,7 +18,7 @@
 local h = cjson.decode(ARGV[1])
 local now = now_ms()
 local rec = K.step(h.root, h.id)
-local f = redis.call('HMGET', rec, 's', 'w', 't', 'tok', 'g', 'k', 'q', 'b', 'gd')
+local f = redis.call('HMGET', rec, 's', 'w', 't', 'tok', 'g', 'k', 'q', 'b', 'gd', 'nm')
 if f[4] == h.token then return h.next and next_again(h.worker, h.next.seat, h.token) or { 1 } end
 if f[1] ~= 'h' or f[2] ~= h.worker or f[3] ~= tostring(h.take) then
   return { 0, f[1] or '', f[2] or '', f[3] or '' }
@@ -30,7 +30,7 @@ if f[6] == 'a' and h.mode == 'done' then
   keep(h.root, h.id, rest_of(message))
 end
 redis.call('HDEL', K.held(h.worker), h.take)
-note_pace(f[7], f[8], h.take, now)
+note_pace(f[7], f[10], f[8], h.take, now, h.status == 'FAILURE' or h.error, h.usage and h.usage.tokens, h.mode == 'done')
 redis.call('HSET', rec, 'tok', h.token, 'd', 0)
 if f[9] then
   redis.call('HDEL', rec, 'gd')

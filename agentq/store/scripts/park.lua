@@ -6,7 +6,7 @@
 -- Keeps: what arrived before the park is seen by it (5); a parked run holds no worker and no message (6).
 local root, run, worker, take, seen, due = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6]
 local rec = K.step(root, run)
-local f = redis.call('HMGET', rec, 's', 'w', 't', 'g', 'pt', 'q', 'b')
+local f = redis.call('HMGET', rec, 's', 'w', 't', 'g', 'pt', 'q', 'b', 'nm')
 -- A repeat of a park that was answered into a lost connection: the run is parked, or already woken again.
 if f[5] == worker .. '|' .. take then return 1 end
 if f[1] ~= 'h' or f[2] ~= worker or f[3] ~= take then return -1 end
@@ -23,6 +23,6 @@ redis.call('HDEL', rec, 'ov')
 if ARGV[8] == '0' then redis.call('HDEL', rec, 'hb') else redis.call('HSET', rec, 'hb', ms_text(now + ARGV[8])) end
 keep(root, run, rest_of(message))
 if due ~= '' then redis.call('ZADD', K.due(), due, root .. '|' .. run .. '|' .. generation) end
-note_pace(f[6], f[7], take, now)
+note_pace(f[6], f[8], f[7], take, now)
 note_step(root, rec, run, 'parked', now)
 return 1

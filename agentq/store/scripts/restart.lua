@@ -6,7 +6,7 @@
 -- Keeps: no signal is lost between two logs (5); the journal of a run without end stays bounded.
 local root, run, worker, take, token = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local rec = K.step(root, run)
-local f = redis.call('HMGET', rec, 's', 'w', 't', 'tok', 'g', 'q', 'l', 'b')
+local f = redis.call('HMGET', rec, 's', 'w', 't', 'tok', 'g', 'q', 'l', 'b', 'nm')
 if f[4] == token then return 1 end
 if f[1] ~= 'h' or f[2] ~= worker or f[3] ~= take then return 0 end
 local now = now_ms()
@@ -41,7 +41,7 @@ if redis.call('HLEN', ids) > 0 then
   end
 end
 redis.call('HDEL', K.held(worker), take)
-note_pace(f[6], f[8], take, now)
+note_pace(f[6], f[9], f[8], take, now)
 local generation = tonumber(f[5]) + 1
 redis.call('HSET', rec, 'g', generation, 'tok', token, 'd', 0)
 redis.call('HDEL', rec, 'ov')

@@ -14,7 +14,7 @@
 local h = cjson.decode(ARGV[1])
 local rec = K.step(h.root, h.id)
 local log = K.log(h.root, h.id)
-local f = redis.call('HMGET', rec, 's', 'w', 't', 'tok')
+local f = redis.call('HMGET', rec, 's', 'w', 't', 'tok', 'nm')
 if f[1] ~= 'h' or f[2] ~= h.worker or f[3] ~= tostring(h.take) then
   return { 0, f[1] or '', f[2] or '', f[3] or '' }
 end
@@ -48,10 +48,16 @@ for _ = 1, tonumber(following()) do
   local j, body = cjson.decode(following()), following()
   if not is_too_wide(j) then open_join(j, body, now) end
 end
+local asked = {}
 for _ = 1, tonumber(following()) do
   local o, rest = cjson.decode(following()), following()
-  if not too_wide[o.jn or o.jo] then offer_or_refuse(o, rest, log, now) end
+  if not too_wide[o.jn or o.jo] then
+    offer_or_refuse(o, rest, log, now)
+    asked[o.q] = (asked[o.q] or 0) + 1
+  end
 end
+-- By these the pools know what the agents that run now will ask for next.
+for queue, count in pairs(asked) do redis.call('HINCRBY', K.pace(queue), '>' .. (f[5] or ''), count) end
 for _ = 1, tonumber(following()) do
   local text = following()
   local q = cjson.decode(text)

@@ -1,0 +1,51 @@
+-- sense: all that a controller goes by, of all its pools at one moment.
+-- include: common standing
+-- ARGV: per queue: its name, ms within which timers count, how many attempts and asks the asker knows of, 1 when its workers
+--   are to be told one by one | 0
+-- Reply: {server's time in ms, JSON of each queue}: as in survey, and h messages held, u suspects, t timers that fall due
+--   within the time, c 1 when a person has drained it, k how many attempts and asks there were; if these are not those
+--   that the asker knows, p: (step, sums…) or (>agent, asks)…; if asked for, d: its workers
+-- Keeps: it changes nothing, so any number may ask.
+local now, stands, listed, horizons, furthest = now_ms(), {}, {}, {}, 0
+for i = 1, #ARGV, 4 do
+  stands[ARGV[i]] = new_stand()
+  listed[ARGV[i]] = ARGV[i + 3] == '1'
+  horizons[ARGV[i]] = tonumber(ARGV[i + 1])
+  furthest = math.max(furthest, horizons[ARGV[i]])
+end
+count_workers(stands, listed, now)
+count_waits(stands, now)
+
+-- A page of the timers stands for all of them.
+local MOST = 200
+local latest = ms_text(now + furthest)
+local due = redis.call('ZRANGEBYSCORE', K.due(), '-inf', latest, 'WITHSCORES', 'LIMIT', 0, MOST)
+local each = #due < 2 * MOST and 1 or redis.call('ZCOUNT', K.due(), '-inf', latest) / MOST
+for i = 1, #due, 2 do
+  local root, id = string.match(due[i], '^([^|]*)|([^|]*)|')
+  local queue = root and root ~= '' and redis.call('HGET', K.step(root, id), 'q')
+  if queue and stands[queue] and tonumber(due[i + 1]) <= now + horizons[queue] then
+    stands[queue].t = (stands[queue].t or 0) + each
+  end
+end
+
+local out = { ms_text(now) }
+for i = 1, #ARGV, 4 do
+  local stand, flat = stands[ARGV[i]], redis.call('HGETALL', K.pace(ARGV[i]))
+  local count = sum_pace(flat)
+  for at = 1, #flat, 2 do
+    if string.sub(flat[at], 1, 1) == '>' then count = count + flat[at + 1] end
+  end
+  stand.k = count
+  if count ~= tonumber(ARGV[i + 2]) then
+    stand.p = {}
+    for at = 1, #flat, 2 do
+      if flat[at] ~= '|' then
+        table.insert(stand.p, flat[at])
+        table.insert(stand.p, flat[at + 1])
+      end
+    end
+  end
+  out[#out + 1] = cjson.encode(stand)
+end
+return out

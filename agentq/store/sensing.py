@@ -1,0 +1,136 @@
+"""What a controller goes by, of all its pools in one call: the script `sense`, and its reply as values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from agentq.store.connection import StoreConnection
+
+
+class Question(NamedTuple):
+    """What is asked of one queue.
+
+    Attributes:
+        horizon_ms: timers that fall due within it count.
+        known: what the last `Glance` said as `count`; its sums are told again only if they have changed.
+        listed: whether its workers are told one by one.
+    """
+
+    queue: str
+    horizon_ms: int
+    known: int = -1
+    listed: bool = False
+
+
+class StepSums(NamedTuple):
+    """Sums over all attempts of a step in a queue, since the store began; of the short ones every eighth stands for
+    eight. `ended`: attempts after which none followed. Of an agent an attempt is a turn."""
+
+    attempts: int
+    ms: int
+    squares: int
+    failed: int
+    tokens: int
+    ended: int
+
+
+class SeenWorker(NamedTuple):
+    """A living worker of the queue.
+
+    Attributes:
+        since_ms: when it was enrolled, by the server's clock; 0 where that is not known.
+        held: messages in its custody, of all its queues.
+        rests: it takes nothing, by its own report: it is drained and has heard of it, stops, or is not well.
+        mark: what stands in its own mark of draining; None for none.
+    """
+
+    id: str
+    instance: str
+    since_ms: int
+    held: int
+    rests: bool
+    mark: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """One queue as it was found.
+
+    Attributes:
+        workers, resting: living ones that take from it, and those that do not now.
+        slots, busy: of those that take; one that serves several queues counts in each.
+        held: messages of the queue in custody of any worker.
+        waiting: in all lanes, held back, and suspects.
+        oldest_s: for how long the one that is next waits; 0 where nothing waits.
+        due_soon: timers that fall due within the horizon.
+        is_closed: a person has drained the pool.
+        count: attempts and asks so far.
+        sums, asks: by step, and by agent how many steps it asked for here; None where `count` is what was known.
+        listed: its workers, if that was asked.
+    """
+
+    workers: int
+    resting: int
+    slots: int
+    busy: int
+    held: int
+    waiting: int
+    oldest_s: float
+    due_soon: int
+    is_closed: bool
+    count: int
+    sums: dict[str, StepSums] | None
+    asks: dict[str, int] | None
+    listed: tuple[SeenWorker, ...] | None
+
+
+class SenseReads(StoreConnection):
+    """The script that looks at all pools for a controller."""
+
+    def sense(self, questions: Sequence[Question]) -> tuple[int, dict[str, Glance]]:
+        """Return the server's time in ms, and how each queue stands."""
+        arguments: list[Any] = []
+        for each in questions:
+            arguments += [each.queue, each.horizon_ms, each.known, int(each.listed)]
+        now, *texts = self.run_script("sense", *arguments)
+        return int(now), {each.queue: _glance(json.loads(said)) for each, said in zip(questions, texts, strict=True)}
+
+
+def _glance(found: dict[str, Any]) -> Glance:
+    sums, asks = _pace(found["p"]) if "p" in found else (None, None)
+    return Glance(
+        workers=found["w"],
+        resting=found["x"],
+        slots=found["s"],
+        busy=found["b"],
+        held=found["h"],
+        waiting=sum(found["n"]) + sum(found["hb"]) + found["u"],
+        oldest_s=max(0.0, found["o"] / 1000),
+        due_soon=round(found.get("t", 0)),
+        is_closed="c" in found,
+        count=int(found["k"]),
+        sums=sums,
+        asks=asks,
+        listed=tuple(_seen(each) for each in found.get("d") or ()),
+    )
+
+
+def _pace(flat: Sequence[str]) -> tuple[dict[str, StepSums], dict[str, int]]:
+    sums: dict[str, StepSums] = {}
+    asks: dict[str, int] = {}
+    # Lua writes an empty list as an empty object.
+    pairs = iter(flat or ())
+    for name, said in zip(pairs, pairs, strict=True):
+        if name.startswith(">"):
+            asks[name[1:]] = int(said)
+        else:
+            sums[name] = StepSums(*map(int, said.split("|")))
+    return sums, asks
+
+
+def _seen(entry: Sequence[Any]) -> SeenWorker:
+    worker, instance, since, held, rests, mark = entry
+    return SeenWorker(worker, instance, int(since or 0), held, rests == 1, json.loads(mark) if mark else None)
