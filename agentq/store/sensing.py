@@ -26,8 +26,11 @@ class Question(NamedTuple):
 
 
 class StepSums(NamedTuple):
-    """Sums over all attempts of a step in a queue, since the store began; of the short ones every eighth stands for
-    eight. `ended`: attempts after which none followed. Of an agent an attempt is a turn."""
+    """Sums over all attempts of a step in a queue, since the store began.
+
+    Of the short ones every eighth stands for eight. `ended`: attempts after which none followed. Of an agent an attempt
+    is a turn.
+    """
 
     attempts: int
     ms: int

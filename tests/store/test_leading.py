@@ -24,7 +24,10 @@ def decision(fence: int, *, desired: int = 3, pool: str = "q") -> Decision:
 class TestLease:
     def test_the_first_leads_and_the_others_hear_who_does(self, bench: Bench) -> None:
         first = bench.store.lead("a", "a@host|x", ["q", "other"], lease_ms=LEASE_MS)
-        assert {pool: (lead.is_mine, lead.fence) for pool, lead in first.items()} == {"q": (True, 1), "other": (True, 1)}
+        assert {pool: (lead.is_mine, lead.fence) for pool, lead in first.items()} == {
+            "q": (True, 1),
+            "other": (True, 1),
+        }
         second = bench.store.lead("b", "b@host", ["q"], lease_ms=LEASE_MS)["q"]
         assert (second.is_mine, second.fence, second.leader) == (False, 1, "a@host|x")
         assert 0 < second.left_ms <= LEASE_MS
