@@ -47,6 +47,7 @@ COMMANDS: dict[str, CommandEntry] = {
         "agentq.cli.handback", "handback", "Hand what waits back to stock Celery, before agentq goes."
     ),
     "simulate": CommandEntry("agentq.cli.simulate", "simulate", "Compare the autoscaler's law with others on a load."),
+    "plan": CommandEntry("agentq.cli.plan", "plan", "Find the cheapest mix of machine sizes for a load."),
     "doctor": CommandEntry("agentq.cli.doctor", "doctor", "Check the set-up and say what to do."),
 }
 

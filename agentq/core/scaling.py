@@ -35,7 +35,7 @@ CALM_S: Final = 60.0
 QUANTILE: Final = 0.95
 """Of the objective: so many steps are to start within it."""
 
-_RESERVE: Final = 0.8
+RESERVE: Final = 0.8
 """Share of the objective that a steady load may use up."""
 
 _CLEARING: Final = 0.7
@@ -224,7 +224,7 @@ def _wanted(load: PoolLoad, objective: Objective) -> tuple[dict[str, float], str
         return {"steady": 0.0, "backlog": float(load.waiting + load.running)}, "no step has ended here yet"
     # Arrivals are as random as their rate is: only the service times' own variation is measured.
     variation = (1 + load.variation) / 2
-    steady = slots_for(slo * _RESERVE, quantile=QUANTILE, rate=soon, service_s=service, variation=variation)
+    steady = slots_for(slo * RESERVE, quantile=QUANTILE, rate=soon, service_s=service, variation=variation)
     backlog, foreseen = _left_over(load, rate)
     patience = slo * _CLEARING * (0.5 if is_panic(load, objective) else 1)
     clearing = service * (rate + backlog / patience) if backlog else 0.0

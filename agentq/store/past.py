@@ -34,6 +34,13 @@ class EndedTree(NamedTuple):
     mark: str
 
 
+class Served(NamedTuple):
+    """A step that has ended: when it was queued, by the server's clock, and how long its last attempt ran."""
+
+    at_s: float
+    service_s: float
+
+
 class Past(Reads):
     """What people and programs look at, also when it is long over."""
 
@@ -141,6 +148,20 @@ class Past(Reads):
         if found or self.archive is None:
             return found
         return [line.encode() for line in self.archive.log(root, run, 0)]
+
+    def recorded_load(self, queue: str, *, since_s: float) -> list[Served]:
+        """Return the steps of a queue that were queued within the last so many seconds, of ended trees, in that order.
+
+        What a worker has never begun is left out. Raises ArchiveUnavailable; empty where no archive is kept.
+        """
+        since = self.now_ms() - int(since_s * 1000)
+        found = []
+        for record in self.archive.records_since(since) if self.archive is not None else ():
+            queued, begun, finished = (int(record.get(field, 0)) for field in ("c", "b", "f"))
+            queued = int(record.get("sq", queued))
+            if record.get("k") == "s" and record.get("q") == queue and begun and finished > begun and queued >= since:
+                found.append(Served(at_s=queued / 1000, service_s=(finished - begun) / 1000))
+        return sorted(found)
 
     def run(self, run_id: str) -> RunSummary | None:
         """Return what a listing says of an agent's run; None when it is not known (any more)."""

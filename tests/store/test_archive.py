@@ -126,6 +126,23 @@ def test_an_archived_run_reads_as_before(bench: Bench) -> None:
 
 
 @in_both
+def test_the_load_of_a_queue_is_read_back_in_order(bench: Bench) -> None:
+    tell_story(bench)
+    for step_id, queued, begun, ended in (("run-c", 2_000, 9_000, 9_250), ("run-m", 1_000, 1_500, 3_000)):
+        now = bench.store.now_ms() - 60_000
+        times = {"c": now + queued, "b": now + begun, "f": now + ended}
+        bench.client.hset(bench.keys.step("run", step_id), mapping=times)
+        bench.client.hdel(bench.keys.step("run", step_id), "sq")
+    archive_all(bench.store)
+    queue = bench.store.record("run", "run-c")["q"]
+    found = bench.store.recorded_load(queue, since_s=3600)
+    assert [step.service_s for step in found] == [1.5, 0.25], "the sub-agent's turns are left out"
+    assert found[0].at_s < found[1].at_s
+    assert bench.store.recorded_load(queue, since_s=30) == []
+    assert bench.store.recorded_load("another", since_s=3600) == []
+
+
+@in_both
 def test_a_listing_has_both(bench: Bench) -> None:
     tell_story(bench, "old")
     archive_all(bench.store)

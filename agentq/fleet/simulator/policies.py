@@ -61,9 +61,11 @@ class Law:
         size = decide_size(load, self.objective, [Asked(now - at, workers) for at, workers in self._past])
         self._past.append((now, size.asked))
         self._lulls.see(now, size.asked)
-        return size.workers
+        return ceil(max(0, size.workers - pool.fixed_slots) / pool.kind.slots)
 
     def _load(self, pool: Pool, now: float) -> PoolLoad:
+        # Counted in slots, not in workers: the fixed ones may have another number of them.
+        slots = pool.kind.slots
         expected, within = self._expectation(pool) if self.is_foreseeing else (0.0, 0.0)
         return PoolLoad(
             waiting=len(pool.waiting),
@@ -76,8 +78,8 @@ class Law:
             expected=expected,
             expected_in_s=within,
             startup_s=pool.startup_s,
-            ready=pool.ready,
-            starting=pool.starting,
+            ready=pool.ready * slots + pool.fixed_slots,
+            starting=pool.starting * slots,
             starting_s=pool.starting_s,
             window_s=decide_window(self._lulls.seconds, pool.startup_s),
             idle_s=0.0 if pool.waiting or pool.busy else now - pool.last_busy,
@@ -97,7 +99,8 @@ class Law:
 
     def _ended(self, step: Arrival, now: float) -> None:
         kind = _depth(step)
-        self._open[kind] -= 1
+        # A fixed worker may have begun one before the first look.
+        self._open[kind] = max(0, self._open.get(kind, 0) - 1)
         self._service.see(step.service)
         self._branching.setdefault(kind, Mean()).see(float(len(step.children)))
         self._until.setdefault(kind, Mean()).see(step.service)

@@ -1,7 +1,7 @@
 """The simulated pool: a queue, workers that start and drain, and what they cost. Whoever sizes it is a Policy."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from random import Random
@@ -17,6 +17,19 @@ STARTUP_S: Final = 15.0
 
 DRAIN_MOST_S: Final = 86_400.0
 """After the trace's end, until the last step is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a worker is: how many steps it runs at once, how long it takes to start, and what it costs.
+
+    Attributes:
+        cost: of one second of it, in any unit.
+    """
+
+    slots: int = 1
+    startup_s: float = STARTUP_S
+    cost: float = 1.0
 
 
 class Policy(Protocol):
@@ -35,6 +48,7 @@ class Outcome:
 
     Attributes:
         worker_s: seconds of workers paid, from the order to the end.
+        spent: the same by what each kind of worker costs.
         in_time: steps that began within the objective.
         waits: seconds that each step waited, in order of their starts.
         largest: most workers at once.
@@ -42,6 +56,7 @@ class Outcome:
     """
 
     worker_s: float = 0.0
+    spent: float = 0.0
     steps: int = 0
     in_time: int = 0
     waits: list[float] = field(default_factory=list)
@@ -61,27 +76,39 @@ class Outcome:
 
 @dataclass(slots=True, eq=False)
 class Worker:
-    """One worker with one slot."""
+    """One worker; `is_fixed` is one that nobody sends away."""
 
     ordered: float
+    kind: Kind
+    is_fixed: bool = False
     is_ready: bool = False
-    is_busy: bool = False
+    busy: int = 0
     is_leaving: bool = False
 
 
 class Pool:
-    """A queue and its workers, as a policy may see them.
+    """A queue and its workers, as a policy may see them. It sizes those of `kind`; the fixed ones are always there.
 
     Attributes:
         waiting: (arrival time, step), oldest first.
         arrived, ended: counts since the beginning.
         services: seconds of each ended step.
+        fixed_slots: of the workers that are always there.
     """
 
     def __init__(
-        self, trace: Trace, *, seed: int, objective_s: float = OBJECTIVE_S, startup_s: float = STARTUP_S
+        self,
+        trace: Trace,
+        *,
+        seed: int,
+        objective_s: float = OBJECTIVE_S,
+        startup_s: float = STARTUP_S,
+        kind: Kind | None = None,
+        fixed: Sequence[Kind] = (),
     ) -> None:
-        self.objective_s, self.startup_s = objective_s, startup_s
+        self.kind = Kind(startup_s=startup_s) if kind is None else kind
+        self.objective_s, self.startup_s = objective_s, self.kind.startup_s
+        self.fixed_slots = sum(each.slots for each in fixed)
         self.waiting: deque[tuple[float, Arrival]] = deque()
         self.workers: list[Worker] = []
         self.arrived = 0
@@ -99,11 +126,13 @@ class Pool:
         self._trace = trace
         self._next = 0
         self.now = 0.0
+        for each in fixed:
+            self._ready(self._add(Worker(ordered=0.0, kind=each, is_fixed=True)))
 
     @property
     def ready(self) -> int:
         """Workers that take steps."""
-        return sum(1 for worker in self.workers if worker.is_ready and not worker.is_leaving)
+        return sum(1 for worker in self.workers if worker.is_ready and not worker.is_leaving and not worker.is_fixed)
 
     @property
     def starting(self) -> int:
@@ -118,8 +147,8 @@ class Pool:
 
     @property
     def size(self) -> int:
-        """Workers that take steps or soon will."""
-        return sum(1 for worker in self.workers if not worker.is_leaving)
+        """Workers that take steps or soon will, the fixed ones left out."""
+        return sum(1 for worker in self.workers if not worker.is_leaving and not worker.is_fixed)
 
     @property
     def oldest_wait(self) -> float:
@@ -143,18 +172,16 @@ class Pool:
         self.outcome.changes += 1
         for _ in range(size, wanted):
             self.order(self.startup_s * self._random.uniform(0.8, 1.2))
-        for worker in sorted(self.workers, key=lambda each: (each.is_ready, each.is_busy, -each.ordered)):
+        for worker in sorted(self.workers, key=lambda each: (each.is_ready, each.busy, -each.ordered)):
             if size <= wanted:
                 break
-            if not worker.is_leaving:
+            if not worker.is_leaving and not worker.is_fixed:
                 self._dismiss(worker, now)
                 size -= 1
 
     def order(self, startup_s: float) -> Worker:
         """One more worker, ready after so many seconds and paid from now on."""
-        worker = Worker(ordered=self.now)
-        self.workers.append(worker)
-        self.outcome.largest = max(self.outcome.largest, len(self.workers))
+        worker = self._add(Worker(ordered=self.now, kind=self.kind))
         self._at(self.now + startup_s, self._ready, worker)
         return worker
 
@@ -163,7 +190,7 @@ class Pool:
         self._dismiss(worker, self.now)
 
     def idle(self) -> list[Worker]:
-        """Those that could begin a step at once, the longest idle first."""
+        """Those that could begin a step at once, the longest idle first; one with several free slots several times."""
         return list(self._idle)
 
     def is_over(self) -> bool:
@@ -203,7 +230,7 @@ class Pool:
             outcome.steps += 1
             outcome.in_time += wait <= self.objective_s
             outcome.waits.append(wait)
-            worker.is_busy = True
+            worker.busy += 1
             self.busy += 1
             self.begun += 1
             if self.on_start is not None:
@@ -215,34 +242,40 @@ class Pool:
         self.busy -= 1
         self.ended += 1
         self.last_busy = self.now
-        worker.is_busy = False
+        worker.busy -= 1
         if self.on_end is not None:
             self.on_end(step, self.now)
         for child in step.children:
             self._arrive(child)
-        if worker.is_leaving:
-            self._gone(worker)
-        else:
+        if not worker.is_leaving:
             self._idle.append(worker)
             self._match()
+        elif not worker.busy:
+            self._gone(worker)
+
+    def _add(self, worker: Worker) -> Worker:
+        self.workers.append(worker)
+        self.outcome.largest = max(self.outcome.largest, len(self.workers))
+        return worker
 
     def _ready(self, worker: Worker) -> None:
         if worker not in self.workers:
             return
         worker.is_ready = True
-        self._idle.append(worker)
+        self._idle += [worker] * worker.kind.slots
         self._match()
 
     def _dismiss(self, worker: Worker, now: float) -> None:
         worker.is_leaving = True
-        if not worker.is_busy:
-            if worker in self._idle:
-                self._idle.remove(worker)
+        if worker.is_ready:
+            self._idle = [each for each in self._idle if each is not worker]
+        if not worker.busy:
             self._gone(worker)
 
     def _gone(self, worker: Worker) -> None:
         self.workers.remove(worker)
         self.outcome.worker_s += self.now - worker.ordered
+        self.outcome.spent += (self.now - worker.ordered) * worker.kind.cost
 
     def _look(self, policy: Policy) -> None:
         if self.is_over() or self.now > self._trace.seconds + DRAIN_MOST_S:

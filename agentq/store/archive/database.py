@@ -167,6 +167,15 @@ class Archive:
         of_tree = (records.c.prefix == self._prefix, records.c.root == root)
         return [row.id for row in self._rows(sa.select(records.c.id).where(*of_tree).order_by(records.c.place))]
 
+    def records_since(self, archived_ms: int) -> Iterator[dict[str, str]]:
+        """Yield the records of all trees that were archived at that time of the server's or later."""
+        named = (trees.c.prefix == self._prefix, trees.c.archived_ms >= archived_ms)
+        roots = [row.root for row in self._rows(sa.select(trees.c.root).where(*named))]
+        for at in range(0, len(roots), _IN_LIST):
+            of_trees = (records.c.prefix == self._prefix, records.c.root.in_(roots[at : at + _IN_LIST]))
+            for row in self._rows(sa.select(records.c.fields).where(*of_trees)):
+                yield json.loads(row.fields)
+
     def counters(self, root: str) -> dict[str, str]:
         """Return what a tree's counters held."""
         found = self._rows(sa.select(trees.c.counters).where(trees.c.prefix == self._prefix, trees.c.root == root))
