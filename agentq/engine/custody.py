@@ -22,7 +22,6 @@ from agentq.engine.delivery import deliver
 from agentq.engine.messages import HOLDER_HEADER
 from agentq.engine.slots import try_settle
 from agentq.store.refs import Taken, TakeReply
-from agentq.store.runner import NoScriptError
 
 
 class QoS(kombu_redis.QoS):
@@ -186,7 +185,7 @@ class Reader:
 
     def _receive_take(self) -> TakeReply:
         channel = self.channel
-        reply: TakeReply = channel.store.parse_take(self._receive("EVALSHA"))
+        reply: TakeReply = channel.store.parse_take(self._receive("FCALL"))
         channel.taker.answered(reply)
         # Where they have run dry, whatever came since has rung a bell, which is still to be heard. A take that was sent
         # while something ran was given no suspect, and its wait has swallowed the bell that was rung for one.
@@ -199,13 +198,12 @@ class Reader:
         kept, unkept = channel.queues_by_custody()
         try:
             reply = self._receive_take()
-        except NoScriptError:
-            # A restarted server has forgotten the scripts; nothing of the take has run.
-            channel.end_poll()
-            channel.stored(channel.store.load_scripts)
-            raise Empty() from None
         except channel.ResponseError as error:
             channel.end_poll()
+            if channel.store.scripts.is_unknown(error):
+                # A restarted server has forgotten the scripts; nothing of the take has run.
+                channel.stored(channel.store.load_scripts)
+                raise Empty() from None
             kombu_redis.warning("agentq: the server refused a take, trying again in a second: %s", error)
             self._send_wait(kept, unkept)
             raise Empty() from None
@@ -271,9 +269,10 @@ class Reader:
         channel = self.channel
         try:
             return self._receive_take()
-        except NoScriptError:
-            channel.stored(channel.store.load_scripts)
         except channel.ResponseError as error:
+            if channel.store.scripts.is_unknown(error):
+                channel.stored(channel.store.load_scripts)
+                return None
             kombu_redis.warning("agentq: the server refused a take, trying again soon: %s", error)
         return None
 

@@ -12,7 +12,7 @@ from agentq.core.errors import StoreUnavailable
 from agentq.store.client import connect
 from agentq.store.keys import Keys
 from agentq.store.ready import ReadyConnections
-from agentq.store.runner import EVENT_LIMIT, NoScriptError, Patience, ScriptSet, Weights
+from agentq.store.runner import EVENT_LIMIT, Patience, ScriptSet, Weights
 from agentq.store.wire import redacted
 
 T = TypeVar("T")
@@ -123,9 +123,13 @@ class StoreConnection:
             self._ready = ReadyConnections(client)
         try:
             return self._ready.call(*self.scripts.command(name, *arguments))
-        except (redis.ConnectionError, redis.TimeoutError, NoScriptError):
-            # As the client would repeat it by itself: a script answers a repeat as it answered the first call.
-            return self.scripts.call(client, name, *arguments)
+        except (redis.ConnectionError, redis.TimeoutError):
+            pass
+        except redis.ResponseError as error:
+            if not self.scripts.is_unknown(error):
+                raise
+        # As the client would repeat it by itself: a script answers a repeat as it answered the first call.
+        return self.scripts.call(client, name, *arguments)
 
     def now_ms(self) -> int:
         """Return the server's time in ms."""

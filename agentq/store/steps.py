@@ -12,7 +12,6 @@ from agentq.core.errors import CalledOff, KeyReused, QueueFull, StaleHolder
 from agentq.store.alarm import report_condemned
 from agentq.store.payloads import PayloadCalls
 from agentq.store.refs import Arrival, GoOn, Holder, Join, Offer, OfferReply, Taken, TakeReply, checked_lane
-from agentq.store.runner import NoScriptError
 from agentq.store.survey import SurveyReads
 from agentq.store.wire import (
     arrivals_arguments,
@@ -115,7 +114,7 @@ class StepCalls(PayloadCalls, SurveyReads):
         return parse_take(self.run_script("take", worker, token, slots, label, low_share, floor, int(idle), *queues))
 
     def load_scripts(self, client: redis.Redis | None = None) -> None:
-        """Put every script into the server's cache."""
+        """Make every script known to the server."""
         self.guarded(lambda: self.scripts.load(client if client is not None else self.client))
 
     def ring(self, queue: str, lane: int, message: str | bytes) -> None:
@@ -222,9 +221,9 @@ class StepCalls(PayloadCalls, SurveyReads):
             pipe.execute_command("BRPOP", *bells, wait_s)
             pipe.execute_command(*command)
             reply = pipe.execute(raise_on_error=False)[1]
-        if isinstance(reply, NoScriptError):
-            return None
         if isinstance(reply, Exception):
+            if self.scripts.is_unknown(reply):
+                return None
             raise reply
         return reply
 

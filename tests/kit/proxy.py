@@ -135,6 +135,8 @@ class Proxy:
         """Return what a command is called here."""
         if words[0] == b"EVALSHA":
             return self._names.get(words[1], "EVALSHA")
+        if words[0] == b"FCALL":
+            return self._names.get(words[1].rpartition(b"_")[2], "FCALL")
         return words[0].decode(errors="replace").upper()
 
     def caught(self, call: Call, moment: Moment) -> Trap | None:

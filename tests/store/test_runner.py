@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from importlib import resources
 
 import pytest
 import redis
 
 from agentq.core.errors import StoreUnavailable
+from agentq.store import runner
 from agentq.store.keys import Keys
 from agentq.store.runner import ScriptSet, included
 from tests.kit.server import PrivateServer
@@ -17,18 +19,76 @@ from tests.store.bench import Bench
 SCRIPTS = ScriptSet(Keys(), retention_ms=1000)
 
 
+def forget_all(client: redis.Redis) -> None:
+    client.script_flush()
+    client.function_flush()
+
+
 def test_a_server_that_has_forgotten_the_scripts_gets_them_again(bench: Bench) -> None:
-    bench.client.script_flush()
+    forget_all(bench.client)
     bench.store.offer([bench.step("s1")])
-    bench.client.script_flush()
+    forget_all(bench.client)
     assert bench.take_one().holder.id == "s1"
+
+
+@pytest.fixture
+def careful_user(bench: Bench) -> Iterator[str]:
+    """The store's address for a user who may call no functions, as if the server were one of before them."""
+    bench.client.acl_setuser("careful", enabled=True, passwords=["+word"], categories=["+@all"], keys=["*"],
+                             channels=["*"], commands=["-fcall", "-function"])  # fmt: skip
+    yield re.sub(r"^(\w+)://", r"\1://careful:word@", bench.store.url)
+    bench.client.acl_deluser("careful")
+
+
+def test_where_functions_may_not_be_called_they_are_scripts(bench: Bench, careful_user: str) -> None:
+    worker = bench.worker()
+    forget_all(bench.client)
+    store = type(bench.store)(careful_user, prefix=bench.store.keys.prefix)
+    store.offer([bench.step("s1")])
+    assert store.take_command("w1", "t", slots=1, label="w1", queues=["q"])[0] == "EVALSHA"
+    bench.client.script_flush()
+    taken = store.take(worker, "t", slots=1, label="w1", queues=["q"]).taken
+    assert len(taken) == 1
+    assert bench.client.function_list() == []
+    store.close()
+
+
+def test_what_one_call_remembers_is_forgotten_by_the_next(bench: Bench) -> None:
+    """Functions stay; a bell that was full in one call must ring again in the next one."""
+    for call in range(3):
+        bench.store.offer([bench.step(f"s{call}-{number}") for number in range(40)])
+        assert bench.client.llen(bench.store.keys.bell("q")) == 32
+        bench.client.delete(bench.store.keys.bell("q"))
+
+
+def libraries(client: redis.Redis) -> set[str]:
+    return {
+        (entry[1] if isinstance(entry, list) else entry["library_name"]).decode() for entry in client.function_list()
+    }
+
+
+def test_libraries_that_nobody_has_loaded_for_months_are_dropped(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.client.function_flush()
+    body = "redis.register_function('{0}', function() return 1 end)"
+    others = ["mine", "agentq_notes", f"agentq_7_take_{'0' * 39}"]
+    old = f"agentq_{(2026 * 12 + 7)}_take_{'0' * 40}"
+    for name in [*others, old]:
+        bench.client.function_load(f"#!lua name={name}\n{body.format(name)}")
+    monkeypatch.setattr(runner, "_month", lambda: 2026 * 12 + 9)
+    bench.store.load_scripts()
+    assert old in libraries(bench.client)
+    monkeypatch.setattr(runner, "_month", lambda: 2026 * 12 + 10)
+    bench.store.load_scripts()
+    assert old not in libraries(bench.client)
+    assert libraries(bench.client) >= set(others)
+    assert bench.store.offer([bench.step("s1")])
 
 
 def test_a_command_for_a_foreign_connection_names_the_same_script(bench: Bench) -> None:
     bench.store.load_scripts()
     bench.store.offer([bench.step("s1")])
     command = bench.store.take_command("w1", "t", slots=1, label="w1", queues=["q"])
-    assert command[0] == "EVALSHA"
+    assert command[0] == "FCALL"
     reply = bench.store.parse_take(bench.client.execute_command(*command))
     assert len(reply.taken) == 1
 

@@ -15,6 +15,7 @@
 --        {2} nobody wants the step any more: nothing was written, and REVOKED is the only outcome that it may have
 -- Keeps: the rule and 1 as take does; one commit per step (2); results, onward messages, joins and the parent's wake are one
 --   instant (1, 4, 5).
+-- Full server: runs, what is in custody can end.
 local h = cjson.decode(ARGV[1])
 local now = now_ms()
 local rec = K.step(h.root, h.id)

@@ -3,6 +3,7 @@
 -- ARGV: per message: its name ('|number|0'), queue, lane
 -- Reply: number of messages that stood there
 -- Keeps: a plain message leaves our custody only when it is in the broker's (1).
+-- Full server: runs, it makes room.
 local n = 0
 for i = 1, #ARGV, 3 do
   n = n + redis.call('HDEL', K.outbox(), string.match(ARGV[i], '^|(%d+)|'))

@@ -7,6 +7,7 @@
 -- Reply: how many entries were still held, and have left
 -- Keeps: custody until the message is stock Celery's (1); a record that stays has its message among the timers, due at
 --   once, so that the next tick of any worker of agentq's puts it back into its lane.
+-- Full server: runs, messages change their place only.
 local worker = ARGV[1]
 local now = now_ms()
 

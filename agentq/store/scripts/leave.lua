@@ -2,6 +2,7 @@
 -- include: common tree offer suspects letters release
 -- ARGV: worker, chunk, '1' when the worker itself says so (not counted as deaths) | '0'
 -- Reply: number handed back; fewer than chunk means that it holds nothing any more and is off the list
+-- Full server: runs, what is in custody can be given back.
 local worker, chunk = ARGV[1], tonumber(ARGV[2])
 local now = now_ms()
 local takes = redis.call('HKEYS', K.held(worker))

@@ -4,6 +4,7 @@
 --       names that are waited for, ms for which wakes are held back
 -- Reply: 1 parked; 0 go on, the log has grown; -1 another holds the run
 -- Keeps: what arrived before the park is seen by it (5); a parked run holds no worker and no message (6).
+-- Full server: runs, what is in custody can end.
 local root, run, worker, take, seen, due = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6]
 local rec = K.step(root, run)
 local f = redis.call('HMGET', rec, 's', 'w', 't', 'g', 'pt', 'q', 'b', 'nm')

@@ -3,6 +3,7 @@
 -- ARGV: root, run
 -- Reply: the message without its name; '' while it stands in a lane, or when there is no such run
 -- Keeps: what is read is of one instant: a message is in one place only (1).
+-- Full server: runs, it reads only.
 local root, run = ARGV[1], ARGV[2]
 local kept = redis.call('GET', K.message(root, run))
 if kept then return unpacked(root, run, kept) end

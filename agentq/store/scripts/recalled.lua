@@ -5,6 +5,7 @@
 --   has gone on with
 -- Keeps: no effect of a step that nobody waits for goes on for long, nor two attempts side by side (3). A record that
 --   names nobody proves nothing.
+-- Full server: runs, it reads only.
 local worker, replies = ARGV[1], {}
 
 local function is_next_unwanted(seat)

@@ -6,6 +6,7 @@
 --        confirm: 1 the keys get their end, 0 the tree has come back to life since: it will be claimed again
 -- Keeps: no key of an ended run goes before the archive has it, and then each has its end (10). Two who copy the same
 --   tree write the same.
+-- Full server: runs, it makes room.
 local now = now_ms()
 
 if ARGV[1] == 'claim' then

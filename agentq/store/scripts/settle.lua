@@ -7,6 +7,7 @@
 --        else 0
 -- Keeps: a message leaves custody only by its owner's word, a step never by being dropped (1); a hand-back does not
 --   count as a start (9).
+-- Full server: runs, what is in custody can end.
 local worker, take, how = ARGV[1], ARGV[2], ARGV[3]
 -- A child of a pool that dies takes its own attempt with it and no other: the blame is its step's alone.
 if how ~= 'drop' then

@@ -59,8 +59,6 @@ local function bounds_text(mx, mt, turn)
   return (mx or '') .. '|' .. (mt or '') .. '|' .. turn
 end
 
-local told_of = {}
-
 local function hold_back(o, rec, rest, now)
   local tenant = o.tn or ''
   redis.call('HSET', rec, 's', 'l')
@@ -70,6 +68,8 @@ local function hold_back(o, rec, rest, now)
   local turn = string.match(redis.call('HGET', K.backlogs(), field) or '', '(%d+)$') or ms_text(now)
   redis.call('HSET', K.backlogs(), field, bounds_text(o.mx, o.mt, turn))
   -- Once for all members that come together.
+  CALL.told_of = CALL.told_of or {}
+  local told_of = CALL.told_of
   if o.pr and not told_of[o.root .. '|' .. o.q] then
     told_of[o.root .. '|' .. o.q] = true
     note(o.root, cjson.encode({ e = 'held_back', r = o.pr, q = o.q, n = o.nm }), now)

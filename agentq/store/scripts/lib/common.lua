@@ -47,8 +47,9 @@ local function parts_of(entry)
 end
 
 -- Rung as often as the bell is long, it is full: nobody can hear it while a script runs.
-local rung = {}
 local function ring(queue)
+  CALL.rung = CALL.rung or {}
+  local rung = CALL.rung
   rung[queue] = (rung[queue] or 0) + 1
   if rung[queue] > 32 then return end
   local bell = K.bell(queue)
