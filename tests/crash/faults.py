@@ -135,7 +135,8 @@ class Striker:
         for until, worker in list(self._stopped):
             if all_of_them or now >= until:
                 self._stopped.remove((until, worker))
-                if worker.running:
+                # Its main process may have been killed meanwhile: who stands still beside it could never notice.
+                with suppress(ProcessLookupError):
                     worker.resume()
 
     def survivors(self) -> list[int]:

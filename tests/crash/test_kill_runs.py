@@ -149,21 +149,10 @@ def test_undo_survives(field: Field) -> None:
     assert handle.status() == "failed"
 
 
-def test_a_killed_step_starts_again_within_seconds(field: Field) -> None:
-    started, gate = field.path("started"), field.path("gate")
-    result = field.flows.gated.delay(str(gate), str(started), 7)
-    wait_for_lines(started, 1)
-    holder = next(w for w in field.fleet.workers if f"{result.id}] received" in w.log())
-    holder.kill_tree()
-    wait_for_lines(started, 2, timeout=10)
-    gate.touch()
-    assert result.get(timeout=TIMEOUT) == 70
-
-
 def test_a_slow_step_of_a_live_worker_runs_once(field: Field) -> None:
-    """Longer than two leases, with an idle worker beside it."""
+    """Longer than a lease, with an idle worker beside it; the keeper's long tests have a minute."""
     started = field.path("started")
-    assert field.flows.slow.delay(1, str(started), 7.0).get(timeout=TIMEOUT) == 2
+    assert field.flows.slow.delay(1, str(started), 4.0).get(timeout=TIMEOUT) == 2
     assert lines(started) == ["1"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -34,13 +35,17 @@ class Outage:
 
     def during(self, name: str, moment: Moment, start: Callable[[], Any]) -> Any:
         """Start something, have the server away from the first such call on, and return what it comes to."""
+        is_started = Event()
 
         def spring(call: Call) -> Verdict:
+            # The worker may be there before the producer has its own reply, and would take the server from it.
+            assert is_started.wait(TIMEOUT)
             self.server.kill()
             return "cut" if moment == "before" else "pass"
 
         trap = self.proxy.trap({name}, moment, spring)
         started = start()
+        is_started.set()
         assert trap.done.wait(TIMEOUT), f"no {name} was met"
         holds_for(lambda: self.worker.running, description="the worker lives on without its server", seconds=AWAY_S)
         self.server.start()

@@ -55,6 +55,14 @@ def tell(path: str, line: str, seconds: float = 0.0) -> str:
     return line
 
 
+def tell_and_wait(path: str, line: str, gate: str) -> str:
+    """Go on until a file is there."""
+    _note(path, line)
+    while not os.path.exists(gate):
+        time.sleep(0.02)
+    return line
+
+
 async def tell_async(path: str, line: str, seconds: float = 0.0) -> str:
     _note(path, line)
     await asyncio.sleep(seconds)
@@ -64,7 +72,7 @@ async def tell_async(path: str, line: str, seconds: float = 0.0) -> str:
 def make_steps(url: str) -> StepApp:
     """Return an app with its steps on the server at ``url``."""
     made = StepApp(url)
-    for function in (tell, tell_async):
+    for function in (tell, tell_and_wait, tell_async):
         made.step(name=function.__name__)(function)
     made.celery.set_current()
     return made

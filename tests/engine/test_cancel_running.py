@@ -16,7 +16,7 @@ BOTH = pytest.mark.parametrize("stopping", ["prefork", "threads"], indirect=True
 
 @BOTH
 def test_a_coroutine_is_cancelled_and_its_worker_goes_on(stopping: Stopping) -> None:
-    children = stopping.worker.pool_children()
+    children = stopping.worker.whole_pool()
     handle = stopping.start("waits", "sits_async", str(stopping.notes), 60.0)
     stopping.cancel_when_started(handle)
     assert wait_for_lines(stopping.notes, 2)[1] == "left"

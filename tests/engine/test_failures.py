@@ -30,7 +30,7 @@ BOTH = pytest.mark.parametrize("stopping", ["prefork", "threads"], indirect=True
     ],
 )
 def test_whatever_a_step_raises_is_its_failure(stopping: Stopping, step: str, kind: str, said: str) -> None:
-    children = stopping.worker.pool_children()
+    children = stopping.worker.whole_pool()
     error, kind_of_error, words = stopping.called(step, kind)
     assert (error, kind_of_error) == ("StepFailed", said)
     assert said in words

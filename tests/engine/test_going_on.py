@@ -67,16 +67,17 @@ def test_failures_among_them_are_their_own(project: tuple[str, Any]) -> None:
             assert each.get(timeout=TIMEOUT) == number
 
 
-def test_one_that_turns_out_long_holds_up_no_other(project: tuple[str, Any]) -> None:
+def test_one_that_turns_out_long_holds_up_no_other(project: tuple[str, Any], tmp_path: Path) -> None:
     """The other slot does all that waits."""
     _, found = project
-    naps = [found.nap.delay(0.0) for _ in range(STEPS // 2)]
-    long = found.nap.delay(5.0)
-    naps += [found.nap.delay(0.0) for _ in range(STEPS // 2)]
+    gate = tmp_path / "gate"
+    naps = [found.nap.delay() for _ in range(STEPS // 2)]
+    long = found.nap.delay(str(gate))
+    naps += [found.nap.delay() for _ in range(STEPS // 2)]
     for each in naps:
         each.get(timeout=TIMEOUT)
-    assert not long.ready()
-    assert long.get(timeout=TIMEOUT) == 5.0
+    gate.touch()
+    assert long.get(timeout=TIMEOUT) == str(gate)
 
 
 def test_a_child_that_dies_takes_only_the_step_that_it_ran(project: tuple[str, Any], tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from tests.kit.waiting import wait_until
 from tests.kit.worker import WorkerProcess
 
 FLOWS = "tests.projects.leaving.durable"
-TIMEOUT = 40.0
+TIMEOUT = 60.0
 
 
 @pytest.fixture

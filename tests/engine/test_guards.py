@@ -37,7 +37,10 @@ def project(
     # Eight processes that race.
     start_module_worker(GUARDED, url=module_server.celery_url, concurrency=8, env=env)
     yield found
-    assert all(each.in_flight == 0 and each.waiting == 0 for each in found.app.store.gates())
+    wait_until(
+        lambda: all(each.in_flight == 0 and each.waiting == 0 for each in found.app.store.gates()),
+        description="no place is held any more",
+    )
     check_leaks(module_server.client)
 
 

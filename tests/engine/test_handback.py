@@ -19,7 +19,7 @@ from tests.kit.waiting import wait_until
 from tests.kit.worker import WorkerProcess
 
 DURABLE, PLAIN = "tests.projects.leaving.durable", "tests.projects.leaving.plain"
-TIMEOUT = 30.0
+TIMEOUT = 60.0
 
 
 @pytest.fixture

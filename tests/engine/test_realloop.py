@@ -41,14 +41,14 @@ def test_results_and_errors_come_back() -> None:
 
 def test_all_threads_share_one_loop() -> None:
     async def loop_id() -> int:
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.2)
         return id(asyncio.get_running_loop())
 
     with ThreadPoolExecutor(20) as pool:
         began = time.monotonic()
         found = set(pool.map(lambda _: realloop.run(loop_id()), range(20)))
     assert len(found) == 1
-    assert time.monotonic() - began < 0.9
+    assert time.monotonic() - began < 3, "one after the other would be four seconds"
 
 
 def test_context_variables_are_the_callers() -> None:
@@ -140,7 +140,7 @@ def test_a_swallowed_cancellation_does_not_hold_the_caller(monkeypatch: pytest.M
     began = time.monotonic()
     with pytest.raises(realloop.Overdue):
         realloop.run(stubborn(), timedelta(milliseconds=20))
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 20
     stop.set()
 
 

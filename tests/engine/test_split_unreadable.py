@@ -21,7 +21,7 @@ from tests.kit.waiting import wait_until
 from tests.kit.worker import WorkerProcess
 
 PROJECT = "tests.projects.perils"
-TIMEOUT = 20.0
+TIMEOUT = 60.0
 
 
 class Site(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -59,6 +60,10 @@ def launch(start_worker: Start, server: PrivateServer, **options: Any) -> Worker
     return start_worker(APP, url=server.celery_url, queues=["q"], **options)
 
 
+def label_of(worker: WorkerProcess) -> str:
+    return f"{worker.name}@{socket.gethostname()}"
+
+
 def given_up(store: Store) -> str:
     """Mark the only worker dead, as another would whose tick found its lease run out; return its id."""
     (card,) = store.workers()
@@ -78,7 +83,7 @@ class TestServing:
     ) -> None:
         launch(start_worker, server, pool=pool)
         results = [send(app, "echo", number) for number in range(20)]
-        assert [result.get(timeout=20) for result in results] == list(range(20))
+        assert [result.get(timeout=60) for result in results] == list(range(20))
         wait_until(lambda: no_custody(store), description="all is acknowledged")
         ((card,),) = (store.workers(),)
         assert card.queues == ("q",)
@@ -107,45 +112,49 @@ class TestServing:
         for number in range(10):
             send(app, "note", str(notes), str(number), 0.05, ignore_result=True)
         wait_until(lambda: len(lines(notes, "end")) == 10, description="all have run")
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 7, "each would wait for a second"
 
     def test_an_idle_worker_hears_the_bell(self, app: Celery, server: PrivateServer, start_worker: Start) -> None:
         launch(start_worker, server)
-        send(app, "echo", 0).get(timeout=10)
+        send(app, "echo", 0).get(timeout=60)
         waits = []
         for number in range(5):
             time.sleep(0.3)
             began = time.monotonic()
-            send(app, "echo", number).get(timeout=10)
+            send(app, "echo", number).get(timeout=60)
             waits.append(time.monotonic() - began)
-        assert sorted(waits)[2] < 0.25
+        assert sorted(waits)[2] < 0.5, "who only looks once a second would come after 0.7 s"
 
     def test_remote_control_works(self, app: Celery, server: PrivateServer, start_worker: Start) -> None:
         worker = launch(start_worker, server)
-        (pong,) = app.control.inspect(timeout=2).ping().values()
+        # Without a name it waits to the end for others that may answer.
+        asked = app.control.inspect([label_of(worker)], timeout=60)
+        (pong,) = asked.ping().values()
         assert pong == {"ok": "pong"}
-        (stats,) = app.control.inspect(timeout=2).stats().values()
+        (stats,) = asked.stats().values()
         assert len(stats["agentq"]["worker"]) == 32
-        app.control.add_consumer("later", reply=True, timeout=2)
-        assert app.send_task("echo", args=(7,), queue="later").get(timeout=10) == 7
+        app.control.add_consumer("later", reply=True, destination=[label_of(worker)], timeout=60)
+        assert app.send_task("echo", args=(7,), queue="later").get(timeout=60) == 7
         app.control.broadcast("shutdown")
         assert worker.wait() == 0
 
     def test_a_plain_eta_keeps_celerys_way(self, app: Celery, server: PrivateServer, start_worker: Start) -> None:
         launch(start_worker, server, concurrency=1)
-        delayed = [send(app, "echo", number, countdown=2) for number in range(3)]
-        assert send(app, "echo", "now").get(timeout=2) == "now"
-        assert [result.get(timeout=10) for result in delayed] == [0, 1, 2]
+        delayed = [send(app, "echo", number, countdown=1.5) for number in range(3)]
+        now = send(app, "echo", "now")
+        assert now.get(timeout=60) == "now"
+        assert [result.get(timeout=60) for result in delayed] == [0, 1, 2]
+        assert all(now.date_done < result.date_done for result in delayed)
 
     @pytest.mark.leaves(r"q$")
     def test_a_rate_limit_does_not_draw_the_queue_into_memory(
         self, app: Celery, server: PrivateServer, start_worker: Start
     ) -> None:
-        launch(start_worker, server, concurrency=2)
-        app.control.rate_limit("echo", "1/m", reply=True, timeout=2)
+        worker = launch(start_worker, server, concurrency=2)
+        app.control.rate_limit("echo", "1/m", reply=True, destination=[label_of(worker)], timeout=60)
         for number in range(20):
             send(app, "echo", number, ignore_result=True)
-        time.sleep(2)
+        time.sleep(1)
         with app.connection_for_write() as connection:
             assert connection.default_channel.queue_purge("q") >= 16
 
@@ -173,10 +182,9 @@ class TestEnds:
         send(app, "note_late", str(notes), "a", 30.0, ignore_result=True)
         wait_until(lambda: len(lines(notes, "start")) == 1, description="it runs")
         second = launch(start_worker, server, concurrency=1)
-        began = time.monotonic()
         first.kill_tree()
-        wait_until(lambda: len(lines(notes, "start")) == 2, description="it runs again", timeout=20)
-        assert time.monotonic() - began < 6
+        wait_until(lambda: len(lines(notes, "start")) == 2, description="it runs again")
+        assert notes.stat().st_mtime - first.killed_at < 8
         second.kill_tree()
         server.flush()
 
@@ -200,7 +208,7 @@ class TestEnds:
             send(app, "note_late", str(notes), "a", 30.0, ignore_result=True)
             wait_until(lambda: len(lines(notes, "start")) == 1, description="it runs")
         before = given_up(store)
-        assert send(app, "echo", 1).get(timeout=20) == 1
+        assert send(app, "echo", 1).get(timeout=60) == 1
         (card,) = store.workers()
         assert card.id != before
         assert worker.running
@@ -225,7 +233,7 @@ class TestEnds:
         }
         store.ring("q", 0, json.dumps(broken))
         wait_until(lambda: "failed: KeyError('id')" in worker.log(), description="the consumer has failed")
-        assert send(app, "echo", 2).get(timeout=10) == 2
+        assert send(app, "echo", 2).get(timeout=60) == 2
         assert worker.log().count("failed: KeyError('id')") == 1
         worker.terminate()
         with app.connection_for_write() as connection:
@@ -239,10 +247,10 @@ class TestEnds:
         wait_until(lambda: len(lines(notes, "start")) == 1, description="it runs")
         first.pause()
         second = launch(start_worker, server, concurrency=1)
-        wait_until(lambda: len(lines(notes, "start")) == 2, description="it runs elsewhere", timeout=20)
+        wait_until(lambda: len(lines(notes, "start")) == 2, description="it runs elsewhere", timeout=60)
         first.resume()
         first.wait_for_log("worker_begins_anew")
-        wait_until(lambda: len(lines(notes, "end")) >= 1, description="it ends elsewhere", timeout=20)
+        wait_until(lambda: len(lines(notes, "end")) >= 1, description="it ends elsewhere", timeout=60)
         assert first.running
         assert second.running
 
@@ -251,11 +259,11 @@ class TestEnds:
         self, app: Celery, server: PrivateServer, start_worker: Start, pool: str
     ) -> None:
         worker = launch(start_worker, server, pool=pool)
-        assert send(app, "echo", 1).get(timeout=10) == 1
+        assert send(app, "echo", 1).get(timeout=60) == 1
         server.restart()
-        assert send(app, "echo", 2).get(timeout=30) == 2
+        assert send(app, "echo", 2).get(timeout=60) == 2
         server.restart()
-        assert send(app, "echo", 3).get(timeout=30) == 3
+        assert send(app, "echo", 3).get(timeout=60) == 3
         assert worker.running
 
     def test_what_waits_in_memory_goes_back_when_the_connection_is_lost(
@@ -266,7 +274,7 @@ class TestEnds:
             send(app, "note_late", str(notes), str(number), 0.5, ignore_result=True)
         wait_until(lambda: len(lines(notes, "start")) >= 1, description="some run")
         server.client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-        wait_until(lambda: len(set(lines(notes, "end"))) == 6, description="all have run", timeout=30)
+        wait_until(lambda: len(set(lines(notes, "end"))) == 6, description="all have run", timeout=60)
 
 
 class TestReconcile:

@@ -85,7 +85,6 @@ class GuardedServer:
         wait_until(
             lambda: self.replica.client.info("replication")["role"] == "master",
             description="the replica is the master",
-            timeout=30,
         )
 
     def stop(self) -> None:

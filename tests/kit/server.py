@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import random
 import shutil
 import signal
 import socket
@@ -17,6 +18,11 @@ import redis
 from tests.kit.process import ManagedProcess, clean_environment
 from tests.kit.projects import close_apps
 from tests.kit.requirements import require
+
+_PORTS = (20_000, 32_000)
+"""Below those that Linux and macOS give out by themselves, above those of well-known servers."""
+
+_claims: list[socket.socket] = []
 
 
 def server_program() -> str:
@@ -40,10 +46,22 @@ def server_program() -> str:
 
 
 def free_port() -> int:
-    """Return a loopback port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a loopback port that is free, and this process's own until it ends.
+
+    Not one of those that the kernel gives to whoever asks for any: between the look and the server's start, another
+    server or the near end of somebody's connection would have it. Processes of tests keep it from each other by the
+    port of the same number of UDP, which nothing here speaks.
+    """
+    while True:
+        port = random.randrange(*_PORTS)
+        claim = socket.socket(type=socket.SOCK_DGRAM)
+        with suppress(OSError), socket.socket() as probe:
+            claim.bind(("127.0.0.1", port))
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            _claims.append(claim)
+            return port
+        claim.close()
 
 
 class PrivateServer(ManagedProcess):

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from tests.kit.process import ManagedProcess, clean_environment
+from tests.kit.waiting import wait_until
 
 
 class WorkerProcess(ManagedProcess):
@@ -33,6 +34,7 @@ class WorkerProcess(ManagedProcess):
         options: Sequence[str] = (),
         cwd: Path | None = None,
     ) -> None:
+        self.size = concurrency if pool == "prefork" else 0
         self.name = f"w{uuid.uuid4().hex[:8]}"
         argv = [sys.executable, "-m", "celery", "-A", app, "worker", "-l", "INFO", "-n", f"{self.name}@%h"]
         argv += ["-P", pool, "-c", str(concurrency)]
@@ -60,9 +62,18 @@ class WorkerProcess(ManagedProcess):
                     found.append(process.pid)
         return found
 
+    def whole_pool(self) -> list[int]:
+        """Return the ids of the pool's children when all are there: one that has died is replaced a moment later."""
+
+        def look() -> list[int] | None:
+            found = self.pool_children()
+            return found if len(found) == self.size else None
+
+        return wait_until(look, description=f"{self.size} children", report=self.log) if self.size else []
+
     def kill_child(self, index: int = 0) -> int:
         """SIGKILL one child by its place among the pool's; returns its id."""
-        pid = self.pool_children()[index]
+        pid = self.whole_pool()[index]
         os.kill(pid, signal.SIGKILL)
         return pid
 

@@ -295,9 +295,9 @@ class TestWhatFollows:
     def test_listeners_are_told(self, bench: Bench, held: Holder) -> None:
         with bench.client.pubsub(ignore_subscribe_messages=True) as channel:
             channel.subscribe(bench.keys.result("s1"))
-            channel.get_message(timeout=5)
+            channel.get_message(timeout=30)
             bench.finish(held)
-            message = channel.get_message(timeout=5)
+            message = channel.get_message(timeout=30)
         assert message is not None
         assert json.loads(message["data"])["status"] == "SUCCESS"
 

@@ -355,7 +355,7 @@ def test_every_name_of_a_folder_works_in_both_spellings(name: str, state_dir: Pa
     with Connection(address.celery_url) as connection:
         queue = connection.SimpleQueue("greetings")
         queue.put("hello")
-        assert queue.get(timeout=5).payload == "hello"
+        assert queue.get(timeout=30).payload == "hello"
         queue.close()
     leave_server(odd)
 
