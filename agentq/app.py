@@ -42,7 +42,10 @@ from agentq.engine.remote import announcement_of
 from agentq.engine.routing import home_of
 from agentq.engine.split.steps import SplitTerms
 from agentq.engine.tls import tls_named, with_tls
+from agentq.engine.twins import is_of_a_step, is_told
+from agentq.engine.watching import Watcher
 from agentq.guards import AdmissionGuard, FallbackGuard, RetryGuard
+from agentq.observability.sentry import Sentry
 from agentq.runtime.port import run_turn
 from agentq.settings import Settings
 from agentq.store import Store
@@ -75,6 +78,7 @@ class Toolkit(Declarations):
         self._embedded = False
         self._store: Store | None = None
         self._lookout = Lookout(lambda: self.store.survey(list(self.declared_pools), fresh_ms=SHARED_MS))
+        watcher = _watcher(self._settings)
         bind_app(
             celery,
             Binding(
@@ -88,6 +92,7 @@ class Toolkit(Declarations):
                 limits=_limits(self._settings),
                 prices=_prices(self._settings),
                 tenant_budget=_tenant_budget(self._settings),
+                watcher=watcher,
             ),
             Terms(
                 open_store=lambda: self.store,
@@ -105,6 +110,7 @@ class Toolkit(Declarations):
                 instance=self._settings.instance,
                 cancel_grace_s=self._settings.cancel_grace.total_seconds(),
                 hard_s=(self._settings.step_soft_limit + self._settings.step_hard_grace).total_seconds(),
+                watcher=watcher,
             ),
             open_store=lambda: self.store,
             celery_url=lambda: self.address.celery_url,
@@ -356,6 +362,13 @@ def _tenant_budget(settings: Settings) -> Budget | None:
         on_exceeded=settings.tenant_day_exceeded,
     )
     return given if given.limits() else None
+
+
+def _watcher(settings: Settings) -> Watcher:
+    if not settings.tells_sentry:
+        return Watcher()
+    dsn = settings.sentry_dsn.get_secret_value() if settings.sentry_dsn is not None else None
+    return Sentry(dsn=dsn, is_of_a_step=is_of_a_step, is_told=is_told)
 
 
 def _health(settings: Settings) -> HealthTerms:

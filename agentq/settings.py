@@ -4,6 +4,7 @@ It owns their names, defaults and units. No layer below may see a `Settings`: as
 """
 
 import os
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -30,6 +31,10 @@ _REDIS_SCHEMES: Final = ("redis://", "rediss://", "unix://", "redis+socket://", 
 
 _BROKER_SCHEMES: Final = ("amqp://", "amqps://", "pyamqp://", *_REDIS_SCHEMES)
 _ARCHIVE_SCHEMES: Final = ("sqlite:///", "postgresql://", "postgresql+psycopg://")
+
+_KNOWN_ELSEWHERE: Final = {"REDIS_URL": "redis_url", "SENTRY_DSN": "sentry_dsn"}
+"""Variables that others know too, and the settings that they stand for where ours are not set."""
+_DSN: Final = re.compile(r"https?://[^\s/@]+@[^\s/@]+/(\S*/)?\d+")
 
 _KIB: Final = 1024
 
@@ -140,6 +145,9 @@ class Settings(Model):
 
     models_file: Path | None = None
     """Prices of models; by default `models.toml` beside the settings' file, without one `config/models.toml`."""
+    sentry_dsn: SecretStr | None = None
+    """Where workers send Sentry's events of failures and losses, unless the application turns Sentry on itself; also
+    `SENTRY_DSN`. `off`: agentq tells Sentry nothing, and the application's own Sentry is left alone."""
     model_url: SecretStr | None = None
     """An OpenAI-compatible endpoint, as far as `/v1`; None: agents work without a model."""
     model_name: str | None = None
@@ -173,6 +181,14 @@ class Settings(Model):
             raise ValueError(f"it must begin with one of {', '.join(_BROKER_SCHEMES)}")
         return url
 
+    @field_validator("sentry_dsn")
+    @classmethod
+    def _check_sentry(cls, given: SecretStr | None) -> SecretStr | None:
+        said = "off" if given is None else given.get_secret_value()
+        if said != "off" and not _DSN.fullmatch(said):
+            raise ValueError("it must be off, or an address that Sentry shows for a project: https://KEY@HOST/ID")
+        return given
+
     @field_validator("gpus")
     @classmethod
     def _check_gpus(cls, given: str | None) -> str | None:
@@ -187,6 +203,11 @@ class Settings(Model):
         if said != "off" and not said.startswith(_ARCHIVE_SCHEMES):
             raise ValueError(f"it must be off, or begin with one of {', '.join(_ARCHIVE_SCHEMES)}")
         return given
+
+    @property
+    def tells_sentry(self) -> bool:
+        """Whether Sentry may be told anything."""
+        return self.sentry_dsn is None or self.sentry_dsn.get_secret_value() != "off"
 
     @property
     def archive_url(self) -> str | None:
@@ -256,8 +277,9 @@ def _read_file(cls: type[Settings], file: TomlFile) -> dict[str, Any]:
 
 def _read_environment(cls: type[Settings], environ: Mapping[str, str], folder: Path) -> dict[str, Any]:
     read: dict[str, Any] = {}
-    if environ.get("REDIS_URL") and not environ.get(f"{PREFIX}REDIS_URL"):
-        read["redis_url"] = _from_variable(cls, "REDIS_URL", "redis_url", environ["REDIS_URL"])
+    for known, name in _KNOWN_ELSEWHERE.items():
+        if environ.get(known) and not environ.get(PREFIX + known):
+            read[name] = _from_variable(cls, known, name, environ[known])
     variables = {PREFIX + name.upper(): name for name in cls.model_fields}
     for variable, value in environ.items():
         if not variable.startswith(PREFIX) or variable == _CONFIG or variable.startswith(_NOT_SETTINGS):

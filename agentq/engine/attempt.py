@@ -89,7 +89,7 @@ class Attempt(Trying):
 
     def _unless_called_off(self, args: list[Any], kwargs: dict[str, Any], chain: Any, callbacks: Any) -> Any:
         try:
-            with recall.listed(self):
+            with recall.listed(self), self.binding.watcher.around(self):
                 return self._run(args, kwargs, chain, callbacks)
         except CalledOff as unwanted:
             self._revoke(chain, ran=True)

@@ -21,6 +21,7 @@ from agentq.engine.binding import find_binding
 from agentq.engine.joins import body_offer, leaves, members_of
 from agentq.engine.listening import IS_LOCKED, Listener
 from agentq.engine.outcome import COMMITTED, commit_failure, commit_revoked, holder_of, keep_trying, tell_behind
+from agentq.engine.watching import trouble_of_request
 from agentq.store.refs import Arrival, Join
 
 logger = get_logger(__name__)
@@ -134,6 +135,8 @@ class Backend(RedisBackend):
                 with unless_stale(), capture.capturing() as caught:
                     mark()
                     commit_failure(store, holder, caught, request, exc)
+                    task = self.app.tasks.get(request.task)
+                    binding.watcher.tell(lambda: trouble_of_request(task, request, holder, store, exc))
             except CalledOff:
                 self.mark_as_called_off(task_id, RunCancelled(run_id=holder.root), request)
 

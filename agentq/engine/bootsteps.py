@@ -16,7 +16,6 @@ from celery import bootsteps, signals
 from celery.utils.log import get_logger
 from celery.worker import state
 from celery.worker.components import Pool
-from celery.worker.consumer.connection import Connection
 
 from agentq.core.errors import Unavailable, UsageError
 from agentq.core.pools import Declared
@@ -37,6 +36,7 @@ from agentq.engine.rerouting import Rerouter
 from agentq.engine.resources import open_shared, warm_names
 from agentq.engine.slots import Taker
 from agentq.engine.task import Step
+from agentq.engine.watching import LossTeller, Watcher, watch_worker
 from agentq.engine.worker_view import card_of, free_slots, node_name, queues_of, running_takes, wake_when_free
 from agentq.store import Store
 
@@ -72,6 +72,7 @@ class Terms:
         stranded_s: how long after its last worker a pool's steps go elsewhere.
         health: from when on a worker takes nothing, and how long it may take to stop.
         instance: what the worker's platform calls it; None: by DYNO, or the host's name.
+        watcher: is told of failures, losses and dead letters.
     """
 
     open_store: Callable[[], Store]
@@ -91,6 +92,7 @@ class Terms:
     stranded_s: float = 5.0
     health: HealthTerms = field(default_factory=HealthTerms)
     instance: str | None = None
+    watcher: Watcher = field(default_factory=Watcher)
 
 
 def attach(app: Any, terms: Terms) -> None:
@@ -125,7 +127,9 @@ class Service(bootsteps.StartStopStep):
         self.rerouter: Rerouter | None = None
         self.outfit: Outfit | None = None
         self.monitor: Monitor | None = None
+        self.losses: LossTeller | None = None
         parent.agentq_service = self
+        _unless_misused(lambda: watch_worker(self.terms.watcher))
 
     def include(self, parent: Any) -> bool:
         """Join the worker's steps, and stand in front of them with what begins first and ends last."""
@@ -174,14 +178,13 @@ class Service(bootsteps.StartStopStep):
 
     def _equip(self, parent: Any) -> None:
         """Look after the devices that the worker's pools declare; the worker ends where they are not there."""
-        try:
+
+        def equip() -> None:
             self.outfit = self.terms.find_outfit(queues_of(parent))
             if self.outfit is not None:
                 pinning.equip(parent, self.outfit)
-        except UsageError as error:
-            # One line of words instead of the traceback with which Celery tells what raises here.
-            logger.critical("cannot_start: %s", error)
-            raise SystemExit(EXIT_USAGE) from error
+
+        _unless_misused(equip)
 
     def start(self, parent: Any) -> None:
         """Return once the worker is enrolled."""
@@ -214,6 +217,9 @@ class Service(bootsteps.StartStopStep):
             after_s=self.terms.stranded_s,
         )
         self.rerouter.start()
+        if self.terms.watcher.is_on():
+            self.losses = LossTeller(self.terms.open_brief_store(), self.terms.watcher)
+            self.losses.start()
 
     @cached_property
     def _versions(self) -> dict[str, str | None]:
@@ -305,10 +311,13 @@ class Frame(bootsteps.StartStopStep):
             service.recaller.close()
         if service.rerouter is not None:
             service.rerouter.stop()
+        if service.losses is not None:
+            service.losses.stop()
         if service.archivist is not None:
             service.archivist.stop()
         if service.presence is not None:
             service.presence.leave()
+        service.terms.watcher.flush()
 
     def terminate(self, parent: Any) -> None:
         """Leave, if nothing runs any more.
@@ -325,7 +334,8 @@ class Frame(bootsteps.StartStopStep):
 class Upkeep(bootsteps.StartStopStep):
     """What is done again and again while a connection to the broker stands, in the consumer's own loop."""
 
-    requires = (Connection,)
+    # By its name: importing it binds the tracer that other packages are about to put theirs around.
+    requires = ("celery.worker.consumer:Connection",)
     label = "agentq upkeep"
     terms: ClassVar[Terms]
 
@@ -352,6 +362,16 @@ class Upkeep(bootsteps.StartStopStep):
         entries, self._entries = self._entries, []
         for entry in entries:
             parent.timer.cancel(entry)
+
+
+def _unless_misused(call: Callable[[], None]) -> None:
+    """Make the call; the worker ends where its configuration is wrong."""
+    try:
+        call()
+    except UsageError as error:
+        # One line of words instead of the traceback with which Celery tells what raises here.
+        logger.critical("cannot_start: %s", error)
+        raise SystemExit(EXIT_USAGE) from error
 
 
 def warn_of_eviction(store: Store) -> None:

@@ -20,6 +20,7 @@ from agentq.engine.capture import Capture
 from agentq.engine.keeper.claims import Claim
 from agentq.engine.messages import HEADER
 from agentq.engine.outcome import COMMITTED, Charge
+from agentq.engine.watching import trouble_of
 from agentq.store import Store
 from agentq.store.refs import Holder
 
@@ -206,6 +207,8 @@ class Ending:
             )
         self.request.chain = None
         setattr(self.request, COMMITTED, True)
+        if status == states.FAILURE:
+            self.binding.watcher.tell(lambda: trouble_of(self, error))
 
     def _onward(
         self, *, mode: str, chain: Any, callbacks: Any, error: BaseException | None = None, changed: str = ""

@@ -65,6 +65,7 @@ _PLAIN_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "suspects": ("queue",),
     "freeing": ("queue",),
     "letters": (),
+    "losses": (),
     "unserved": (),
     "letter": ("id",),
     "gate": ("digest",),

@@ -5,6 +5,7 @@ from agentq.store.forks import ForkCalls
 from agentq.store.handback import HandbackCalls
 from agentq.store.letters import LetterCalls
 from agentq.store.logs import LogCalls
+from agentq.store.losses import LossCalls
 from agentq.store.past import Past
 from agentq.store.scaling import ScalingCalls
 from agentq.store.sensing import SenseReads
@@ -22,6 +23,7 @@ class Store(
     UnsentCalls,
     HandbackCalls,
     LetterCalls,
+    LossCalls,
     UnservedReads,
     StrandedCalls,
     ScalingCalls,

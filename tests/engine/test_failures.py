@@ -135,3 +135,10 @@ def test_an_agent_that_computes_for_too_long_fails_and_takes_back(stopping: Stop
     with pytest.raises(RunFailed, match=r"for 1 s without an await.*AGENTQ_TURN_LIMIT"):
         handle.get(timeout=TIMEOUT)
     assert [line.split()[0] for line in lines(seen)] == ["started", "effect", "retracted"]
+
+
+@BOTH
+def test_nobody_imports_sentry_who_has_not_turned_it_on(stopping: Stopping) -> None:
+    error, *_ = stopping.called("raises", "wordy")
+    assert error == "StepFailed"
+    assert stopping.step("has_imported").delay("sentry_sdk").get(timeout=TIMEOUT) is False

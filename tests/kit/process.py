@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1
 
-SCRUBBED = ("AGENTQ_", "CELERY_", "REDIS_URL", "DJANGO_")
+SCRUBBED = ("AGENTQ_", "CELERY_", "REDIS_URL", "SENTRY_", "DJANGO_")
 """Variables of the developer's shell that must not reach a process under test."""
 
 OWN = {"AGENTQ_ARCHIVE": "off"}

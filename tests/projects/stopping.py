@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +16,11 @@ from agentq import AgentQ, Retry, Run
 from tests.kit.notes import note
 
 app = AgentQ("stopping")
+
+
+@app.step
+def has_imported(module: str) -> bool:
+    return module in sys.modules
 
 
 @app.step

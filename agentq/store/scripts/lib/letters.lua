@@ -1,12 +1,32 @@
 -- Dead letters: whole messages that nobody takes until a person replays or drops them.
 
--- more: further fields and values, for what has a record.
-local function write_letter(id, queue, lane, message, why, words, now, more)
+-- Losses: what nobody can tell who was there, for whoever reports such things to people and takes them from here, each once.
+-- Where nobody does they are forgotten: the newest are kept, and for an hour, since later they are no news.
+local MOST_LOSSES, LOSS_MS = 1000, 3600000
+
+local function tell_loss(why, root, id, queue, words, now)
+  local event = { why = why, id = id, q = queue, words = words }
+  if root then
+    local f = redis.call('HMGET', K.step(root, id), 'nm', 'k', 'pr', 'a', 'wl')
+    local run = f[2] == 'a' and id or f[3] or root
+    local above = redis.call('HMGET', K.step(root, run), 'nm', 'k')
+    event.name, event.run, event.a, event.worker = f[1], run, tonumber(f[4] or 0), f[5]
+    event.agent = above[2] == 'a' and above[1]
+  end
+  for name, value in pairs(event) do if not value then event[name] = nil end end
+  redis.call('LPUSH', K.losses(), stamped(cjson.encode(event), now))
+  redis.call('LTRIM', K.losses(), 0, MOST_LOSSES - 1)
+  redis.call('PEXPIRE', K.losses(), LOSS_MS)
+end
+
+-- more: further fields and values, for what has a record. root: of its step, nil for a plain message.
+local function write_letter(id, queue, lane, message, why, words, now, more, root)
   redis.call('HSET', K.letter(id), 'q', queue, 'l', lane, 'm', message, 'why', why, 'words', words, 'at', ms_text(now),
     unpack(more or {}))
   -- A step that was replayed a moment ago left its token there, with an end.
   redis.call('PERSIST', K.letter(id))
   redis.call('ZADD', K.letters(), now, id)
+  tell_loss(why, root, id, queue, words, now)
 end
 
 -- A name for a message that has none; the take is told apart by its worker, which is never used again.
@@ -33,7 +53,7 @@ local function condemn_step(root, id, rec, queue, lane, message, why, words, now
   local f = redis.call('HMGET', rec, 'nm', 'k', 'd', 'w', 'wl')
   redis.call('HSET', rec, 's', 'x', 'e', words, 'dl', 1)
   write_letter(id, queue, lane, message, why, words, now,
-    { 'root', root, 'id', id, 'nm', f[1] or '', 'k', f[2] or '', 'd', f[3] or 0, 'w', f[4] or '', 'wl', f[5] or '' })
+    { 'root', root, 'id', id, 'nm', f[1] or '', 'k', f[2] or '', 'd', f[3] or 0, 'w', f[4] or '', 'wl', f[5] or '' }, root)
   note_step(root, rec, id, 'condemned', now, { why = why, error = words })
 end
 

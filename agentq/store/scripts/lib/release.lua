@@ -56,5 +56,6 @@ local function give_back(worker, take, company, now)
   end
   place_again(root, id, rec, queue, lane, generation, rest, now, true)
   note_step(root, rec, id, company and 'lost' or 'released', now)
+  if company then tell_loss('lost', root, id, queue, nil, now) end
   return 1
 end

@@ -1,0 +1,1 @@
+"""What people and their tools see of runs and workers from outside: Sentry's events."""
