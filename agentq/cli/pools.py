@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -9,27 +10,37 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agentq.cli.commands import ExampleCommand
-from agentq.cli.output import print_json, say
+from agentq.cli.output import print_json, print_json_line, say
 from agentq.cli.session import Session, app_command, json_option
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from agentq.app import AgentQ
     from agentq.core.pools import PoolSpec
     from agentq.store.survey import Standing
+
+WATCH_SECONDS = 1.0
 
 LATE_S = 1.0
 """From so long on it is worth a word for how long the oldest has waited."""
 
 
 @click.command(cls=ExampleCommand)
+@click.option("--watch", is_flag=True, help="Show how they stand and are scaled, until Ctrl-C.")
 @json_option
 @app_command
-def pools(session: Session, as_json: bool) -> int:
+def pools(session: Session, watch: bool, as_json: bool) -> int:
     """List the pools: who serves them, what runs and waits there, and what holds them up.
+
+    With --watch and --json each look is a line.
 
     Example:
       agentq pools --json
+      agentq pools --watch
     """
+    if watch:
+        return _watch(session.app, as_json=as_json)
     rows = pool_rows(session.app)
     if as_json:
         print_json(rows)
@@ -48,6 +59,50 @@ def pools(session: Session, as_json: bool) -> int:
     if lacking:
         say("Start a worker: " + "; ".join(f"agentq worker --pool {name}" for name in lacking))
     return 0
+
+
+def _watch(app: AgentQ, *, as_json: bool) -> int:
+    """Look once a second; ends with 130 by Ctrl-C, as every command does."""
+    from rich.live import Live
+
+    from agentq.console.words import open_console
+
+    if as_json:
+        while True:
+            print_json_line(watched(app))
+            time.sleep(WATCH_SECONDS)
+    console = open_console()
+    with Live(_picture(app), console=console, auto_refresh=False) as live:
+        while True:
+            time.sleep(WATCH_SECONDS)
+            live.update(_picture(app), refresh=True)
+
+
+def watched(app: AgentQ) -> dict[str, Any]:
+    """How all pools stand now: the leaders' decisions, and of the other pools what the store tells."""
+    from agentq.cli.autoscale import document_of
+
+    decisions = app.store.decisions()
+    others = [row for row in pool_rows(app) if row["pool"] not in decisions]
+    return {
+        "at_ms": app.store.now_ms(),
+        "scaled": [document_of(decision) for decision in decisions.values()],
+        "others": others,
+    }
+
+
+def _picture(app: AgentQ) -> RenderableType:
+    from rich.text import Text
+
+    from agentq.console.sizing import sizing_table
+    from agentq.core.errors import StoreUnavailable
+
+    try:
+        decisions, now_ms = app.store.decisions(), app.store.now_ms()
+        stands = {row["pool"]: row for row in pool_rows(app) if row["pool"] not in decisions}
+    except StoreUnavailable as error:
+        return Text(str(error), style="yellow")
+    return sizing_table(decisions, now_ms=now_ms, stands=stands)
 
 
 def pool_rows(app: AgentQ) -> list[dict[str, Any]]:

@@ -6,17 +6,17 @@ Owns processes and their output. What to run, and how long to wait before starti
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import IO
+
+from agentq.fleet.children import die_with_parent, ending
 
 WriteLine = Callable[[str, str], None]
 """Called with the member's name and one line of its output, from a thread of its own."""
@@ -139,7 +139,7 @@ class Company:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
         )
         member.process, member.started_at = process, time.monotonic()
         assert process.stdout is not None
@@ -153,33 +153,7 @@ class Company:
                 self._write_line(name, line.decode("utf-8", errors="replace").rstrip("\r\n"))
 
 
-def ending(code: int) -> str:
-    """How a process ended, in words: `exit code 1`, `signal SIGKILL`."""
-    if code >= 0:
-        return f"exit code {code}"
-    with contextlib.suppress(ValueError):
-        return f"signal {signal.Signals(-code).name}"
-    return f"signal {-code}"
-
-
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
     # The group, not the process: the children of a pool would go on working for nobody.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-
-
-if sys.platform == "linux":
-    _PR_SET_PDEATHSIG = 1
-    # Loaded before the fork: between fork and exec no lock of the loader may be taken.
-    _libc: ctypes.CDLL | None = ctypes.CDLL(None, use_errno=True)
-else:
-    _libc = None
-
-
-def _die_with_parent() -> None:
-    """The child gets SIGTERM when the thread that forked it ends, so a killed command leaves no workers.
-
-    Commands start their members on the main thread, whose end is the process's end.
-    """
-    if _libc is not None:
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

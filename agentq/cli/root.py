@@ -43,6 +43,9 @@ COMMANDS: dict[str, CommandEntry] = {
     "pools": CommandEntry("agentq.cli.pools", "pools", "List the pools: who serves them, what waits there."),
     "workers": CommandEntry("agentq.cli.listings", "workers", "List the workers that are alive."),
     "drain": CommandEntry("agentq.cli.drain", "drain", "Have a worker, a machine or a pool take nothing new."),
+    "autoscale": CommandEntry(
+        "agentq.cli.autoscale", "autoscale", "Give pools as many workers as their load asks for."
+    ),
     "handback": CommandEntry(
         "agentq.cli.handback", "handback", "Hand what waits back to stock Celery, before agentq goes."
     ),

@@ -42,6 +42,16 @@ class Mean:
         # West's update, with the weight of the oldest fading: https://doi.org/10.1145/359146.359153
         self.variance = (1 - share) * (self.variance + share * gap * gap)
 
+    def see_many(self, count: float, value: float, variance: float) -> None:
+        """Take in so many values at once, of which the mean and the variance are known."""
+        if count <= 0:
+            return
+        self.count = min(self.count + count, self.memory)
+        share = min(count / self.count, 1.0)
+        gap = value - self.value
+        self.value += share * gap
+        self.variance = (1 - share) * (self.variance + share * gap * gap) + share * max(variance, 0.0)
+
     @property
     def variation(self) -> float:
         """Squared coefficient of variation; 1, that of chance, before there is anything to tell."""

@@ -98,6 +98,8 @@ class Setup:
         command: the command line and environment of a worker for a pool, on this machine; `instance` is its name.
         folder: for what the driver has to remember on this machine.
         say: tells the person who started the controller; pool or instance, and words.
+        hear: takes each line of the workers' own output, where somebody wants to see it; by instance.
+        outlives: whether workers that the driver starts go on when its process is killed.
     """
 
     pools: Callable[[], Mapping[str, PoolSpec]]
@@ -105,6 +107,8 @@ class Setup:
     command: Callable[[str, str], tuple[list[str], Mapping[str, str]]]
     folder: Path
     say: Callable[[str, str], None] = field(default=lambda who, words: None)
+    hear: Callable[[str, str], None] | None = None
+    outlives: bool = True
 
 
 def make_driver(name: str, setup: Setup) -> Driver:

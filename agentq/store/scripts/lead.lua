@@ -14,8 +14,9 @@ for i = 4, #ARGV do
   local free = holder ~= controller and (not holder or now >= upto or upto - now > math.max(lease, 1) * 10)
   if holder == controller or (free and lease > 0) then
     -- One who comes back after the end of its own lease, and after nobody else, has missed nothing.
-    if free then fence = fence + 1 end
-    redis.call('HSET', K.leaders(), ARGV[i], string.format('%d|%.0f|%s|%s', fence, now + lease, controller, label))
+    -- Not below the clock: platforms remember the greatest, also when this server has lost its data.
+    if free then fence = math.max(fence + 1, now) end
+    redis.call('HSET', K.leaders(), ARGV[i], string.format('%.0f|%.0f|%s|%s', fence, now + lease, controller, label))
     out[#out + 1] = { 1, fence }
   else
     out[#out + 1] = { 0, fence, name or '', free and 0 or upto - now }

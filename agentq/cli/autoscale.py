@@ -1,0 +1,156 @@
+"""`agentq autoscale`: pools get as many workers as their load asks for."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from agentq.cli.commands import ExampleGroup
+from agentq.cli.drain import DURATION
+from agentq.cli.errors import CommandRefused
+from agentq.cli.output import print_json, print_json_line, say
+from agentq.cli.session import Session, app_command, json_option
+
+if TYPE_CHECKING:
+    from agentq.core.sizing import Decision
+    from agentq.fleet.controller import Controller
+
+TEND_SECONDS = 0.1
+LOOK_SECONDS = 1.0
+"""Between the two looks of `--once`: rates need two."""
+
+
+@click.group(cls=ExampleGroup, invoke_without_command=True)
+@click.option("--pool", "only", multiple=True, metavar="NAME", help="Scale this pool alone; may be given again.")
+@click.option("--driver", metavar="NAME", help="local, kubernetes, heroku, pull or module:maker; else the setting's.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--once", is_flag=True, help="Decide and act once, and end; workers go on.")
+@click.option("--keep", is_flag=True, help="Leave the local driver's workers running at the end.")
+@json_option
+@app_command
+@click.pass_context
+def autoscale(
+    ctx: click.Context,
+    session: Session,
+    only: tuple[str, ...],
+    driver: str | None,
+    dry_run: bool,
+    once: bool,
+    keep: bool,
+    as_json: bool,
+) -> int:
+    """Give each pool that says max= as many workers as its load asks for, until Ctrl-C.
+
+    Of several such commands one leads, and another takes over within seconds when it is gone. With --json each decision
+    that changes something is one line; with --once, and for the history, it is one document.
+
+    Example:
+      agentq autoscale --dry-run
+      agentq autoscale --pool tools --once --json
+      agentq autoscale history tools
+    """
+    if ctx.invoked_subcommand is not None:
+        return 0
+    from agentq.cli.scaling import live_pools, make_controller
+
+    pools = live_pools(session, only, say)
+    if not pools():
+        raise CommandRefused(
+            "No pool is scaled: give those that shall be the most workers they may have, max = 8, in the pools file."
+        )
+    controller = make_controller(
+        session, pools, driver=driver, is_dry=dry_run, say=lambda who, words: say(f"{who} {words}")
+    )
+    if once:
+        return _once(controller, as_json=as_json)
+    return _run(controller, is_dry=dry_run, keep=keep, as_json=as_json)
+
+
+@autoscale.command("history")
+@click.argument("pool", required=False)
+@click.option("--since", type=DURATION, default="7d", show_default=True, help="How far back, such as 2h.")
+@click.option("--most", type=click.IntRange(1, 5000), default=50, show_default=True, help="The last so many of a pool.")
+@json_option
+@app_command
+def history(session: Session, pool: str | None, since: timedelta, most: int, as_json: bool) -> int:
+    """List what was decided, with its reason; kept for a week.
+
+    Example:
+      agentq autoscale history tools --since 2h
+    """
+    store = session.app.store
+    names = [pool] if pool is not None else sorted(store.leaders())
+    from_ms = store.now_ms() - int(since.total_seconds() * 1000)
+    found = [each for name in names for each in store.decision_history(name, since_ms=max(from_ms, 0), most=most)]
+    found.sort(key=lambda decision: decision.at_ms)
+    if as_json:
+        print_json([document_of(decision) for decision in found])
+        return 0
+    if not found:
+        say("Nothing was decided in that time." if names else "No controller has led a pool yet: agentq autoscale")
+        return 0
+    from agentq.console.sizing import history_table
+    from agentq.console.words import open_console
+
+    open_console().print(history_table(found))
+    return 0
+
+
+def document_of(decision: Decision) -> dict[str, Any]:
+    """A decision as programs get it."""
+    return {**decision.model_dump(mode="json"), "why": decision.why, "at": _moment(decision).isoformat()}
+
+
+def _once(controller: Controller, *, as_json: bool) -> int:
+    controller.look()
+    time.sleep(LOOK_SECONDS)
+    decided = controller.round()
+    controller.close(keep=True)
+    for name, leader in controller.leaders.items():
+        say(f"Pool {name} is led by {leader}: nothing is done here.")
+    if as_json:
+        print_json([document_of(decision) for decision in decided])
+    elif decided:
+        from agentq.console.sizing import sizing_table
+        from agentq.console.words import open_console
+
+        open_console().print(sizing_table({each.pool: each for each in decided}, now_ms=decided[0].at_ms))
+    return 0 if decided else 1
+
+
+def _run(controller: Controller, *, is_dry: bool, keep: bool, as_json: bool) -> int:
+    from agentq.cli.scaling import Rounds, words_of
+    from agentq.core.errors import StoreUnavailable
+
+    def tell(decision: Decision) -> None:
+        if as_json:
+            print_json_line(document_of(decision))
+        else:
+            click.echo(f"{_moment(decision).astimezone():%H:%M:%S} {words_of(decision)}")
+
+    stopping = threading.Event()
+    before = {number: signal.signal(number, lambda *_: stopping.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    rounds = Rounds(controller, tell=tell, say=say)
+    if is_dry:
+        say("Nothing is done: this only says what would be.")
+    try:
+        while not stopping.is_set():
+            rounds.tend()
+            stopping.wait(TEND_SECONDS)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        try:
+            controller.close(keep=keep or is_dry)
+        except StoreUnavailable as error:
+            say(str(error))
+    return 0
+
+
+def _moment(decision: Decision) -> datetime:
+    return datetime.fromtimestamp(decision.at_ms / 1000, tz=UTC)

@@ -1,0 +1,158 @@
+"""A controller for a command: its driver, its pools, and what it has to say."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING
+
+from agentq.cli.errors import CommandRefused
+from agentq.cli.workers import check_installed, child_environment, plan_workers, with_devices, worker_argv
+
+if TYPE_CHECKING:
+    from agentq.cli.session import Session
+    from agentq.core.pools import PoolSpec
+    from agentq.core.sizing import Decision
+    from agentq.fleet.controller import Controller
+    from agentq.fleet.live_pools import LivePools
+
+Say = Callable[[str], None]
+
+STORE_TIMEOUT_S = 5.0
+"""For one answer of the store: while it is away the leader's lease runs out, and somebody else may reach it."""
+
+
+def live_pools(session: Session, only: Collection[str], say: Say) -> LivePools:
+    """The pools that are scaled; refused where one that is named is not."""
+    from agentq.core.errors import UnknownPool
+    from agentq.fleet.live_pools import LivePools
+
+    app = session.app
+    declared = dict(app.pools)
+    for name in only:
+        if name not in declared:
+            raise UnknownPool(name=name, known=declared)
+        if declared[name].max is None:
+            raise CommandRefused(f"Pool {name} is not scaled: say the most workers it may have, max = 8, in its table.")
+    return LivePools(declared, app.settings.pools_file, only=only, say=say)
+
+
+def make_controller(
+    session: Session,
+    pools: LivePools,
+    *,
+    driver: str | None = None,
+    is_dry: bool = False,
+    outlives: bool = True,
+    log_level: str = "WARNING",
+    say: Callable[[str, str], None] = lambda who, words: None,
+    hear: Callable[[str, str], None] | None = None,
+) -> Controller:
+    """The controller of these pools, by the driver named, else by the one that the settings name."""
+    from agentq.fleet.bounds import gates_of
+    from agentq.fleet.controller import Controller, Terms
+    from agentq.fleet.drivers import Setup, make_driver
+
+    app = session.app
+    setup = Setup(
+        pools=pools,
+        store=app.open_store(socket_timeout=STORE_TIMEOUT_S),
+        command=_Commands(session, pools, log_level),
+        folder=app.settings.state_dir.absolute() / "fleet",
+        say=say,
+        hear=hear,
+        outlives=outlives,
+    )
+    terms = Terms(pools=pools, slots=_slots, gates=gates_of(app.celery.tasks), is_dry=is_dry)
+    return Controller(setup.store, make_driver(driver or app.settings.autoscale_driver, setup), terms)
+
+
+class _Commands:
+    """The command lines of workers, by the pools' present declarations."""
+
+    def __init__(self, session: Session, pools: LivePools, log_level: str) -> None:
+        self._session = session
+        self._pools = pools
+        self._log_level = log_level
+
+    def __call__(self, pool: str, instance: str) -> tuple[list[str], Mapping[str, str]]:
+        from agentq.core.errors import DriverFailed, UsageError
+
+        session = self._session
+        try:
+            known = with_devices(session.app, [pool])
+            spec = self._pools.all.get(pool)
+            plan = plan_workers({**known, **({pool: spec} if spec is not None and pool not in known else {})}, [pool])[
+                0
+            ]
+            check_installed(plan)
+        except (UsageError, CommandRefused) as error:
+            raise DriverFailed(driver="local", pool=pool, reason=str(error)) from error
+        label = instance.rpartition("/")[2]
+        argv = worker_argv(plan, session.celery_spec, label=label, log_level=self._log_level)
+        return argv, {**child_environment(session.source), "AGENTQ_INSTANCE": instance}
+
+
+def _slots(spec: PoolSpec) -> int:
+    return plan_workers({spec.name: spec}, [spec.name])[0].concurrency
+
+
+class Rounds:
+    """The controller's rounds among what a command does besides, and what they come to in words.
+
+    Args:
+        tell: hears of each decision that changes something.
+        say: hears of the store's going and coming back, and of another leader.
+    """
+
+    def __init__(self, controller: Controller, *, tell: Callable[[Decision], None], say: Say) -> None:
+        self._controller = controller
+        self._tell = tell
+        self._say = say
+        self._next = 0.0
+        self._told: dict[str, tuple[int, str | None]] = {}
+        self._is_away = False
+        self._leaders: dict[str, str] = {}
+
+    def tend(self) -> None:
+        """One round, when its time has come; most calls only look at the clock."""
+        from agentq.core.errors import StoreUnavailable
+        from agentq.fleet.controller import ROUND_S
+
+        now = time.monotonic()
+        if now < self._next:
+            return
+        # From the beginning of one to that of the next; never two at once to catch up.
+        self._next = max(self._next + ROUND_S, now + ROUND_S / 2)
+        try:
+            decided = self._controller.round()
+        except StoreUnavailable as error:
+            if not self._is_away:
+                self._say(f"{error} The workers go on as they are.")
+            self._is_away = True
+            return
+        if self._is_away:
+            self._is_away = False
+            self._say("The store is reached again.")
+        self._tell_leaders()
+        for decision in decided:
+            news = (decision.desired, decision.trouble)
+            if self._told.get(decision.pool) != news:
+                self._told[decision.pool] = news
+                self._tell(decision)
+
+    def _tell_leaders(self) -> None:
+        leaders = dict(self._controller.leaders)
+        for pool in leaders.keys() - self._leaders.keys():
+            self._say(f"Pool {pool} is led by {leaders[pool]}; this controller takes over when that one is gone.")
+        for pool in self._leaders.keys() - leaders.keys():
+            if pool in self._controller.controls:
+                self._say(f"Pool {pool} is led by this controller now.")
+        self._leaders = leaders
+
+
+def words_of(decision: Decision) -> str:
+    """One line: `tools: 1 → 4 workers: 12 waiting`."""
+    change = f"{decision.had} → {decision.desired}" if decision.had != decision.desired else f"{decision.desired}"
+    noun = "worker" if decision.desired == 1 else "workers"
+    return f"{decision.pool}: {change} {noun}: {decision.why}"

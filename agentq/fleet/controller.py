@@ -1,0 +1,315 @@
+"""The controller: looks at all pools, decides how many workers each is to have, and has a driver see to it.
+
+Any number of controllers may run; of each pool one leads, by a lease in the store, and the others wait for its end.
+How many is `decide_size`'s to say, the same that the simulator asks.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Final
+
+from agentq.core.errors import DriverFailed, StoreUnavailable, Superseded
+from agentq.core.models import GateSummary
+from agentq.core.policy import decide_restart_wait
+from agentq.core.pools import PoolSpec
+from agentq.core.sizing import Decision
+from agentq.fleet import sensors
+from agentq.fleet.bounds import Gate, bound_of
+from agentq.fleet.control import Orders, PoolControl
+from agentq.fleet.drivers import Driver
+from agentq.store import Store
+from agentq.store.sensing import Question
+
+logger = logging.getLogger(__name__)
+
+LEASE_S: Final = 3.0
+"""A leader that has not been heard of for so long is followed by another."""
+
+ROUND_S: Final = 1.0
+"""Between two looks: as often as the simulated law."""
+
+PUBLISH_S: Final = 5.0
+"""At least so often it is told how a pool stands in which nothing changes."""
+
+GATES_S: Final = 2.0
+"""Between two looks at breakers and limits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On which terms a controller works.
+
+    Attributes:
+        pools: those that are scaled, as they are declared now: asked each round.
+        slots: how many slots a worker of the pool is expected to have, before one has said so.
+        gates: the guards of steps, by the step's name.
+        is_dry: whether it only says what it would do; it leads nothing then, and may run beside one that does.
+    """
+
+    pools: Callable[[], Mapping[str, PoolSpec]]
+    slots: Callable[[PoolSpec], int] = field(default=lambda spec: 1 if spec.concurrency == "auto" else spec.concurrency)
+    gates: Mapping[str, tuple[Gate, ...]] = field(default_factory=dict)
+    is_dry: bool = False
+    lease_s: float = LEASE_S
+
+
+class Controller:
+    """One controller; all its calls come from one thread, `round` about once a second."""
+
+    def __init__(self, store: Store, driver: Driver, terms: Terms) -> None:
+        self.id = uuid.uuid4().hex
+        self.label = f"{socket.gethostname()}:{os.getpid()}"
+        self.controls: dict[str, PoolControl] = {}
+        self.leaders: dict[str, str] = {}
+        """By pool that another leads, who does."""
+        self._store = store
+        self._driver = driver
+        self._terms = terms
+        self._turns: dict[str, float] = {}
+        self._gates: list[GateSummary] = []
+        self._gates_at = float("-inf")
+        self._leads_until = float("-inf")
+
+    def round(self) -> list[Decision]:
+        """Look, decide and act, once; gives what was decided of the pools that this one leads.
+
+        Raises StoreUnavailable when the store cannot be reached: nothing was changed then, and the workers go on.
+        """
+        led = self._lead()
+        if not led:
+            return []
+        self._observe(led)
+        now_ms = self._sense(led)
+        decided = self._decide(now_ms, led)
+        if not self._terms.is_dry:
+            self._publish(now_ms, decided)
+            self._act(now_ms, decided)
+        for control, decision, _ in decided:
+            control.last = decision
+        return [decision for _, decision, _ in decided]
+
+    def look(self) -> None:
+        """Only look, so that the next round knows what has come since."""
+        led = self._lead()
+        if led:
+            self._observe(led)
+            self._sense(led)
+
+    def close(self, *, keep: bool) -> None:
+        """Lead nothing any more; `keep`: the workers go on without a controller."""
+        led = [control.spec.name for control in self.controls.values() if control.is_led]
+        try:
+            if led and not self._terms.is_dry:
+                self._store.yield_lead(self.id, led)
+        finally:
+            self._driver.close(keep=keep)
+
+    # -- leading
+
+    def _lead(self) -> list[PoolControl]:
+        specs = self._terms.pools()
+        for name in [name for name in self.controls if name not in specs]:
+            control = self.controls.pop(name)
+            if control.is_led and not self._terms.is_dry:
+                self._store.yield_lead(self.id, [name])
+        for name, spec in specs.items():
+            if name in self.controls:
+                self.controls[name].spec = spec
+            else:
+                self.controls[name] = PoolControl(spec, self._terms.slots(spec))
+        self._renew(list(specs))
+        return [control for control in self.controls.values() if control.is_led]
+
+    def _renew(self, names: Sequence[str]) -> None:
+        if self._terms.is_dry:
+            for name in names:
+                if not self.controls[name].is_led:
+                    self.controls[name].begin(0, None)
+            return
+        asked_at = monotonic()
+        leads = self._store.lead(self.id, self.label, names, lease_ms=int(self._terms.lease_s * 1000))
+        self._leads_until = asked_at + self._terms.lease_s
+        self.leaders = {name: lead.leader for name, lead in leads.items() if not lead.is_mine}
+        fresh = [name for name, lead in leads.items() if lead.is_mine and self._is_fresh(name, lead.fence)]
+        before = self._store.decisions() if fresh else {}
+        for name, lead in leads.items():
+            control = self.controls[name]
+            if name in fresh:
+                logger.info("pool_led pool=%s fence=%d", name, lead.fence)
+                control.begin(lead.fence, before.get(name))
+            elif not lead.is_mine and control.is_led:
+                logger.warning("pool_lost pool=%s leader=%s fence=%d", name, lead.leader, lead.fence)
+                control.end()
+
+    def _is_fresh(self, name: str, fence: int) -> bool:
+        control = self.controls[name]
+        return not control.is_led or control.fence != fence
+
+    def _still_leads(self) -> None:
+        """The lease lasts long enough for one call of the driver; it is renewed where it does not."""
+        if not self._terms.is_dry and monotonic() > self._leads_until - self._terms.lease_s / 2:
+            self._renew(list(self.controls))
+
+    # -- looking
+
+    def _observe(self, led: Sequence[PoolControl]) -> None:
+        names = [control.spec.name for control in led]
+        try:
+            found = self._driver.observe(names)
+        except DriverFailed as error:
+            for control in led:
+                control.trouble, control.is_blind = str(error), True
+            logger.warning("driver_failed: %s", error)
+            return
+        for control in led:
+            control.is_blind = control.spec.name not in found
+            if not control.is_blind:
+                control.observed = found[control.spec.name]
+                control.trouble = control.trouble if control.failures else None
+        self._still_leads()
+
+    def _sense(self, led: Sequence[PoolControl]) -> int:
+        questions = {control.spec.name: control.question() for control in led}
+        now_ms, glances = self._store.sense(list(questions.values()))
+        unclear: list[Question] = [
+            questions[control.spec.name]._replace(listed=True)
+            for control in led
+            if control.needs_listing(glances[control.spec.name], questions[control.spec.name])
+        ]
+        if unclear:
+            now_ms, more = self._store.sense(unclear)
+            glances.update(more)
+        listed = {each.queue for each in (*questions.values(), *unclear) if each.listed}
+        for control in led:
+            control.see(now_ms, glances[control.spec.name], listed=control.spec.name in listed)
+        if self._terms.gates and monotonic() - self._gates_at >= GATES_S:
+            self._gates_at = monotonic()
+            self._gates = self._store.gates()
+        return now_ms
+
+    # -- deciding
+
+    def _decide(self, now_ms: int, led: Sequence[PoolControl]) -> list[tuple[PoolControl, Decision, Orders]]:
+        all_sensors = {control.spec.name: control.sensor for control in led}
+        self._turns = sensors.fade(all_sensors, self._turns)
+        branching = sensors.habits(all_sensors)
+        foreseen = sensors.expected(all_sensors, branching)
+        decided: list[tuple[PoolControl, Decision]] = []
+        for control in led:
+            ahead = foreseen.get(control.spec.name, (0.0, 0.0))
+            bound = bound_of(control.sensor, self._terms.gates, self._gates)
+            steps = sensors.paces(control.sensor, branching)
+            decision = control.decide(
+                now_ms,
+                control.load(now_ms, ahead, bound),
+                sensors.cognition(control.sensor, steps, ahead[0]),
+                steps,
+                leader=self.label,
+                driver=self._driver.name,
+                mode="dry" if self._terms.is_dry else "acts" if self._driver.acts else "pulled",
+                bound=bound,
+            )
+            decided.append((control, decision))
+        self._call_rolls([control for control, decision in decided if self._is_to_list(control, decision)])
+        chooses = self._driver.chooses
+        return [(control, decision, control.orders(now_ms, decision, chooses=chooses)) for control, decision in decided]
+
+    def _is_to_list(self, control: PoolControl, decision: Decision) -> bool:
+        return control.is_to_list(decision, chooses=self._driver.chooses)
+
+    def _call_rolls(self, shrinking: Sequence[PoolControl]) -> None:
+        if shrinking:
+            asked = [control.question()._replace(listed=True) for control in shrinking]
+            now_ms, glances = self._store.sense(asked)
+            for control in shrinking:
+                control.call_roll(now_ms, glances[control.spec.name])
+
+    # -- acting
+
+    def _publish(self, now_ms: int, decided: list[tuple[PoolControl, Decision, Orders]]) -> None:
+        """All that changes something is told with the fence, and what another leads by now is left to it."""
+        told = []
+        for control, decision, orders in decided:
+            news = control.is_news(decision, orders)
+            stale = now_ms - control.published_ms >= PUBLISH_S * 1000 or now_ms < control.published_ms
+            if news or orders.is_any or stale or _differs(control.last, decision):
+                told.append((control, decision, orders, news))
+        if not told:
+            return
+        self._still_leads()
+        newest = self._store.decide(
+            self.id,
+            [(decision, news) for _, decision, _, news in told],
+            drains={decision.pool: orders.drains for _, decision, orders, _ in told if orders.drains},
+            undrains={decision.pool: orders.undrains for _, decision, orders, _ in told if orders.undrains},
+        )
+        for control, decision, orders, news in told:
+            if newest[decision.pool] != decision.fence:
+                logger.warning("decision_refused: %s", _superseded(decision, newest[decision.pool]))
+                control.end()
+                continue
+            control.published_ms = now_ms
+            control.marked(orders)
+            if news:
+                logger.info(
+                    "pool_sized pool=%s workers=%d had=%d: %s",
+                    decision.pool,
+                    decision.desired,
+                    decision.had,
+                    decision.why,
+                )
+
+    def _act(self, now_ms: int, decided: list[tuple[PoolControl, Decision, Orders]]) -> None:
+        if not self._driver.acts:
+            return
+        for control, decision, orders in decided:
+            if orders.instances is None and not orders.ends:
+                continue
+            self._still_leads()
+            if not control.is_led or control.fence != decision.fence or monotonic() < control.retry_at:
+                continue
+            try:
+                if orders.ends:
+                    self._driver.drain(decision.pool, orders.ends, fence=decision.fence)
+                if orders.instances is not None:
+                    self._driver.apply(decision.pool, orders.instances, fence=decision.fence)
+            except Superseded as error:
+                logger.warning("order_refused: %s", error)
+                control.end()
+            except DriverFailed as error:
+                control.failures += 1
+                control.retry_at = monotonic() + decide_restart_wait(control.failures).total_seconds()
+                control.trouble = str(error)
+                logger.warning("driver_failed: %s", error)
+            else:
+                control.failures, control.trouble = 0, None
+                control.ordered(now_ms, orders)
+
+
+def _superseded(decision: Decision, newest: int) -> Superseded:
+    return Superseded(pool=decision.pool, fence=decision.fence, newest=newest)
+
+
+def _differs(last: Decision | None, decision: Decision) -> bool:
+    """Whether somebody who watches would see something else."""
+    if last is None:
+        return True
+    before, now = last.load, decision.load
+    return (before.waiting, before.running, before.ready, before.starting, last.draining, last.resting) != (
+        now.waiting,
+        now.running,
+        now.ready,
+        now.starting,
+        decision.draining,
+        decision.resting,
+    )
+
+
+__all__ = ["Controller", "StoreUnavailable", "Terms"]
