@@ -8,7 +8,8 @@ from datetime import timedelta
 
 import pytest
 
-from agentq.cli.processes import Company, Member, ending
+from agentq.cli.processes import Company, Member
+from agentq.fleet.children import ending
 from tests.kit.waiting import wait_until
 
 IGNORES_TERM = """
