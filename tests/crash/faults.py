@@ -16,6 +16,7 @@ import psutil
 
 from tests.kit.broker import PrivateBroker
 from tests.kit.field import Fleet
+from tests.kit.process import wait_for_ends
 from tests.kit.proxy import Call, Moment, Proxy, Verdict
 from tests.kit.relay import Relay
 from tests.kit.waiting import wait_until
@@ -141,8 +142,7 @@ class Striker:
 
     def survivors(self) -> list[int]:
         """Return the ids of processes that live on without their main process, after a moment to end in."""
-        _, alive = psutil.wait_procs(self.orphans, timeout=5)
-        return [each.pid for each in alive if _lives(each)]
+        return [each.pid for each in wait_for_ends(self.orphans, timeout=5)]
 
     def serving(self) -> int:
         """Return how many workers run that are not stopped."""
@@ -237,13 +237,6 @@ def parts_of(worker: WorkerProcess) -> tuple[list[int], list[int]]:
         with suppress(psutil.NoSuchProcess):
             (keepers if "keeper" in " ".join(process.cmdline()) else children).append(process.pid)
     return children, keepers
-
-
-def _lives(process: psutil.Process) -> bool:
-    with suppress(psutil.NoSuchProcess):
-        # A zombie has ended; who is to take note of it is not the tests' business.
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    return False
 
 
 def _send(number: int, pids: Iterable[int]) -> None:

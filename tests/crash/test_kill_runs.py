@@ -14,6 +14,7 @@ from celery import chain, chord
 
 from agentq import AgentqError
 from tests.kit.field import Field, shape_of
+from tests.kit.process import has_ended
 from tests.kit.sample import lines, wait_for_lines
 from tests.kit.waiting import wait_until
 
@@ -181,7 +182,7 @@ def test_a_killed_main_process_loses_nothing(field: Field) -> None:
     children = [psutil.Process(pid) for pid in victim.children()]
     victim.kill_main()
     assert handle.get(timeout=TIMEOUT) == 6
-    wait_until(lambda: not any(child.is_running() for child in children), description="the children have ended")
+    wait_until(lambda: all(has_ended(child) for child in children), description="the children have ended")
 
 
 @pytest.mark.parametrize("pool", ["threads", "solo"])

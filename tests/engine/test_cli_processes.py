@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from tests.engine.test_cli import Command, Zygote, command_in, document
-from tests.kit.process import ManagedProcess, clean_environment
+from tests.kit.process import ManagedProcess, clean_environment, wait_for_ends
 from tests.kit.server import PrivateServer
 from tests.kit.waiting import wait_until
 
@@ -71,9 +71,9 @@ def test_workers_of_a_killed_command_end(agentq: Command, tmp_path: Path, env: d
     )
     command.start()
     wait_until(lambda: document(agentq("workers", "list", "--json")), description="a worker of its own")
-    workers = command.children()
+    workers = command.tree()[1:]
     command.kill_main()
-    wait_until(lambda: not [pid for pid in workers if psutil.pid_exists(pid)], description="its workers have ended")
+    assert wait_for_ends(workers, timeout=60) == []
 
 
 @pytest.fixture
@@ -104,10 +104,10 @@ def test_up_serves_restarts_shows_and_stops(up: ManagedProcess, agentq: Command)
     rows = wait_until(lambda: shown_run(up, agentq), description="Flower shows a run", report=up.log, timeout=90)
     assert {row["agent"] for row in rows} == {"hello"}
     assert {row["step"] for row in rows} == {"", "greet"}
-    tree = up.children()
+    tree = up.tree()
     up.send(signal.SIGINT)
-    assert up.wait(timeout=30) == 0
-    assert not [pid for pid in tree if psutil.pid_exists(pid)]
+    assert up.wait(timeout=60) == 0
+    assert wait_for_ends(tree, timeout=5) == []
 
 
 def shown_run(up: ManagedProcess, agentq: Command) -> list[dict[str, Any]]:

@@ -47,7 +47,7 @@ class Sentinel(ManagedProcess):
 
     def stop(self) -> None:
         """End it and delete its folder."""
-        self.terminate(timeout=5)
+        self.kill_tree()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -73,5 +73,5 @@ class PostgresServer(ManagedProcess):
 
     def stop(self) -> None:
         """End the server and delete its folder."""
-        self.terminate(timeout=10)
+        self.kill_tree()
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -46,6 +46,24 @@ def _end_with_the_tests() -> None:
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def has_ended(process: psutil.Process) -> bool:
+    """Tell whether a process is gone, or a zombie: who has inherited one may take a second or two to look at it."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def wait_for_ends(processes: Sequence[psutil.Process], *, timeout: float = 10.0) -> list[psutil.Process]:
+    """Wait until all have ended; return those that still run after the time."""
+    end = time.monotonic() + timeout
+    left = [each for each in processes if not has_ended(each)]
+    while left and time.monotonic() < end:
+        time.sleep(0.005)
+        left = [each for each in left if not has_ended(each)]
+    return left
+
+
 class ManagedProcess:
     """A program with a log file, alone in its process group, so that one signal reaches its whole tree."""
 
@@ -168,7 +186,7 @@ class ManagedProcess:
                 process.kill()
         if self._process is not None:
             self.wait()
-        psutil.wait_procs(tree, timeout=10)
+        wait_for_ends(tree)
 
     def terminate(self, *, timeout: float = 30.0) -> None:
         """Ask the program to end (SIGTERM) and wait; its tree is killed if it does not. Again: the same."""

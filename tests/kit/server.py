@@ -140,8 +140,6 @@ class PrivateServer(ManagedProcess):
         close_apps(self.celery_url)
         if self._client is not None:
             self._client.close()
-        if self.running:
-            with suppress(ProcessLookupError):
-                self.resume()
-        self.terminate(timeout=10)
+        # Nothing of it is to survive: an orderly end takes ten times as long.
+        self.kill_tree()
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -62,6 +62,8 @@ _OF_THE_START: Final = (
 )
 """Variables that count at the start of Python, or of Celery's import, alone."""
 
+_PR_SET_CHILD_SUBREAPER: Final = 36
+
 _POOLS: Final = ("prefork", "threads", "solo")
 """Others change Python itself before anything else is imported."""
 
@@ -171,20 +173,20 @@ def _zygote() -> Zygote:
 
 
 def _serve(ours: socket.socket) -> dict[str, Any]:
-    """Fork for each request, and tell of each end; returns in a fork, with what it is to be."""
+    """Fork for each request, and tell of each fork's end; returns in a fork, with what it is to be."""
     woken, wakes = socket.socketpair()
     for each in (woken, wakes):
         each.setblocking(False)
     signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    rest = b""
+    rest, forks = b"", set[int]()
     while True:
         ready, _, _ = select.select([ours, woken], [], [])
         if woken in ready:
             with suppress(BlockingIOError):
                 woken.recv(4096)
-            _tell_of_ends(ours)
+            _tell_of_ends(ours, forks)
         if ours not in ready:
             continue
         heard = ours.recv(1 << 20)
@@ -200,10 +202,11 @@ def _serve(ours: socket.socket) -> dict[str, Any]:
                     each.close()
                 request: dict[str, Any] = json.loads(text)
                 return request
+            forks.add(pid)
             ours.sendall(f'{{"started": {pid}}}\n'.encode())
 
 
-def _tell_of_ends(ours: socket.socket) -> None:
+def _tell_of_ends(ours: socket.socket, forks: set[int]) -> None:
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -211,6 +214,9 @@ def _tell_of_ends(ours: socket.socket) -> None:
             return
         if pid == 0:
             return
+        if pid not in forks:
+            continue  # one that a worker has left behind
+        forks.remove(pid)
         ours.sendall(json.dumps({"ended": pid, "code": os.waitstatus_to_exitcode(status)}).encode() + b"\n")
 
 
@@ -239,6 +245,9 @@ def main() -> None:
     """Serve until the tests end, which closes the socket; in a fork, be a worker."""
     for name in _PRELOADED:
         importlib.import_module(name)
+    # What a killed worker leaves behind comes to this process, which looks at its end at once: whom it would come to
+    # else may take a second or two, in which the tests would take it for alive.
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
     request = _serve(socket.socket(fileno=int(sys.argv[1])))
     # Ends with the zygote. That one has no such signal: it would come when the thread ends that has started it.
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
