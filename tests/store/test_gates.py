@@ -434,6 +434,18 @@ def test_an_idle_gate_has_an_end(bench: Bench, wish: dict[str, Any]) -> None:
     assert bench.client.zcard(bench.keys.of("gates")) == 0
 
 
+def test_a_gate_that_was_only_looked_at_has_an_end(bench: Bench) -> None:
+    first, second = rate_wish("first", in_flight=1), rate_wish("second", in_flight=1)
+    gates = Gates(bench)
+    assert gates.begin("a", gates=[second]) == "go"
+    assert gates.begin("b", gates=[first, second]) == "waits"
+    assert bench.client.pttl(bench.keys.of("gate", first["d"])) > 0
+    gates.end("a")
+    assert gates.resume(gates=[first, second]) == ("b", "go")
+    assert bench.client.pttl(bench.keys.of("gate", first["d"])) == -1
+    gates.end("b")
+
+
 # -- each rule is needed
 
 

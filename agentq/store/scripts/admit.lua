@@ -85,7 +85,7 @@ end
 
 local opened = {}
 for i, wish in ipairs(h.gates or {}) do
-  local g = G.open(wish)
+  local g = G.open(wish, now)
   opened[i] = g
   if not (called and called.d == wish.d and G.still_holds(g, called)) then
     local fits, at = G.admits(wish.d, g, tokens, f[6], now)

@@ -243,8 +243,9 @@ local function gates()
   end
 
   -- The gate of a wish with its settings as they are declared now.
-  function G.open(wish)
+  function G.open(wish, now)
     local g = load(wish.d)
+    local is_new = not g.k
     local changed = {}
     for name, value in pairs(wish) do
       if name ~= 'd' and g[name] ~= tostring(value) then
@@ -254,6 +255,8 @@ local function gates()
       end
     end
     if #changed > 0 then redis.call('HSET', K.gate(wish.d), unpack(changed)) end
+    -- Should the step be held up elsewhere, nobody else gives this one its end.
+    if is_new then schedule(wish.d, g, now) end
     return g
   end
 
