@@ -36,7 +36,8 @@ if c[1] == token then
     if entry then
       local queue, _, message = parts_of(entry)
       local root, id = name_of(message)
-      give(take, queue, suspect + (root and flag_of(root, id, K.step(root, id)) or 0), message)
+      local rec = root and K.step(root, id)
+      give(take, queue, suspect + (root and flag_of(root, id, rec, redis.call('HGET', rec, 'ov')) or 0), message)
     end
   end
   return out

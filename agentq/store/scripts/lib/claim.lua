@@ -2,25 +2,24 @@
 -- include: turns
 
 -- What the taker has to do instead of running it: end a cancelled step, or one whose last attempt passed its hard limit;
--- have one admitted first that its budget had no room for.
-local function flag_of(root, id, rec)
+-- have one admitted first that its budget had no room for. mark: of its record.
+local function flag_of(root, id, rec, mark)
   if is_cancelled(root, id, rec) then return 1 end
-  local mark = redis.call('HGET', rec, 'ov')
   return mark and (mark == 'b' and 8 or 2) or 0
 end
 
--- Whether the record agrees to the message; then this worker is its holder. Returns the flags, nil when it does not.
-local function claim(worker, label, take, queue, lane, message, now)
+-- Whether the record agrees to the message; then this worker is its holder. Returns the flags, nil when it does not. f: what
+-- the caller has read of the record already, in the order in which it is read here.
+local function claim(worker, label, take, queue, lane, message, now, f)
   local root, id, generation = name_of(message)
   local flags = 0
   if root then
     local rec = K.step(root, id)
-    local f = redis.call('HMGET', rec, 's', 'g')
+    f = f or redis.call('HMGET', rec, 's', 'g', 'a', 'ov', 'pr', 'k')
     if f[1] ~= 'q' or f[2] ~= generation then return nil end
-    redis.call('HSET', rec, 's', 'h', 'w', worker, 't', take, 'wl', label, 'b', ms_text(now))
-    redis.call('HINCRBY', rec, 'a', 1)
-    flags = flag_of(root, id, rec)
-    note_step(root, rec, id, 'started', now)
+    redis.call('HSET', rec, 's', 'h', 'w', worker, 't', take, 'wl', label, 'b', ms_text(now), 'a', (f[3] or 0) + 1)
+    flags = flag_of(root, id, rec, f[4])
+    if f[5] or f[6] == 'a' then note_step(root, rec, id, 'started', now) end
   end
   redis.call('HSET', K.held(worker), take, entry_of(queue, lane, message))
   return flags

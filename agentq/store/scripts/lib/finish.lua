@@ -25,7 +25,7 @@ local function finish(root, id, status, entry, error, now, inside)
   end
   if f[10] then redis.call('ZREM', K.unserved(), root .. '|' .. id) end
   if error then redis.call('HSET', rec, 'e', error) end
-  note_step(root, rec, id, 'finished', now, { o = status, error = error })
+  if f[1] or f[7] == 'a' then note_step(root, rec, id, 'finished', now, { o = status, error = error }) end
   if f[1] and f[2] and entry then tell(root, f[1], entry, now) end
   if f[3] and f[4] then arrive(f[3], f[4], f[5], status == 'SUCCESS', now) end
   if f[6] then leave_tree(f[6]) end

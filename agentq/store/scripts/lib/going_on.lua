@@ -14,7 +14,8 @@ local function next_again(worker, seat, token)
   if not entry then return { 1 } end
   local queue, _, message = parts_of(entry)
   local root, id = name_of(message)
-  return next_reply(take, queue, flag_of(root, id, K.step(root, id)), message)
+  local rec = K.step(root, id)
+  return next_reply(take, queue, flag_of(root, id, rec, redis.call('HGET', rec, 'ov')), message)
 end
 
 -- Takes one step, if the very next one in turn is such that this worker's child may go on with it. What is no step or
@@ -30,14 +31,14 @@ local function take_next(worker, token, next, now)
   local take, before = math.max(tonumber(c[1] or 0), next.floor) + 1, tonumber(c[2] or 0)
   local function accept(queue, lane, message)
     local root, id, generation = name_of(message)
-    local f = root and redis.call('HMGET', K.step(root, id), 's', 'g', 'nm', 'k', 'tn') or {}
+    local f = root and redis.call('HMGET', K.step(root, id), 's', 'g', 'a', 'ov', 'pr', 'k', 'nm', 'tn') or {}
     if root and (f[1] ~= 'q' or f[2] ~= generation) then return false end
-    if f[4] ~= 's' or not string.find(next.names, '\n' .. f[3] .. '\n', 1, true) then
-      put_back(queue, lane, f[5] or '', message)
+    if f[6] ~= 's' or not string.find(next.names, '\n' .. f[7] .. '\n', 1, true) then
+      put_back(queue, lane, f[8] or '', message)
       if next.heard then ring(queue) end
       return true
     end
-    reply = next_reply(take, queue, claim(worker, next.label, take, queue, lane, message, now), message)
+    reply = next_reply(take, queue, claim(worker, next.label, take, queue, lane, message, now, f), message)
     redis.call('HSET', card, 'last', take, 'takes', before + 1, 'on:' .. next.seat, token .. '|' .. take)
     return true
   end

@@ -78,10 +78,17 @@ local function retire_chunk(root, first, chunk)
   return nil
 end
 
--- Every key of an ended tree gets its end. Large trees are left to tick, chunk by chunk.
-local function retire_tree(root)
+-- Every key of an ended tree gets its end. Large trees are left to tick, chunk by chunk. kind: of the root; keyed: whether it
+-- was started under a key.
+local function retire_tree(root, kind, keyed)
   redis.call('ZREM', K.reviving(), root)
-  if redis.call('LLEN', K.members(root)) <= 100 then
+  local members = redis.call('LLEN', K.members(root))
+  if members == 0 and kind == 's' and not keyed then
+    -- Most trees are one step, which has no more keys than these.
+    for _, key in ipairs({ K.step(root, root), K.result(root), K.tree(root), K.cancelled(root), K.events(root) }) do
+      expire(key)
+    end
+  elseif members <= 100 then
     retire_chunk(root, 0, 101)
   else
     redis.call('ZADD', K.retiring(), 0, root)
@@ -112,11 +119,12 @@ end
 local function leave_tree(root)
   local tree = K.tree(root)
   if redis.call('HINCRBY', tree, 'live', -1) > 0 then return end
-  if ARCHIVES and (redis.call('HGET', K.step(root, root), 'k') == 'a' or redis.call('HEXISTS', tree, 'ag') == 1) then
+  local f = redis.call('HMGET', K.step(root, root), 'k', 'sd')
+  if ARCHIVES and (f[1] == 'a' or redis.call('HEXISTS', tree, 'ag') == 1) then
     redis.call('HINCRBY', tree, 'end', 1)
     redis.call('ZADD', K.ended(), now_ms(), root)
   else
-    retire_tree(root)
+    retire_tree(root, f[1], f[2])
   end
 end
 
