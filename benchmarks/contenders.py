@@ -147,8 +147,8 @@ class Contender:
         task, options = self.task(name), {"queue": queue} if queue else {}
         return [task.apply_async(argument, **options).id for argument in arguments]
 
-    def await_results(self, ids: Sequence[str]) -> None:
-        """Return when each id has a result. Looks at the server alone, ten times a second, so as not to disturb."""
+    def await_results(self, ids: Sequence[str], *, pause: float = 0.02) -> None:
+        """Return when each id has a result. Looks at the server alone, every ``pause`` seconds: it disturbs nobody."""
         keys = [f"celery-task-meta-{name}" for name in ids]
 
         def all_there() -> bool:
@@ -158,7 +158,7 @@ class Contender:
             found = sum(self.client.exists(*keys[at : at + 1000]) for at in range(0, len(keys), 1000))
             return bool(found == len(keys))
 
-        wait_for(all_there, f"{len(ids)} results of {self.name}", pause=0.02)
+        wait_for(all_there, f"{len(ids)} results of {self.name}", pause=pause)
 
     def round_trip(self) -> None:
         """One no-op, from submission to its result."""
