@@ -149,6 +149,15 @@ def asked_pause(error: BaseException | None, *, now: datetime) -> timedelta:
     return min(max(pause, timedelta(0)), LONGEST_ASKED)
 
 
+def spread_pause(pause: timedelta, asked: timedelta, chance: float) -> timedelta:
+    """The pause where the error asks for one: never shorter than it asks, nor than the policy's own.
+
+    A crowd that was told the same time does not return as one: it spreads over as long again as the policy's pause.
+    `chance` is between 0 and 1.
+    """
+    return max(pause, asked + pause * chance) if asked > timedelta(0) else pause
+
+
 def changed_arguments(
     change: Change, attempt: int, error: BaseException | None, named: dict[str, Any], *, step: str
 ) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agentq.core.errors import BreakerOpen, OwnershipLost, ResultRefused
-from agentq.core.retry import Retry, asked_pause, changed_arguments, decide_retry, told
+from agentq.core.retry import Retry, asked_pause, changed_arguments, decide_retry, spread_pause, told
 from agentq.engine.attempt import Attempt
 from agentq.engine.ending import CONTROL, Again
 from agentq.engine.trying import state_of
@@ -51,7 +51,7 @@ class RetryGuard:
                 return False
             raise told(attempt.earlier, _refused(attempt))
         failure = error if error is not None else _refused(attempt)
-        pause = max(pause, asked_pause(error, now=datetime.now(UTC)))
+        pause = spread_pause(pause, asked_pause(error, now=datetime.now(UTC)), random.random())
         changed = {}
         if policy.change is not None:
             named = attempt.named_arguments()

@@ -20,7 +20,7 @@ from typing import Any
 from agentq.core.errors import Unavailable
 from tests.crash.faults import Fault, Striker, plan
 from tests.crash.shapes import EXPECTED, TIMEOUT, Started, start_all
-from tests.crash.witness import Witness, problems_of
+from tests.crash.witness import Inspector, Witness, problems_of
 from tests.kit.broker import PrivateBroker
 from tests.kit.field import Fleet
 from tests.kit.mode import settings_of
@@ -50,6 +50,7 @@ class Report:
         missed: by fault, how often its point was not met in time, so that it struck at random.
         problems: what was wrong, with the round in front.
         runs: how many runs ended, by shape.
+        most: by what is limited, how much of it went on at once when somebody looked.
         pardoned: how many steps were condemned, since faults killed them too often in a row, and delivered again.
     """
 
@@ -61,6 +62,7 @@ class Report:
     problems: list[str] = field(default_factory=list)
     runs: Counter[str] = field(default_factory=Counter)
     pardoned: int = 0
+    most: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
 
     def table(self) -> str:
@@ -77,6 +79,8 @@ class Report:
         head = f"mode {self.mode}, seed {self.seed}: {self.done.total()} faults in {self.seconds:.0f} s"
         if self.pardoned:
             ends += f"\n{self.pardoned} steps were condemned and delivered again"
+        if self.most:
+            ends += "\nseen at the most: " + ", ".join(f"{name} {number}" for name, number in sorted(self.most.items()))
         wrong = [f"PROBLEM {problem}" for problem in self.problems] or ["no problem"]
         return "\n".join([head, "", *lines, "", ends, *wrong])
 
@@ -111,6 +115,7 @@ class Campaign:
         self._say = say
         self._app: Any = None
         self._calm: dict[str, tuple[Any, Any]] = {}
+        self._inspector = Inspector()
 
     def run(self, faults: int, *, first: Sequence[Fault] = (), per_round: int = 8, only: int | None = None) -> Report:
         """Do so many faults, begun with ``first``, or one round of them alone, and report."""
@@ -123,6 +128,7 @@ class Campaign:
             for number, at in enumerate(range(0, len(planned), per_round)):
                 if only is None or number == only:
                     self._round(number, planned[at : at + per_round], fleet, proxy, witness)
+        self.report.most = self._inspector.most
         self.report.seconds = time.monotonic() - begin
         return self.report
 
@@ -207,7 +213,7 @@ class Campaign:
         with suppress(AssertionError):
             wait_until(lambda: not problems_of(app, client), description="all is in order", timeout=30)
         problems += problems_of(app, client)
-        problems += witness.problems()
+        problems += witness.problems() + self._inspector.problems()
         problems += [f"process {each} outlives its worker" for each in striker.survivors()]
         self._clear(fleet)
         return problems
@@ -237,6 +243,7 @@ class Campaign:
             striker.resume()
         # A server that is away is another round's: what people say is said again under the same id.
         with suppress(Unavailable):
+            self._inspector.look(self._app.store)
             for one in started:
                 one.nudge()
 

@@ -26,6 +26,7 @@ EXPECTED: dict[str, Any] = {
     "canvas": [20 + 3 + 4, 10, 7],
     "everything at once": [2 * (1 + 2 + 3 + 4), 3, 10],
     "payloads": 3 * 100_000,
+    "guarded steps": sum(range(1, 13)),
     "cancelled tree": "run_cancelled",
     "undo": "run_failed",
     "signals": list(range(24)),
@@ -86,6 +87,7 @@ def start_all(flows: Any) -> list[Started]:
         ("canvas", flows.canvas.using(**right).start(4)),
         ("everything at once", flows.mixed.start(4)),
         ("payloads", flows.heavy.using(**left).start(100_000)),
+        ("guarded steps", flows.bounded.using(**right).start(12)),
         ("undo", flows.undone.start(3)),
     ]
     doomed = flows.doomed.using(**right).start(2)

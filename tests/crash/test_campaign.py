@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
+from agentq.store.admissions import Admission, rate_wish
 from agentq.store.refs import Arrival
 from tests.conftest import SEED
 from tests.crash.campaign import Campaign
 from tests.crash.faults import Fault, every_fault, plan
-from tests.crash.witness import Witness, problems_of
+from tests.crash.witness import Inspector, Witness, problems_of
 from tests.kit.mode import MODES
 from tests.kit.proxy import Proxy
 from tests.kit.server import PrivateServer
@@ -120,3 +121,26 @@ def test_what_stays_behind_is_noticed(watched: Watched) -> None:
     assert problems(bench) == []
     bench.client.rpush(bench.keys.events("run"), '{"t":1,"e":"finished","r":"run","s":"run"}')
     assert problems(bench) == ["step run of run ended 2 times"]
+
+
+def test_what_stays_reserved_is_noticed(watched: Watched) -> None:
+    bench = watched.bench
+    accounts = [{"k": "", "l": ["tokens"]}]
+    run = bench.run_agent("run", budget={"tokens": 100})
+    bench.store.offer([bench.step("s1", root="run", accounts=accounts)])
+    holder = bench.take_one("w2").holder
+    wish = rate_wish("slots", in_flight=1)
+    bench.store.admit(holder, Admission(gates=[wish], accounts=accounts, tokens=10), token="a")
+    inspector = Inspector()
+    inspector.look(bench.store)
+    assert inspector.problems() == []
+    found = problems(bench)
+    assert any("gate slots has {'o': '1'" in line for line in found)
+    assert any("{'r_tokens': '10'} reserved" in line for line in found)
+    bench.client.hset(bench.keys.of("gate", wish["d"]), "o", 2)
+    inspector.look(bench.store)
+    assert inspector.problems() == ["limit slots had 2 in flight of 1"]
+    bench.client.hset(bench.keys.of("gate", wish["d"]), "o", 1)
+    bench.finish(holder)
+    bench.finish(run)
+    assert problems(bench) == []

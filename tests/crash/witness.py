@@ -29,6 +29,30 @@ class Witness:
         return [f"{step} of {root} was ended by {who}" for (root, step), who in self._ends.items() if len(who) > 1]
 
 
+class Inspector:
+    """Looks now and then whether more goes on than a limit allows."""
+
+    def __init__(self) -> None:
+        self._over: set[str] = set()
+        self.most: Counter[str] = Counter()
+
+    def look(self, store: Any) -> None:
+        """Look once; Unavailable while the server is away."""
+        for gate in store.gates():
+            used = {"in flight": (gate.in_flight, gate.slots), "requests": (gate.requests, gate.requests_limit)}
+            used["tokens"] = (gate.tokens, gate.tokens_limit)
+            for what, (now, limit) in used.items():
+                if limit is not None:
+                    name = f"{what} in {gate.name} of {limit}"
+                    self.most[name] = max(self.most[name], now or 0)
+                if limit is not None and (now or 0) > limit:
+                    self._over.add(f"{gate.kind} {gate.name} had {now} {what} of {limit}")
+
+    def problems(self) -> list[str]:
+        """Return the limits that were exceeded."""
+        return sorted(self._over)
+
+
 def problems_of(app: Any, client: Any) -> list[str]:
     """Return what is wrong with what the server holds once every run has ended."""
     found = Snapshot.of(client, app.store.keys)
@@ -41,6 +65,7 @@ def problems_of(app: Any, client: Any) -> list[str]:
         problems += _join(found, root, join_id)
     for (root,) in found.parts("events"):
         problems += _history(found, root)
+    problems += _reserved(found)
     return problems + [f"{key} has no end" for key in leaked_keys(client)]
 
 
@@ -52,6 +77,28 @@ def _join(found: Snapshot, root: str, join_id: str) -> list[str]:
     if int(record["n"]) > int(record["size"]) or int(record["ok"]) > int(record["n"]):
         problems.append(f"join {join_id} of {root} counted a member twice: {record}")
     return problems
+
+
+def _reserved(found: Snapshot) -> list[str]:
+    """Return what is still reserved, and who still waits for it."""
+    held = {"gate": ("o", "ot", "pn"), "tree": ("r_",), "account": ("r_",), "allowance": ("r_",)}
+    problems = []
+    for kind, names in held.items():
+        for parts in found.parts(kind):
+            fields = found.values[_key(found, kind, parts)]
+            left = {name: value for name, value in fields.items() if _is_one(name, names) and value not in ("0", "")}
+            problems += [f"{kind} {fields.get('nm', parts)} has {left} reserved"] if left else []
+    return problems + [
+        f"somebody waits in {kind} {parts}" for kind in ("waiters", "called") for parts in found.parts(kind)
+    ]
+
+
+def _is_one(name: str, names: tuple[str, ...]) -> bool:
+    return name in names or any(each.endswith("_") and name.startswith(each) for each in names)
+
+
+def _key(found: Snapshot, kind: str, parts: list[str]) -> str:
+    return str(found.keys.of(kind, *parts))
 
 
 def _history(found: Snapshot, root: str) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from celery import chain, chord, group
 
-from agentq import AgentQ, Retry, Run, this_step
+from agentq import AgentQ, Breaker, Budget, Limit, Rate, Retry, Run, this_step
 
 app = AgentQ("storm")
 
@@ -45,6 +45,35 @@ def stubborn(number: int) -> int:
     if this_step.attempt < 3:
         raise ConnectionError(f"attempt {this_step.attempt}")
     return number
+
+
+@app.step(
+    limit=Limit("storm", slots=2),
+    rate=Rate("storm", requests="40/s", tokens="400/s", in_flight=3),
+    breaker=Breaker(
+        "storm",
+        volume=4,
+        window=timedelta(seconds=2),
+        reset_after=timedelta(milliseconds=300),
+        probes=2,
+        on=(ConnectionError,),
+    ),
+    estimate=10,
+    retry=Retry(attempts=5, wait=timedelta(milliseconds=600), factor=1),
+)
+def guarded(number: int) -> int:
+    """Every second one fails once, which opens the breaker now and then; its second try is a timer's."""
+    time.sleep(PAUSE)
+    if number % 2 == 0 and this_step.attempt == 1:
+        raise ConnectionError("the first time")
+    this_step.spend(tokens_in=3)
+    return number + 1
+
+
+@app.agent(version="1", budget=Budget(steps=1000, attempts=100_000, tokens=1_000_000))
+async def bounded(run: Run, size: int) -> int:
+    """Steps within limits of every kind, some of which are full all the time."""
+    return sum(await run.map(guarded, list(range(size))))
 
 
 @app.step

@@ -33,7 +33,7 @@ OWNERS: dict[str, object] = {"run": Run, "handle": Handle, "this_step": ThisStep
 STRANGERS = {
     "AsyncResult", "CUDA_VISIBLE_DEVICES", "CancelledError", "Celery", "Decimal", "Event", "Lock", "Procfile",
     "PYTHONHASHSEED", "Queue",
-    "REDIS_URL", "SoftTimeLimitExceeded", "TaskGroup",
+    "REDIS_URL", "SENTRY_DSN", "SoftTimeLimitExceeded", "TaskGroup",
 }  # fmt: skip
 """Names in code type that are neither ours nor built in."""
 

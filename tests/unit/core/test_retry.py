@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from agentq.core.errors import AgentqError, BreakerOpen, InvalidArguments, StaleHolder, StepTimeout
 from agentq.core.policy import decide_restart_wait
-from agentq.core.retry import Retry, asked_pause, changed_arguments, decide_retry, decide_wait
+from agentq.core.retry import Retry, asked_pause, changed_arguments, decide_retry, decide_wait, spread_pause
 
 
 def test_pauses_double_up_to_the_longest() -> None:
@@ -143,3 +143,14 @@ def test_a_change_gives_arguments_by_name(given: object) -> None:
     with pytest.raises(InvalidArguments, match="by name, or None"):
         changed_arguments(lambda attempt, error, named: given, 2, None, {"model": "m"}, step="s")  # type: ignore[arg-type, return-value]
     assert changed_arguments(lambda attempt, error, named: None, 2, None, {"model": "m"}, step="s") == {}
+
+
+@pytest.mark.parametrize(
+    ("pause", "asked", "chance", "waits"),
+    [(1, 0, 0.9, 1), (1, 3, 0.0, 3), (1, 3, 0.5, 3.5), (4, 3, 0.0, 4), (4, 3, 0.5, 5)],
+)
+def test_who_is_told_when_to_come_again_comes_no_sooner_and_not_all_at_once(
+    pause: float, asked: float, chance: float, waits: float
+) -> None:
+    found = spread_pause(timedelta(seconds=pause), timedelta(seconds=asked), chance)
+    assert found == timedelta(seconds=waits)
