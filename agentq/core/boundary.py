@@ -14,7 +14,7 @@ from pydantic_core import PydanticSerializationError
 from agentq.core.codec import dumps, holds_unwritten_number, to_jsonable
 from agentq.core.lazy import LazyList
 
-_EXACT: Final = frozenset({str, int, bool, float})
+_EXACT: Final = frozenset({str, int, bool, float, type(None)})
 """Types whose JSON is the value itself: a value of exactly this type crosses as it is."""
 
 _UNTYPED: Final = (Parameter.empty, Any, object)

@@ -244,7 +244,8 @@ class Attempt(Trying):
         """Call the step's function once, in place; an ``async def`` one on the process's event loop."""
         try:
             self._open_resources()
-            return in_place(self.task.run(*args, **kwargs), self.soft_limit, self.stop)
+            value = self.task.run(*args, **kwargs)
+            return in_place(value, self.soft_limit, self.stop) if inspect.iscoroutine(value) else value
         except (realloop.Overdue, realloop.Stopped, SoftTimeLimitExceeded) as overdue:
             limit = self.soft_limit.total_seconds() if self.soft_limit is not None else 0.0
             error = StepTimeout(step=self.task.name, step_id=self.step_id, seconds=limit)

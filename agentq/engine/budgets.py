@@ -84,7 +84,7 @@ def inherited(attempt: Ending | InPlace | None) -> tuple[list[Account], int]:
     if attempt is None:
         return [], 0
     depth = int(attempt.ours.get(DEPTH, 0))
-    if getattr(attempt, "going_on", False):
+    if getattr(attempt, "sends_behind", False):
         return accounts_above(attempt.ours), depth
     return accounts_of(attempt), depth + 1
 

@@ -6,9 +6,7 @@ capture is open in this context, the transport and the backend add to it instead
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 
 from agentq.store.refs import Arrival, Join, Offer
@@ -46,12 +44,17 @@ def active() -> Capture | None:
     return _open.get()
 
 
-@contextmanager
-def capturing() -> Iterator[Capture]:
-    """Open a capture; an inner one catches for itself until it is closed."""
-    capture = Capture()
-    token = _open.set(capture)
-    try:
-        yield capture
-    finally:
-        _open.reset(token)
+class capturing:
+    """Opens a capture for the block; an inner one catches for itself until it is closed."""
+
+    __slots__ = ("_token",)
+
+    _token: Token[Capture | None]
+
+    def __enter__(self) -> Capture:
+        capture = Capture()
+        self._token = _open.set(capture)
+        return capture
+
+    def __exit__(self, *_error: object) -> None:
+        _open.reset(self._token)

@@ -13,11 +13,9 @@ from typing import Any, Final
 from celery.utils.log import get_logger
 from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
-from kombu.utils.encoding import bytes_to_str
-from kombu.utils.json import loads
 
 from agentq.core.errors import Unavailable
-from agentq.engine.messages import HEADER, HOLDER_HEADER, UNSERVED, offer_of
+from agentq.engine.messages import HEADER, HOLDER_HEADER, UNSERVED, offer_of, read_json
 from agentq.engine.misfits import Misfit
 from agentq.engine.slots import current, try_settle
 from agentq.store.letters import DeferReply
@@ -25,7 +23,7 @@ from agentq.store.refs import Holder, Taken
 
 logger = get_logger(__name__)
 
-_NAME: Final = re.compile(r'\{"agentq":"([^"|]*)\|([^"|]*)\|(\d+)",')
+_NAME: Final = re.compile(rb'\{"agentq":"([^"|]*)\|([^"|]*)\|(\d+)",')
 """How a step's message begins, as ``name_of`` in common.lua has it."""
 
 LOGGED_BYTES = 2_000
@@ -104,9 +102,8 @@ def payload_of(taken: Taken, worker: str) -> tuple[dict[str, Any], Holder | None
 
     None instead of the attempt for a plain message. Raises whatever a decoder raises.
     """
-    text = bytes_to_str(taken.message)
-    payload = loads(text)
-    name = _NAME.match(text)
+    payload = read_json(taken.message)
+    name = _NAME.match(taken.message)
     if (payload.pop(HEADER, None) is None) != (name is None):
         raise ValueError("its name is none of agentq's")
     payload.pop(UNSERVED, None)
@@ -116,7 +113,7 @@ def payload_of(taken: Taken, worker: str) -> tuple[dict[str, Any], Holder | None
     properties.setdefault("delivery_info", {"exchange": "", "routing_key": taken.queue})
     if name is None:
         return payload, None
-    root, step, generation = name.groups()
+    root, step, generation = (part.decode() for part in name.groups())
     holder = Holder(root=root, id=step, worker=worker, take=taken.take)
     headers[HOLDER_HEADER] = {
         **holder.to_wire(),

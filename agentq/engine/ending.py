@@ -107,10 +107,11 @@ class Ending:
         with capture.capturing() as caught:
             self.sends_behind = True
             self._dispatch(value, chain, callbacks)
-            if not self._ignores_result():
-                self.task.backend.mark_as_done(self.request.id, value, self.request, True)
-            elif self.request.chord:
-                self.task.backend.on_chord_part_return(self.request, states.SUCCESS, value)
+            backend, request = self.task.backend, self.request
+            if not self._ignores_result() and not request.ignore_result:
+                caught.results.append((request.id, backend.success_meta(request.id, value, request)))
+            if request.chord:
+                backend.on_chord_part_return(request, states.SUCCESS, value)
         caught.merge(self.onward)
         caught.offers = spread.parcels(self, caught.offers)
         self.succeed(value, caught, end=end, streak=None if self.task.is_agent else going_on.streak_here())
@@ -148,6 +149,8 @@ class Ending:
 
     def _dispatch(self, value: Any, chain: Any, callbacks: Any) -> None:
         """Send callbacks, then the chain's next task, as Celery's tracer would; the open capture catches them."""
+        if not callbacks and not chain:
+            return
         from celery.canvas import maybe_signature
 
         app = self.task.app

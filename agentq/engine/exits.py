@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from billiard.pool import SIG_SOFT_TIMEOUT, soft_timeout_sighandler
@@ -47,22 +46,23 @@ def as_failure(error: BaseException, *, step: str, step_id: str) -> Exception:
     return failure_by(error, step=step, step_id=step_id)
 
 
-@contextmanager
-def one_process() -> Iterator[None]:
-    """End here the processes that the code within forks and lets go on: they would finish the step a second time.
+class one_process:
+    """Ends here the processes that the code within forks and lets go on: they would finish the step a second time.
 
     Such a process would also serve the queue of a worker that it is not, and keep that one from ending.
     """
-    own = os.getpid()
-    try:
-        yield
-    except BaseException:
-        if os.getpid() != own:
-            logger.exception("fork_ended pid=%s", os.getpid())
-            os._exit(1)
-        raise
-    if os.getpid() != own:
-        os._exit(0)
+
+    __slots__ = ("_own",)
+
+    def __enter__(self) -> None:
+        self._own = os.getpid()
+
+    def __exit__(self, _kind: Any, error: BaseException | None, _trace: Any) -> None:
+        if os.getpid() == self._own:
+            return
+        if error is not None:
+            logger.error("fork_ended pid=%s", os.getpid(), exc_info=error)
+        os._exit(0 if error is None else 1)
 
 
 def ignore_soft_limit() -> Callable[[], Any]:
@@ -73,10 +73,33 @@ def ignore_soft_limit() -> Callable[[], Any]:
     """
     if threading.current_thread() is not threading.main_thread() or SIG_SOFT_TIMEOUT is None:
         return _nothing
-    if signal.getsignal(SIG_SOFT_TIMEOUT) is not soft_timeout_sighandler:
-        return _nothing
-    signal.signal(SIG_SOFT_TIMEOUT, signal.SIG_IGN)
-    return lambda: signal.signal(SIG_SOFT_TIMEOUT, soft_timeout_sighandler)
+    if _hearing.pid != os.getpid():
+        # Once per child: to change a signal's handler twice for each step costs more than its record does.
+        if signal.getsignal(SIG_SOFT_TIMEOUT) is not soft_timeout_sighandler:
+            return _nothing
+        signal.signal(SIG_SOFT_TIMEOUT, _hear_soft_limit)
+        _hearing.pid = os.getpid()
+    _hearing.is_deaf = True
+    return _hear_again
+
+
+class _Hearing:
+    """Whether the soft time limit is heard; ``pid``: of the process in which ``_hear_soft_limit`` is its handler."""
+
+    is_deaf = False
+    pid = 0
+
+
+_hearing = _Hearing()
+
+
+def _hear_soft_limit(signum: int, frame: Any) -> None:
+    if not _hearing.is_deaf:
+        soft_timeout_sighandler(signum, frame)
+
+
+def _hear_again() -> None:
+    _hearing.is_deaf = False
 
 
 def _nothing() -> None:

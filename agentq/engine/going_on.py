@@ -55,8 +55,8 @@ NAMES: Final = 50
 """How many short steps' names a commit sends along at most."""
 
 
-Call = tuple[str, str, dict[str, Any], bytes, str, str]
-"""Arguments of Celery's tracer: task, id, request, body, its type and encoding."""
+Call = tuple[str, str, dict[str, Any], Any, None, None]
+"""Arguments of Celery's tracer: task, id, request, the decoded body, and that it has no type and encoding any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,7 @@ class Streak:
         self._ends = monotonic() + LONGEST_S
         self._began = monotonic()
         self._terms: GoOn | None = None
+        self._kin: dict[str, _Kin] = {}
         self._hurries = self._began - getattr(_here, "ended", 0.0) <= LINGER_S
 
     def begin(self) -> None:
@@ -96,16 +97,14 @@ class Streak:
         """Return on which terms the attempt's commit may take the next step; None: it may not."""
         now, task, self._terms = monotonic(), attempt.task, None
         took = now - self._began
-        pace = _paces.get(task.name, took)
-        _paces[task.name] = pace + (took - pace) * (0.5 if took > pace else 0.2)
+        _paces.note(task.name, took)
         seat = attempt.claim.seat()
-        if now >= self._ends or took > SHORT_S or seat is None or not suits(task) or not claims.may_go_on():
+        if now >= self._ends or took > SHORT_S or seat is None or not claims.may_go_on():
             return None
-        taker = current()
-        if taker is not None and inspect.iscoroutinefunction(task.run):
+        kin, taker = self._kin_of(task), current()
+        if taker is not None and kin.is_async:
             return None  # Of a process that serves hundreds of them at once, whose main thread stops them one by one.
-        names = _short_names(task)
-        if not names:
+        if not kin.names:
             return None  # A bell that it heard would be used up for nothing.
         self._attempt = attempt
         attempt.claim.go_on()
@@ -113,11 +112,18 @@ class Streak:
             label=self._grant.label,
             seat=seat,
             queues=self._grant.queues,
-            names=names,
+            names=kin.names,
             low_share=self._grant.low_share,
             floor=attempt.claim.floor() if taker is None else taker.floor,
         )
         return self._terms
+
+    def _kin_of(self, task: Any) -> _Kin:
+        """Return the steps that may follow ``task``; looked up anew when others have become short, or long."""
+        found = self._kin.get(task.name)
+        if found is None or found.turn != _paces.turn:
+            found = self._kin[task.name] = _Kin.of(task)
+        return found
 
     def go_on(self, taken: Taken | None) -> None:
         """Have what the commit has taken run next; None: it has taken nothing."""
@@ -186,11 +192,34 @@ class Streak:
                 "redelivered": info.get("redelivered", False),
             },
         }
-        return headers["task"], headers["id"], request, body_of(payload), "application/json", "utf-8"
+        return headers["task"], headers["id"], request, body_of(payload), None, None
 
 
-_paces: dict[str, float] = {}
-"""By name, how long a step takes here, in seconds: up at once, down slowly."""
+class _Paces:
+    """By name, how long a step takes here, in seconds: up at once, down slowly.
+
+    Attributes:
+        short: the names of those that are short.
+        turn: changes with that.
+    """
+
+    def __init__(self) -> None:
+        self.short: tuple[str, ...] = ()
+        self.turn = 0
+        self._seconds: dict[str, float] = {}
+
+    def note(self, name: str, took: float) -> None:
+        """Count one that took so long."""
+        before = self._seconds.get(name)
+        pace = took if before is None else before + (took - before) * (0.5 if took > before else 0.2)
+        self._seconds[name] = pace
+        if before is None or (before <= SHORT_S) != (pace <= SHORT_S):
+            # Threads share it: another may be counting too.
+            self.short = tuple(each for each, seconds in list(self._seconds.items()) if seconds <= SHORT_S)
+            self.turn += 1
+
+
+_paces = _Paces()
 
 _here = threading.local()
 
@@ -207,15 +236,22 @@ def suits(task: Any) -> bool:
     return options is not None and not task.is_agent and options.undo is None and task.rate_limit is None
 
 
-def _short_names(task: Any) -> tuple[str, ...]:
-    """Return the names of the steps that may follow one of ``task``.
+@dataclass(frozen=True, slots=True)
+class _Kin:
+    """The steps that may follow one: short ones, of its nature, since by that a child is told to stop."""
 
-    They are of its nature: by that a child is told to stop.
-    """
-    tasks, is_async = task.app.tasks, inspect.iscoroutinefunction(task.run)
-    names = [name for name, pace in _paces.items() if pace <= SHORT_S and name in tasks]
-    alike = [name for name in names if inspect.iscoroutinefunction(tasks[name].run) == is_async and suits(tasks[name])]
-    return tuple(alike[:NAMES])
+    turn: int
+    is_async: bool
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, task: Any) -> _Kin:
+        turn, tasks, is_async = _paces.turn, task.app.tasks, inspect.iscoroutinefunction(task.run)
+        if not suits(task):
+            return cls(turn, is_async, ())
+        known = [tasks[name] for name in _paces.short if name in tasks]
+        alike = [each.name for each in known if inspect.iscoroutinefunction(each.run) == is_async and suits(each)]
+        return cls(turn, is_async, tuple(alike[:NAMES]))
 
 
 @contextmanager

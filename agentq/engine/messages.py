@@ -12,6 +12,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from kombu.utils.json import loads as kombu_loads
+from pydantic_core import from_json
+
 from agentq.core import lanes
 from agentq.engine.budgets import DEPTH, accounts_above
 from agentq.store.refs import Offer, StepKind
@@ -34,6 +37,11 @@ UNSERVED: Final = "agentq_unserved"
 HOLDER_HEADER: Final = "agentq_holder"
 """Put on at delivery by the transport: which attempt this is."""
 
+
+JSON_TYPE: Final = "application/json"
+
+_TYPED: Final = b"__type__"
+"""The key by which kombu's JSON tells of dates, decimals and the like."""
 
 _KINDS: Final[dict[str | None, StepKind]] = {"a": "agent", "i": "internal"}
 
@@ -148,12 +156,23 @@ def unstowed(message: dict[str, Any], payload: bytes | str) -> dict[str, Any]:
     return {**message, "body": body, "headers": {**headers, HEADER: ours}}
 
 
+def read_json(text: bytes) -> Any:
+    """Return what kombu makes of JSON; where none of its own types is named, without its look into each object."""
+    if _TYPED not in text:
+        try:
+            return from_json(text)
+        except ValueError:
+            # Python's own reader also takes half a surrogate pair.
+            pass
+    return kombu_loads(text)
+
+
 def is_plain_json(message: dict[str, Any]) -> bool:
     """Tell whether a virtual message's body can be put together here: another serializer or compression is Celery's."""
     encoded = message["properties"].get("body_encoding"), message.get("content-type"), message.get("content-encoding")
-    return encoded == ("base64", "application/json", "utf-8") and "compression" not in message["headers"]
+    return encoded == ("base64", JSON_TYPE, "utf-8") and "compression" not in message["headers"]
 
 
-def body_of(message: dict[str, Any]) -> bytes:
-    """Return the body of a virtual message that is plain JSON, as its producer encoded it."""
-    return base64.b64decode(message["body"])
+def body_of(message: dict[str, Any]) -> Any:
+    """Return the body of a virtual message that is plain JSON: arguments by place and by name, and what goes on."""
+    return read_json(base64.b64decode(message["body"]))

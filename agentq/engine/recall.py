@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from agentq.core.errors import Unavailable
@@ -24,14 +23,19 @@ logger = logging.getLogger(__name__)
 _running: dict[Holder, Attempt] = {}
 
 
-@contextmanager
-def listed(attempt: Attempt) -> Iterator[None]:
-    """Have ``stop_here`` find the attempt meanwhile."""
-    _running[attempt.holder] = attempt
-    try:
-        yield
-    finally:
-        _running.pop(attempt.holder, None)
+class listed:
+    """Has ``stop_here`` find the attempt within the block."""
+
+    __slots__ = ("_attempt",)
+
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+
+    def __enter__(self) -> None:
+        _running[self._attempt.holder] = self._attempt
+
+    def __exit__(self, *_error: object) -> None:
+        _running.pop(self._attempt.holder, None)
 
 
 def stop_here(holder: Holder, *, hand_over: bool = False) -> bool:

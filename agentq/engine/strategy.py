@@ -18,9 +18,10 @@ from celery.utils.log import get_logger
 from celery.worker import state
 from celery.worker.request import create_request_cls
 from celery.worker.strategy import default
+from kombu.serialization import prepare_accept_content
 
 from agentq.engine import going_on
-from agentq.engine.messages import HOLDER_HEADER
+from agentq.engine.messages import HOLDER_HEADER, JSON_TYPE
 from agentq.engine.request import has_children
 from agentq.engine.slots import Taker
 
@@ -36,7 +37,7 @@ def strategy(task: Any, app: Any, consumer: Any, **options: Any) -> Handle:
     """Return what handles this task's messages in a consumer, as Celery's strategies do."""
     plain = default(task, app, consumer, **options)
     eventer = consumer.event_dispatcher
-    may_go_on = app.use_fast_trace_task and _outlive_their_steps(consumer)
+    may_go_on = app.use_fast_trace_task and _outlive_their_steps(consumer) and _accepts_json(app)
     target = going_on.trace if may_go_on else None
     Request = create_request_cls(
         symbol_by_name(task.Request), task, consumer.pool, consumer.hostname, eventer, app=app, trace=target
@@ -104,6 +105,11 @@ def _outlive_their_steps(consumer: Any) -> bool:
     if getattr(pool, "executor", None) is not None:
         return True
     return has_children(pool) and not worker.max_tasks_per_child and not worker.max_memory_per_child
+
+
+def _accepts_json(app: Any) -> bool:
+    """Whether bodies in JSON, which are read without asking again, are what this app takes."""
+    return JSON_TYPE in (prepare_accept_content(app.conf.accept_content) or ())
 
 
 def _are_events_wanted(eventer: Any) -> bool:

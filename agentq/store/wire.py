@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+from pydantic_core import PydanticSerializationError, to_json
+
 from agentq.store.refs import Arrival, GoOn, Join, Offer, Taken, TakeReply
 
 _CANCELLED, _OVERDUE, _SUSPECT, _OVER_BUDGET, _REST = 1, 2, 4, 8, 2
@@ -17,8 +19,12 @@ _CANCELLED, _OVERDUE, _SUSPECT, _OVER_BUDGET, _REST = 1, 2, 4, 8, 2
 
 
 def dump(value: Any) -> str:
-    """Return compact JSON text."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    """Return compact JSON text of what consists of dict, list, tuple, str, numbers and None."""
+    try:
+        return to_json(value).decode()
+    except PydanticSerializationError:
+        # Half a surrogate pair, which only Python's own writer lets pass.
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
 def redacted(url: str) -> str:
@@ -93,11 +99,11 @@ def commit_arguments(
         *offers_arguments(offers),
         *arrivals_arguments(arrivals),
     ]
-    token = hashlib.sha1(dump([header, *rest]).encode(), usedforsecurity=False).hexdigest()
-    header = {**header, "token": token}
-    if going_on is not None:
-        header["next"] = going_on.to_wire()
-    return [dump(header), *rest]
+    written = dump(header)
+    content = "\0".join([written, *map(str, rest)])
+    token = hashlib.sha1(content.encode(), usedforsecurity=False).hexdigest()
+    following = f',"next":{dump(going_on.to_wire())}' if going_on is not None else ""
+    return [f'{written[:-1]},"token":"{token}"{following}}}', *rest]
 
 
 def pairs_arguments(pairs: Sequence[tuple[str, str]]) -> list[Any]:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from time import monotonic
 
 from agentq.engine.keeper.board import Board
@@ -68,18 +67,32 @@ def note_warm(word: int) -> None:
 
 
 class Claim:
-    """An attempt on the page.
+    """An attempt on the page, for the time of a block.
 
     Attributes:
         failed: whether its function has failed.
     """
 
-    def __init__(self, board: Board | None, slot: int | None, *, take: int, limit_s: float) -> None:
+    __slots__ = ("_board", "_limit_s", "_own", "_slot", "_take", "failed")
+
+    def __init__(self, board: Board | None, *, take: int, limit_s: float) -> None:
         self._board = board
-        self._slot = slot
+        self._own = board is not None and board.main == os.getpid()
+        self._slot = None if self._own else _slot
         self._take = take
         self._limit_s = limit_s
         self.failed = False
+
+    def __enter__(self) -> Claim:
+        if self._own and self._board is not None:
+            self._slot = self._board.take_slot()
+        self.extend()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.end()
+        if self._own and self._board is not None and self._slot is not None:
+            self._board.give_slot(self._slot)
 
     def extend(self, seconds: float | None = None) -> None:
         """Let it run for another ``seconds`` from now; None: for its whole limit."""
@@ -100,7 +113,7 @@ class Claim:
         """Return what tells this place in the worker from its others; None where it has none."""
         if self._board is None or self._slot is None:
             return None
-        return f"thread{threading.get_ident()}" if self._board.main == os.getpid() else str(os.getpid())
+        return f"thread{threading.get_ident()}" if self._own else str(os.getpid())
 
     def floor(self) -> int:
         """Return the highest take number that is known of in this worker, as its children see it."""
@@ -128,20 +141,6 @@ class Claim:
             self._board.clear(self._slot)
 
 
-@contextmanager
-def claim(take: int, limit_s: float) -> Iterator[Claim]:
+def claim(take: int, limit_s: float) -> Claim:
     """Note the attempt under ``take`` for the time within; past its limit and a grace the keeper ends its process."""
-    board = _board
-    if board is None:
-        yield Claim(None, None, take=take, limit_s=limit_s)
-        return
-    own = board.main == os.getpid()
-    slot = board.take_slot() if own else _slot
-    noted = Claim(board, slot, take=take, limit_s=limit_s)
-    noted.extend()
-    try:
-        yield noted
-    finally:
-        noted.end()
-        if own and slot is not None:
-            board.give_slot(slot)
+    return Claim(_board, take=take, limit_s=limit_s)

@@ -20,8 +20,8 @@ def app() -> AgentQ:
     return AgentQ("budgets", settings=settings)
 
 
-def attempt(ours: dict[str, Any], *, run: str = "run", root: str = "run", going_on: bool = False) -> Any:
-    return SimpleNamespace(ours=ours, holder=SimpleNamespace(id=run, root=root), going_on=going_on)
+def attempt(ours: dict[str, Any], *, run: str = "run", root: str = "run", sends_behind: bool = False) -> Any:
+    return SimpleNamespace(ours=ours, holder=SimpleNamespace(id=run, root=root), sends_behind=sends_behind)
 
 
 def test_a_run_hands_its_accounts_down_by_name() -> None:
@@ -33,7 +33,7 @@ def test_a_run_hands_its_accounts_down_by_name() -> None:
     accounts, depth = budgets.inherited(attempt({"bg": below, "dp": 1}, run="sub"))
     assert ([account["k"] for account in accounts], depth) == (["", "sub"], 2)
     # What goes on behind a run is no part of it.
-    accounts, depth = budgets.inherited(attempt({"bg": below, "dp": 1}, run="sub", going_on=True))
+    accounts, depth = budgets.inherited(attempt({"bg": below, "dp": 1}, run="sub", sends_behind=True))
     assert ([account["k"] for account in accounts], depth) == ([""], 1)
 
 
