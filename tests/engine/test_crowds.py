@@ -140,7 +140,7 @@ def test_low_steps_have_their_share_beside_a_stream_of_high_ones(site: Site) -> 
     # Ten of them at one in eight.
     most = 2 * 10 * 8
     left, waited = 0, list[int]()
-    for count in (1000, 2000, 4000):
+    for count in (500, 1000, 4000):
         left, waited = low_ones_beside_high_ones(site, count)
         # Else this process had no core for so long that a crowd without a share would have been through as soon.
         if left > most:
@@ -150,7 +150,7 @@ def test_low_steps_have_their_share_beside_a_stream_of_high_ones(site: Site) -> 
 
 
 def test_a_tenants_thousands_let_anothers_step_wait_for_a_few_slots(site: Site) -> None:
-    crowd = Crowd(site, 600, tenant="big")
+    crowd = Crowd(site, 300, tenant="big")
     crowd.wait_until_it_runs()
     spans = {tenant: one_by_one(site, 5, tenant=tenant) for tenant in ("small", "tiny")}
     begun = crowd.begun()

@@ -55,7 +55,7 @@ def passes(module: Any) -> None:
     question = wait_until(lambda: module.app.asks.list(run_id=asking.id), description="the run has asked")[0]
     module.app.asks.answer(question.ask_id, True)
     assert asking.get(timeout=TIMEOUT) == 8
-    assert module.app.control.inspect(timeout=5).ping()
+    assert module.app.control.inspect(timeout=TIMEOUT, limit=1).ping()
 
 
 def test_behind_sentinels_also_after_the_master_is_lost(begin: Callable[[str], Any]) -> None:
