@@ -15,6 +15,9 @@ local PHRASES = {
   [14] = '","reply_to":"',
   [15] = '","delivery_mode":2,"delivery_info":{"exchange":"","routing_key":"',
   [16] = ',"body_encoding":"base64","delivery_tag":"',
+  -- As another broker's transport words the same.
+  [20] = '","delivery_mode":2,"priority":',
+  [21] = ',"delivery_info":{"exchange":"","routing_key":"',
   -- The end of a body without callbacks, in base64 behind 0, 1 and 2 bytes of a group; then the one without arguments.
   [17] = 'XSwge30sIHsiY2FsbGJhY2tzIjogbnVsbCwgImVycmJhY2tzIjogbnVsbCwgImNoYWluIjogbnVsbCwgImNob3JkIjogbnVsbH1d',
   [18] = 'IHt9LCB7ImNhbGxiYWNrcyI6IG51bGwsICJlcnJiYWNrcyI6IG51bGwsICJjaGFpbiI6IG51bGwsICJjaG9yZCI6IG51bGx9XQ==',
