@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -62,9 +62,12 @@ class Sentry(Watcher):
         self._listen()
 
     def begin_child(self) -> None:
-        """Give a child a client of its own: sockets and locks of the main process's are not to be shared."""
-        if self._dsn is not None and self._own is not None and self._is_own():
-            self._start(self._dsn)
+        """Give a child a client, or at least connections, of its own: what two processes send on one is lost."""
+        if self.is_on():
+            if self._dsn is not None and self._own is not None and self._is_own():
+                self._start(self._dsn)
+            else:
+                _forget_connections()
         self._listen()
 
     def is_on(self) -> bool:
@@ -108,7 +111,6 @@ class Sentry(Watcher):
             ) from error
         sentry_sdk.init(
             dsn=dsn,
-            send_default_pii=False,
             include_local_variables=False,
             # What is not asked for may tell of people: commands of databases, URLs, prompts of models.
             auto_enabling_integrations=False,
@@ -135,6 +137,16 @@ class Sentry(Watcher):
         if record is not None:
             return None if self._is_told(record) else event
         return None if _is_celerys(event) and self._is_of_a_step() else event
+
+
+def _forget_connections() -> None:
+    """Close what the client has inherited over a fork; the main process's own stay open."""
+    import sentry_sdk
+
+    pool = getattr(sentry_sdk.get_client().transport, "_pool", None)
+    clear = getattr(pool, "clear", None)
+    if clear is not None:
+        clear()
 
 
 _NOTHING: Final[AbstractContextManager[object]] = nullcontext()
@@ -168,7 +180,7 @@ def _send(trouble: Trouble) -> None:
     import sentry_sdk
 
     options = sentry_sdk.get_client().options
-    personal = bool(options.get("send_default_pii"))
+    personal = _may_tell_values(options)
     event, hint = _of_an_error(trouble.error, options, personal) if trouble.error is not None else (_line(trouble), {})
     event["timestamp"] = trouble.at if trouble.at is not None else datetime.now(UTC)
     event["transaction"] = trouble.step or ""
@@ -187,18 +199,26 @@ def _send(trouble: Trouble) -> None:
 def _of_an_error(error: BaseException, options: dict[str, Any], personal: bool) -> tuple[Event, Hint]:
     from sentry_sdk.utils import event_from_exception
 
-    # The frames of a step's function hold its arguments.
-    shows = bool(personal and options.get("include_local_variables", True))
     event, hint = event_from_exception(
-        error,
-        client_options={**options, "include_local_variables": shows},
-        mechanism={"type": MECHANISM, "handled": False},
+        error, client_options=dict(options), mechanism={"type": MECHANISM, "handled": False}
     )
     if not personal:
+        # The frames of a step's function hold its arguments.
+        for value in (event.get("exception") or {}).get("values") or ():
+            for frame in (value.get("stacktrace") or {}).get("frames") or ():
+                frame.pop("vars", None)
         texts = without_values(error)
         for value in (event.get("exception") or {}).get("values") or ():
             value["value"] = texts.get(value.get("value"), value.get("value"))
     return event, hint
+
+
+def _may_tell_values(options: Mapping[str, Any]) -> bool:
+    """Whether the application wants arguments of tasks told: by ``data_collection``, or as older versions have it."""
+    collected = options.get("data_collection") or {}
+    if collected.get("provided_by_user"):
+        return bool(collected.get("queues"))
+    return bool(options.get("send_default_pii"))
 
 
 def _line(trouble: Trouble) -> Event:

@@ -119,7 +119,7 @@ def test_a_step_that_waits_costs_less(counted: Counted) -> None:
 
 
 def test_all_guards_together_cost_one_more(counted: Counted) -> None:
-    """A breaker, a rate with an estimate, two limits; and in the fan-out a budget besides."""
+    """A breaker, a rate with an estimate, two limits, a retry, a check, a fallback; in the fan-out a budget besides."""
 
     def work() -> None:
         results = [counted.flows.wrapped.delay(number) for number in range(STEPS)]

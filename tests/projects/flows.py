@@ -56,6 +56,9 @@ def halfway(self: Any, number: int) -> int:
     limit=Limit("all", slots=50),
     concurrency=50,
     estimate=lambda number: number,
+    retry=Retry(attempts=3),
+    fallback=lambda number: -1,
+    check=lambda number: number >= 0,
 )
 def wrapped(number: int) -> int:
     """Have all guards at once."""

@@ -146,3 +146,25 @@ def test_the_process_environment_is_the_default(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AGENTQ_PREFIX", "mine")
     assert Settings.load().prefix == "mine"
+
+
+@pytest.mark.parametrize(
+    ("environ", "found"),
+    [
+        ({}, None),
+        ({"SENTRY_DSN": "https://k@o1.example/2"}, "https://k@o1.example/2"),
+        ({"SENTRY_DSN": "https://k@o1.example/2", "AGENTQ_SENTRY_DSN": "off"}, "off"),
+    ],
+)
+def test_sentrys_own_variable_counts_where_ours_is_not_set(
+    environ: dict[str, str], found: str | None, tmp_path: Path
+) -> None:
+    settings = Settings.load(environ=environ, folder=tmp_path)
+    assert (settings.sentry_dsn.get_secret_value() if settings.sentry_dsn is not None else None) == found
+    assert settings.tells_sentry is (found != "off")
+
+
+def test_an_address_that_is_none_of_sentrys_is_refused_without_being_told(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSetting, match="https://KEY@HOST/ID") as caught:
+        Settings.load(environ={"AGENTQ_SENTRY_DSN": "https://password.example"}, folder=tmp_path)
+    assert "password" not in str(caught.value)
