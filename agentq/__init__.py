@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from agentq.core.models import Needs as Needs
     from agentq.core.models import Usage as Usage
     from agentq.core.retry import Retry as Retry
+    from agentq.core.zombies import Zombies as Zombies
     from agentq.engine.declare import agent as agent
     from agentq.engine.declare import step as step
     from agentq.engine.handle import Handle as Handle
@@ -54,6 +55,7 @@ _HOMES = {
     "Needs": "agentq.core.models",
     "Retry": "agentq.core.retry",
     "Usage": "agentq.core.models",
+    "Zombies": "agentq.core.zombies",
     "Agent": "agentq.engine.task",
     "Handle": "agentq.engine.handle",
     "Step": "agentq.engine.task",

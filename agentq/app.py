@@ -19,6 +19,7 @@ from agentq.core.pools import Declared, PoolSpec, declared_in_code, load_pools
 from agentq.core.prices import Prices, load_prices
 from agentq.core.tenants import EVERYBODY, TenantSpec, load_tenants
 from agentq.core.vitals import Thresholds
+from agentq.core.zombies import NONE, Zombies
 from agentq.directory import Agents, Asks, Breakers, DeadLetters, Limits, Runs
 from agentq.engine.assembly import (
     agents_of,
@@ -93,6 +94,7 @@ class Toolkit(Declarations):
                 prices=_prices(self._settings),
                 tenant_budget=_tenant_budget(self._settings),
                 watcher=watcher,
+                zombies=_zombies(self._settings),
             ),
             Terms(
                 open_store=lambda: self.store,
@@ -369,6 +371,12 @@ def _watcher(settings: Settings) -> Watcher:
         return Watcher()
     dsn = settings.sentry_dsn.get_secret_value() if settings.sentry_dsn is not None else None
     return Sentry(dsn=dsn, is_of_a_step=is_of_a_step, is_told=is_told)
+
+
+def _zombies(settings: Settings) -> Zombies:
+    given = {"repeats": settings.zombie_repeats, "cycles": settings.zombie_cycles, "tokens": settings.zombie_tokens}
+    spans = {"quiet": settings.zombie_quiet, "wall": settings.zombie_wall}
+    return NONE.model_copy(update={name: limit or None for name, limit in (given | spans).items()})
 
 
 def _health(settings: Settings) -> HealthTerms:

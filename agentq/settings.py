@@ -131,6 +131,17 @@ class Settings(Model):
     tenant_day_exceeded: OnExceeded = "refuse"
     """What happens then: `refuse` steps, `ask` a person to raise it, or `degrade` to the steps' fallbacks."""
 
+    zombie_repeats: int = Field(default=100, ge=0)
+    """A run that makes the same call for the same answer so many times, without waiting, is stopped; 0: off."""
+    zombie_cycles: int = Field(default=30, ge=0)
+    """A run that goes round in the same calls with the same answers so many times is stopped; 0: off."""
+    zombie_tokens: int = Field(default=500_000, ge=0)
+    """A run that uses so many tokens in a row for answers that it had had before is stopped; 0: off."""
+    zombie_quiet: Duration = Field(default=timedelta(0), ge=timedelta(0))
+    """A run of which something runs for so long, and nothing is heard, is stopped; 0: off."""
+    zombie_wall: Duration = Field(default=timedelta(0), ge=timedelta(0))
+    """A run that has not ended after so long, waiting included, is stopped; 0: off."""
+
     pools_file: Path | None = None
     """Declares the pools; by default `pools.toml` beside the settings' file, without one `config/pools.toml`."""
 

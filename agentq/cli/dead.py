@@ -27,8 +27,8 @@ SHOWN = 4_000
 def dead() -> None:
     """List, show, replay and drop dead letters.
 
-    A dead letter is a step that killed its worker again and again, a message that cannot be read, or one whose task no
-    worker knows. Its run waits until you replay or drop it.
+    A dead letter is a step that killed its worker again and again, an undo that failed, a message that cannot be read,
+    or one whose task no worker knows. Its run waits until you replay or drop it; after a failed undo it may have ended.
 
     Example:
       agentq dead list

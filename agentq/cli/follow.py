@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 EMITTED = "emit"
 """The kind of an event that an agent or a step made by `emit`."""
-HELD_UP = ("condemned", "unserved", "unschedulable")
+HELD_UP = ("condemned", "unserved", "unschedulable", "stopped", "undo-failed")
 """Kinds of events by which a run waits for somebody to do something."""
 POLL_SECONDS = 0.1
 COST_FACTOR = 8

@@ -34,7 +34,7 @@ COMMANDS: dict[str, CommandEntry] = {
     "run": CommandEntry("agentq.cli.run", "run", "Run an agent and follow it to its answer."),
     "up": CommandEntry("agentq.cli.up", "up", "Run the server, workers of all pools and Flower together."),
     "worker": CommandEntry("agentq.cli.worker", "worker", "Run one Celery worker for the pools named."),
-    "runs": CommandEntry("agentq.cli.runs", "runs", "List, show, follow, cancel, signal, retry and fork runs."),
+    "runs": CommandEntry("agentq.cli.runs", "runs", "List, show, follow, cancel, signal, stop, resume, retry, fork."),
     "asks": CommandEntry("agentq.cli.asks", "asks", "List and answer the questions that runs ask people."),
     "dead": CommandEntry("agentq.cli.dead", "dead", "List, show, replay and drop dead letters."),
     "breakers": CommandEntry("agentq.cli.guards", "breakers", "List, trip and reset breakers."),

@@ -1,4 +1,4 @@
-"""`agentq runs`: list, show, follow, cancel, signal, retry and fork runs."""
+"""`agentq runs`: list, show, follow, cancel, signal, retry, fork, stop and resume runs."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from agentq.cli.errors import CommandRefused
 from agentq.cli.forks import fork, retry
 from agentq.cli.output import print_json, print_json_line, say
 from agentq.cli.session import Session, app_command, json_option
+from agentq.cli.stopping import resume, stop
 
 if TYPE_CHECKING:
     from agentq.app import AgentQ
@@ -23,6 +24,7 @@ STATUSES = (
     "running",
     "parked",
     "delayed",
+    "stopped",
     "unschedulable",
     "condemned",
     "succeeded",
@@ -37,7 +39,7 @@ SEARCHED_RUNS = 1000
 
 @click.group(cls=ExampleGroup)
 def runs() -> None:
-    """List, show, follow, cancel, signal, retry and fork runs.
+    """List, show, follow, cancel, signal, retry, fork, stop and resume runs.
 
     A run's id may be shortened to its first characters while they are unique.
 
@@ -175,6 +177,9 @@ def _show_unfinished(session: Session, handle: Any, agent: str, status: str) -> 
 def _show_held_up(app: AgentQ, run_id: str, steps: list[Any]) -> None:
     """What waits for a person or for a worker with its code stands below the run's steps."""
     own = {run_id, *(step.step_id for step in steps)}
+    for stopped, words in app.store.stops(app.store.root_of(run_id) or run_id):
+        say(f"Run {stopped} was stopped: {words}.")
+        say(f"To have it go on: agentq runs resume {stopped}; or: agentq runs cancel {stopped}")
     for each in app.store.unserved():
         if each.step_id in own:
             say(f"{each.name} ({each.step_id}) is unschedulable: {each.words}.")
@@ -266,5 +271,5 @@ def signal(session: Session, run_id: str, name: str, payload: str, as_json: bool
     return 0
 
 
-runs.add_command(retry)
-runs.add_command(fork)
+for command in (retry, fork, stop, resume):
+    runs.add_command(command)

@@ -208,6 +208,11 @@ def held_up_words(event: Event) -> str:
     """What holds a run up, and what to do."""
     words = one_line(event.fields.get("error", ""))
     name = short_name(event.name or "")
+    if event.kind == "stopped":
+        why = one_line(event.fields.get("why", ""))
+        return f"{name} was stopped: {why}. agentq runs resume {event.run_id}, or agentq runs cancel"
+    if event.kind == "undo-failed":
+        return f"{name} could not take back what was done: {words}"
     if event.kind == "condemned":
         return f"{name} is a dead letter: {words}. agentq dead replay {event.step_id}, or agentq dead drop"
     return f"{name} waits: {words}"

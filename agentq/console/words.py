@@ -17,6 +17,7 @@ STATUS_STYLE = {
     "running": "cyan",
     "parked": "magenta",
     "delayed": "yellow",
+    "stopped": "bold red",
     "unschedulable": "yellow",
     "condemned": "bold red",
     "succeeded": "green",

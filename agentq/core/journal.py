@@ -6,12 +6,13 @@ an agent does with them is the runtime's.
 | k      | Entry  | Input | Fields                                                                      |
 |--------|--------|-------|-----------------------------------------------------------------------------|
 | start  | Start  | yes   | version; of a fork: of, lags; always the first entry                         |
-| result | Result | yes   | id of the ask; s: ok, error, revoked; v: value or error's wire form; ref, ran |
-| joined | Joined | yes   | id of the ask whose members have arrived; at: the winners' places           |
+| result | Result | yes   | id of the ask; s: ok, error, revoked; v: value or error's wire form; ref, ran, u |
+| joined | Joined | yes   | id of the ask whose members have arrived; at: the winners' places; u        |
 | signal | Signal | yes   | n: name; v: payload; i: the signal's id                                     |
 | answer | Answer | yes   | id of the ask; v: the answer                                                |
 | tick   | Tick   | yes   | nothing but the time                                                        |
 | cancel | Cancel | yes   | why                                                                         |
+| resume | Resume | yes   | allow: rules that are not to stop the run again                             |
 | ask    | Ask    | no    | id, key, kind, name, after; n, q and schema by kind; again, of              |
 
 Every input has `t`, the server's time in ms, which the script that appends it puts there.
@@ -63,6 +64,7 @@ class Result(Input):
 
     `value` is the result if `status` is ok, else the error's wire form, or None where nothing is known. With
     `large` the value stands in a key of its own, and `value` is None. `ran` says of a revoked step that it had started.
+    `tokens` is what its last attempt said that it used.
     """
 
     k: ClassVar[str] = "result"
@@ -71,6 +73,7 @@ class Result(Input):
     value: Any = None
     large: bool = False
     ran: bool = False
+    tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +81,13 @@ class Joined(Input):
     """The join of the ask `id` was released; its members' outcomes stand in the store.
 
     `at` are the places of those that succeeded first, where that many were enough; None when all have arrived.
+    `tokens` is what they said that they used.
     """
 
     k: ClassVar[str] = "joined"
     id: str
     at: tuple[int, ...] | None = None
+    tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +125,17 @@ class Cancel(Input):
 
 
 @dataclass(frozen=True, slots=True)
+class Resume(Input):
+    """A person had the run go on that stood still. The rules in `allow` are not to stop it again.
+
+    What the run did before it is no evidence against it any more.
+    """
+
+    k: ClassVar[str] = "resume"
+    allow: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Ask:
     """Something that the agent asked for, under its key.
 
@@ -141,7 +157,7 @@ class Ask:
     undoes: str | None = None
 
 
-Entry = Start | Result | Joined | Signal | Answer | Tick | Cancel | Ask
+Entry = Start | Result | Joined | Signal | Answer | Tick | Cancel | Resume | Ask
 
 
 def ok(ask_id: str, value: Any) -> Result:
@@ -187,22 +203,28 @@ def _fields(entry: Entry) -> dict[str, Any]:
             return time | {"version": version}
         case Start(version=version, origin=origin, lags=lags):
             return time | {"version": version, "of": origin, "lags": lags}
-        case Result(id=ask_id, status=status, large=True):
-            return time | {"id": ask_id, "s": status, "ref": 1}
-        case Result(id=ask_id, status=status, value=value, ran=ran):
-            return time | {"id": ask_id, "s": status, "v": value} | ({"ran": 1} if ran else {})
-        case Joined(id=ask_id, at=None):
-            return time | {"id": ask_id}
-        case Joined(id=ask_id, at=winners):
-            return time | {"id": ask_id, "at": winners}
+        case Result(id=ask_id, status=status, large=True, tokens=tokens):
+            return time | {"id": ask_id, "s": status, "ref": 1} | _used(tokens)
+        case Result(id=ask_id, status=status, value=value, ran=ran, tokens=tokens):
+            return time | {"id": ask_id, "s": status, "v": value} | ({"ran": 1} if ran else {}) | _used(tokens)
+        case Joined(id=ask_id, at=None, tokens=tokens):
+            return time | {"id": ask_id} | _used(tokens)
+        case Joined(id=ask_id, at=winners, tokens=tokens):
+            return time | {"id": ask_id, "at": winners} | _used(tokens)
         case Signal(name=name, id=signal_id, payload=payload):
             return time | {"n": name, "v": payload, "i": signal_id}
         case Answer(id=ask_id, value=value):
             return time | {"id": ask_id, "v": value}
         case Cancel(why=why):
             return time | {"why": why}
+        case Resume(allow=allow):
+            return time | {"allow": list(allow)}
         case _:
             return time
+
+
+def _used(tokens: int) -> dict[str, int]:
+    return {"u": tokens} if tokens else {}
 
 
 def _entry(raw: dict[str, Any]) -> Entry:
@@ -215,7 +237,8 @@ def _entry(raw: dict[str, Any]) -> Entry:
             return _result(raw, time)
         case "joined":
             winners = raw.get("at")
-            return Joined(t=time, id=raw["id"], at=None if winners is None else tuple(winners))
+            places = None if winners is None else tuple(winners)
+            return Joined(t=time, id=raw["id"], at=places, tokens=raw.get("u", 0))
         case "signal":
             return Signal(t=time, name=raw["n"], id=raw["i"], payload=raw["v"])
         case "answer":
@@ -224,6 +247,9 @@ def _entry(raw: dict[str, Any]) -> Entry:
             return Tick(t=time)
         case "cancel":
             return Cancel(t=time, why=raw.get("why"))
+        case "resume":
+            # cjson writes an empty list as an object.
+            return Resume(t=time, allow=tuple(raw.get("allow") or ()))
         case "ask":
             return _ask(raw)
         case other:
@@ -236,7 +262,7 @@ def _result(raw: dict[str, Any], time: int | None) -> Result:
         raise ValueError(f'its status "{status}" is unknown')
     large = bool(raw.get("ref"))
     value, ran = None if large else raw.get("v"), bool(raw.get("ran"))
-    return Result(t=time, id=raw["id"], status=status, value=value, large=large, ran=ran)
+    return Result(t=time, id=raw["id"], status=status, value=value, large=large, ran=ran, tokens=raw.get("u", 0))
 
 
 def _ask(raw: dict[str, Any]) -> Ask:

@@ -37,13 +37,22 @@ __all__ = [
 ]
 
 RunStatus = Literal[
-    "queued", "running", "parked", "delayed", "unschedulable", "condemned", "succeeded", "failed", "cancelled"
+    "queued",
+    "running",
+    "parked",
+    "delayed",
+    "stopped",
+    "unschedulable",
+    "condemned",
+    "succeeded",
+    "failed",
+    "cancelled",
 ]
 """How a run or a step stands.
 
-Delayed: it waits for its time (a retry, a later start), or is held back from a pool that is full. Unschedulable: no
-worker has its code, serves its version, or serves its pool.
-Condemned: it is a dead letter, and waits for a person.
+Delayed: it waits for its time (a retry, a later start), or is held back from a pool that is full. Stopped: it stands
+still, by a rule or a person's word, until a person has it go on. Unschedulable: no worker has its code, serves its
+version, or serves its pool. Condemned: it is a dead letter, and waits for a person.
 """
 
 ENDED: Final[frozenset[RunStatus]] = frozenset({"succeeded", "failed", "cancelled"})
@@ -210,7 +219,7 @@ class DeadLetter(Model):
     letter_id: str
     """A step's own id; a name of the letter's own for what has no record."""
     why: str
-    """`poison` (it killed its worker again and again), `unreadable`, or `unknown task`."""
+    """`poison` (it killed its worker again and again), `undo failed`, `unreadable`, or `unknown task`."""
     words: str
     """What was wrong."""
     at: AwareDatetime | None = None

@@ -17,6 +17,7 @@ from agentq.core.pools import Declared
 from agentq.core.prices import Prices
 from agentq.core.routes import OnFull, Outlook
 from agentq.core.tenants import TenantSpec
+from agentq.core.zombies import NONE, Zombies
 from agentq.engine.watching import Watcher
 from agentq.store import Store
 
@@ -99,6 +100,7 @@ class Binding:
         prices: of models, by which spending is counted where it names no amount.
         tenant_budget: of all that a tenant runs on a day.
         watcher: is told of failures, losses and dead letters.
+        zombies: when runs are stopped whose agent says nothing about it.
         failure: why the app's configuration cannot be used.
         loader: the thread that reads the app's configuration now.
         configured: set once our part of the configuration is in it.
@@ -115,6 +117,7 @@ class Binding:
     prices: Prices = field(default_factory=Prices)
     tenant_budget: Budget | None = None
     watcher: Watcher = field(default_factory=Watcher)
+    zombies: Zombies = NONE
     failure: AgentqError | None = None
     loader: int | None = None
     configured: threading.Event = field(default_factory=threading.Event)

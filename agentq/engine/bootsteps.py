@@ -38,6 +38,7 @@ from agentq.engine.slots import Taker
 from agentq.engine.task import Step
 from agentq.engine.watching import LossTeller, Watcher, watch_worker
 from agentq.engine.worker_view import card_of, free_slots, node_name, queues_of, running_takes, wake_when_free
+from agentq.engine.zombie_watch import ZombieWatch
 from agentq.store import Store
 
 logger = get_logger(__name__)
@@ -125,6 +126,7 @@ class Service(bootsteps.StartStopStep):
         self.recaller: Recaller | None = None
         self.archivist: Archivist | None = None
         self.rerouter: Rerouter | None = None
+        self.zombies: ZombieWatch | None = None
         self.outfit: Outfit | None = None
         self.monitor: Monitor | None = None
         self.losses: LossTeller | None = None
@@ -217,6 +219,8 @@ class Service(bootsteps.StartStopStep):
             after_s=self.terms.stranded_s,
         )
         self.rerouter.start()
+        self.zombies = ZombieWatch(self.terms.open_brief_store())
+        self.zombies.start()
         if self.terms.watcher.is_on():
             self.losses = LossTeller(self.terms.open_brief_store(), self.terms.watcher)
             self.losses.start()
@@ -309,10 +313,9 @@ class Frame(bootsteps.StartStopStep):
             service.monitor.close()
         if service.recaller is not None:
             service.recaller.close()
-        if service.rerouter is not None:
-            service.rerouter.stop()
-        if service.losses is not None:
-            service.losses.stop()
+        for looker in (service.rerouter, service.zombies, service.losses):
+            if looker is not None:
+                looker.stop()
         if service.archivist is not None:
             service.archivist.stop()
         if service.presence is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
 from agentq.core.errors import InvalidArguments
 from agentq.core.guards import Breaker, Budget, Estimate, Limit, Rate
@@ -13,6 +13,7 @@ from agentq.core.key_template import check_names
 from agentq.core.models import Needs, Priority
 from agentq.core.retry import Retry
 from agentq.core.routes import Tier
+from agentq.core.zombies import Zombies
 from agentq.engine.admission import OWN_NAMES
 from agentq.engine.declare_resource import resource
 from agentq.engine.options import StepOptions
@@ -55,6 +56,9 @@ def make_step(
     if options.budgets:
         reason = "a budget is an agent's: it holds for a run and all below it; a step says what it needs by estimate="
         raise InvalidArguments(step=function.__name__, parameter="budget", value=options.budget, reason=reason)
+    if options.zombies is not None:
+        reason = "it is an agent's: a step is bounded by timeout=, and by the rules of the agent that calls it"
+        raise InvalidArguments(step=function.__name__, parameter="zombies", value=options.zombies, reason=reason)
     known = [*inspect.signature(function).parameters, *OWN_NAMES]
     for option, template in options.templates():
         check_names(template, known, step=function.__name__, option=option)
@@ -168,6 +172,7 @@ class Declarations:
         version: str | None = None,
         continues: Sequence[str] = (),
         budget: Budget | Sequence[Budget] | None = None,
+        zombies: Zombies | Literal[False] | None = None,
         timeout: timedelta | None = None,
         **celery_options: Any,
     ) -> AgentDecorator: ...

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any, Generic, TypeVar, cast
 
 from celery import states
 
 from agentq.core.codec import dumps
+from agentq.core.error_base import listed, near
 from agentq.core.errors import (
     AgentqError,
     GetTimeout,
@@ -23,6 +24,7 @@ from agentq.core.errors import (
 from agentq.core.guards import Budget
 from agentq.core.models import RunStatus, RunSummary, StepSummary, Usage
 from agentq.core.schema import CallSchema
+from agentq.core.zombies import RULES
 from agentq.engine.events import EventStream
 from agentq.engine.fork import fork_run
 from agentq.engine.history import steps_of, usage_of
@@ -188,6 +190,30 @@ class Handle(Generic[R]):
         Raises RunNotFound.
         """
         return self._of_past(self.store.cancel(self.root, self.id, why)) == "new"
+
+    def stop(self, why: str = "stopped by its owner") -> bool:
+        """Have the run and all below it stand still: what runs now ends, nothing else begins, until ``resume``.
+
+        False when it stands still already. Raises RunNotFound, or UsageError when the run has ended.
+        """
+        return self._stood_still(self.store.stop(self.root, self.id, why, rule="person"), "stopped")
+
+    def resume(self, *, allow: Sequence[str] = (), by: str = "") -> bool:
+        """Have the run go on that a rule or a person has stopped; what it did before is no evidence any more.
+
+        The rules in ``allow`` (such as ``repeats``) never stop this run again. False when it does not stand still: it
+        goes on, or somebody was faster. Raises RunNotFound, and UsageError for a run that has ended or an unknown rule.
+        """
+        allow = [allow] if isinstance(allow, str) else list(allow)
+        for name in allow:
+            if name not in RULES:
+                raise UsageError(f'There is no rule "{name}" to allow.{near(name, RULES)} The rules: {listed(RULES)}.')
+        return self._stood_still(self.store.resume(self.root, self.id, allow=allow, by=by), "resumed")
+
+    def _stood_still(self, reply: AppendReply, what: str) -> bool:
+        if self._of_past(reply) == "ended":
+            raise UsageError(f"Run {self.id} has ended ({self.status()}): it cannot be {what}.")
+        return reply == "new"
 
     def _of_past(self, reply: AppendReply) -> AppendReply:
         """Return what came of an input: what the server does not know any more may have ended long ago."""

@@ -31,7 +31,7 @@ def end_condemned(app: Celery, store: Store, claimed: Claimed, *, reason: str) -
     try:
         with capture.capturing() as caught:
             app.backend.mark_as_failure(request.id, error, None, request, True, True, states.FAILURE)
-        outcome.commit_failure(store, claimed.holder, caught, request, error)
+        outcome.commit_failure(store, claimed.holder, caught, request, error, dropped=True)
     except CalledOff:
         # Nobody waits for it any more, and REVOKED is the only end that it may have.
         app.backend.mark_as_called_off(request.id, RunCancelled(run_id=claimed.holder.root), request)

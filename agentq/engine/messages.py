@@ -119,6 +119,7 @@ def offer_of(queue: str, message: dict[str, Any]) -> Offer:
         accounts=accounts_above(ours),
         depth=ours.get(DEPTH),
         feeds=ours.get("jo"),
+        watch=ours.get("zw"),
         resources=tuple(resources),
         most=room.get("pool"),
         most_of_tenant=room.get("tenant"),

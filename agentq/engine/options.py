@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 from agentq.core.error_base import listed, near
 from agentq.core.errors import InvalidArguments
@@ -14,6 +14,7 @@ from agentq.core.lanes import PRIORITIES
 from agentq.core.models import Needs, Priority, Usage
 from agentq.core.retry import Retry
 from agentq.core.routes import TIERS, OnFull, Tier
+from agentq.core.zombies import NONE, Zombies
 from agentq.engine.resources import AnyResource
 
 LONGEST_TENANT = 200
@@ -44,6 +45,7 @@ class StepOptions:
         version: of an agent's code.
         continues: earlier versions whose runs this code goes on with when no worker serves them any more.
         budget: of an agent's run and all below it; several with `per=`.
+        zombies: when an agent's run is stopped because it gets nowhere; None: as the settings say, False: never.
         resources: opened before the step begins; workers that have them open go first.
     """
 
@@ -66,6 +68,7 @@ class StepOptions:
     version: str | None = None
     continues: tuple[str, ...] = ()
     budget: Budget | Sequence[Budget] | None = None
+    zombies: Zombies | Literal[False] | None = None
     resources: tuple[AnyResource, ...] = ()
 
     def __post_init__(self) -> None:
@@ -74,6 +77,9 @@ class StepOptions:
         _check_place("step", needs=self.needs, prefer=self.prefer, tier=self.tier)
         for name, kind in (("breaker", Breaker), ("rate", Rate), ("limit", Limit), ("budget", Budget)):
             _check_kind(name, getattr(self, name), kind)
+        if self.zombies is not None and self.zombies is not False and not isinstance(self.zombies, Zombies):
+            reason = "it is no Zombies: write Zombies(repeats=…, …), or False for no rule at all"
+            raise InvalidArguments(step="agent", parameter="zombies", value=self.zombies, reason=reason)
         _check_concurrency(self.concurrency)
         for name in ("fallbacks", "check"):
             _check_callable(name, getattr(self, name))
@@ -107,6 +113,12 @@ class StepOptions:
     def budgets(self) -> tuple[Budget, ...]:
         """All budgets of the agent."""
         return as_sequence(self.budget)
+
+    def zombie_rules(self, defaults: Zombies) -> Zombies:
+        """Return the rules of the agent, where ``defaults`` are those of the settings."""
+        if self.zombies is None:
+            return defaults
+        return NONE if self.zombies is False else self.zombies.over(defaults)
 
     @property
     def is_guarded(self) -> bool:

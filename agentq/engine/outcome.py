@@ -121,7 +121,7 @@ def commit_success(
             joins=caught.joins,
             offers=caught.offers,
             arrivals=caught.arrivals,
-            entry=_entry(request, "ok", value, inline_bytes),
+            entry=_entry(request, "ok", value, inline_bytes, tokens=charge.usage.get("tokens", 0)),
             usage=charge.usage,
             accounts=charge.accounts,
             settles=charge.settles,
@@ -146,12 +146,17 @@ def commit_failure(
     cancels: tuple[str, ...] = (),
     inside: bool = False,
     ran: bool = False,
+    dropped: bool = False,
 ) -> None:
     """Commit a failure, or with ``status`` REVOKED a cancelled step.
 
-    ``ran``: the cancelled step had started. ``inside``: an agent ends by itself.
+    ``ran``: the cancelled step had started. ``inside``: an agent ends by itself. ``dropped``: a person gave it up.
+    An undo that has failed becomes a dead letter instead: a person is to see to it.
     """
     name = getattr(request, "task", None) or ""
+    if status == states.FAILURE and not dropped and (getattr(request, HEADER, None) or {}).get("ud"):
+        _condemn_undo(store, holder, error, charge, name=name)
+        return
     wire = error_to_wire(error, step=name, step_id=holder.id)
     line = line_of(error)
     outcome = "revoked" if status == states.REVOKED else "error"
@@ -165,7 +170,7 @@ def commit_failure(
             joins=caught.joins,
             offers=caught.offers,
             arrivals=caught.arrivals,
-            entry=_entry(request, outcome, wire, ran=ran),
+            entry=_entry(request, outcome, wire, ran=ran, tokens=charge.usage.get("tokens", 0)),
             tells=_tells(request, wire),
             error=line,
             usage=charge.usage,
@@ -177,6 +182,17 @@ def commit_failure(
             name=name,
         )
     )
+
+
+def _condemn_undo(store: Store, holder: Holder, error: BaseException, charge: Charge, *, name: str) -> None:
+    logger.error("undo_failed run=%s step=%s id=%s: %s", holder.root, name, holder.id, line_of(error))
+    told = {"usage": charge.usage, "accounts": list(charge.accounts) if charge.usage else None, "m": charge.settles}
+    given = {field: value for field, value in told.items() if value}
+    held = keep_trying(
+        lambda: store.condemn(holder.worker, holder.take, why="undo failed", words=line_of(error), charge=given)
+    )
+    if not held:
+        store.expect_held([0, b"", b"", b""], holder, name)
 
 
 def commit_revoked(store: Store, holder: Holder, caught: Capture, request: Any, reason: str) -> None:
@@ -235,8 +251,10 @@ def _addresses(signatures: Any) -> Iterator[dict[str, Any]]:
         yield from _addresses((signature.get("options") or {}).get("chain") or [])
 
 
-def _entry(request: Any, outcome: str, value: Any, inline_bytes: int | None = None, *, ran: bool = False) -> str | None:
-    """Return what the parent's log is told of a step; None when no agent asked for it.
+def _entry(
+    request: Any, outcome: str, value: Any, inline_bytes: int | None = None, *, ran: bool = False, tokens: int = 0
+) -> str | None:
+    """Return what the parent's log is told of a step; None when no agent asked for it. ``tokens``: what it has used.
 
     A value of more than ``inline_bytes`` is left where the step's result stands.
     """
@@ -245,7 +263,8 @@ def _entry(request: Any, outcome: str, value: Any, inline_bytes: int | None = No
     if ask is None:
         return None
     text = dumps(value)
+    head = {"k": "result", "id": ask, "s": outcome} | ({"u": tokens} if tokens else {})
     if inline_bytes is None or len(text) <= inline_bytes:
-        head = {"k": "result", "id": ask, "s": outcome} | ({"ran": 1} if ran else {})
+        head |= {"ran": 1} if ran else {}
         return dumps(head)[:-1] + f',"v":{text}}}'
-    return dumps({"k": "result", "id": ask, "s": outcome, "ref": 1})
+    return dumps({**head, "ref": 1})

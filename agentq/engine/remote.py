@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from celery import Celery
 
 from agentq.core.errors import UsageError
 from agentq.core.guards import Budget
 from agentq.core.schema import check_call
+from agentq.core.zombies import Zombies
 from agentq.engine.options import StepOptions
 from agentq.engine.task import Agent
 
@@ -42,8 +43,13 @@ def announcement_of(agent: Agent[..., Any], queue: str) -> dict[str, Any]:
         "queue": queue,
         "schema": agent.schema.json_schema(),
         "doc": (agent.function.__doc__ or "").strip().split("\n")[0],
+        "zombies": _told(agent.agentq.zombies),
         "budgets": [budget.model_dump(mode="json", exclude_none=True) for budget in agent.agentq.budgets],
     }
+
+
+def _told(rules: Zombies | Literal[False] | None) -> Any:
+    return rules.model_dump(mode="json", exclude_unset=True) if isinstance(rules, Zombies) else rules
 
 
 def remote_agent(app: Celery, name: str, announced: dict[str, Any]) -> Agent[..., Any]:
@@ -57,7 +63,9 @@ def remote_agent(app: Celery, name: str, announced: dict[str, Any]) -> Agent[...
 
     # The budgets hold whoever starts the run.
     budgets = tuple(Budget(**given) for given in announced.get("budgets") or ())
-    options = StepOptions(queue=announced["queue"], version=announced.get("version"), budget=budgets)
+    zombies = announced.get("zombies")
+    rules = Zombies(**zombies) if zombies else zombies
+    options = StepOptions(queue=announced["queue"], version=announced.get("version"), budget=budgets, zombies=rules)
     made = type(
         "RemoteAgent",
         (Agent,),

@@ -200,6 +200,10 @@ class Step(Task, Generic[P, R]):
         headers = dict(options.pop("headers", None) or {})
         ours = self.header_of(call, args, kwargs)
         ours.update(headers.get(HEADER) or {})
+        if ours.get("ud"):
+            # What was done is taken back also when the budget, or what is left of it, would not allow it.
+            own = own_accounts(self.agentq.budgets, agent=self.name, tenant=None)
+            ours[ACCOUNTS] = [account for account in own if account["k"] == "self"]
         apply_route(self, call, options, ours)
         if options.get("countdown"):
             # Celery makes an ETA of it by this machine's clock, which may be another than the server's.
@@ -367,6 +371,9 @@ class Agent(Step[P, R]):
         limits = run_limits(self.agentq.budgets)
         if limits:
             ours["bu"] = limits
+        watch = self.agentq.zombie_rules(binding_of(self.app).zombies).watch()
+        if watch:
+            ours["zw"] = watch
         if call.key is not None:
             # A sub-agent's may be its run's: the same key of two tenants is two runs.
             tenant = (ours.get("cd") or {}).get("tenant") or ""

@@ -12,6 +12,7 @@ from agentq.core.codec import canonical, short_hash
 from agentq.core.errors import AgentqError
 from agentq.core.ids import step_id, step_key
 from agentq.core.journal import Answer, Ask, AskKind, Joined, Result
+from agentq.core.zombies import Tail
 from agentq.runtime.effects import Effect, EffectFuture
 from agentq.runtime.loop import DeterministicLoop
 from agentq.runtime.outcomes import error_of
@@ -35,6 +36,7 @@ class Asks:
         open_locals: local calls that the agent waits for, by id.
         undoable: what has an undo, in the order in which it was asked for.
         book: which of them the journal holds.
+        tail: what of them tells a zombie; None where nobody asks.
     """
 
     def __init__(self, run_id: str, loop: DeterministicLoop) -> None:
@@ -45,6 +47,7 @@ class Asks:
         self.open_locals: dict[str, Effect] = {}
         self.undoable: list[Effect] = []
         self.book = Book(run_id)
+        self.tail: Tail | None = None
         self._run_id = run_id
         self._loop = loop
         self._effects: dict[str, Effect] = {}
@@ -141,6 +144,8 @@ class Asks:
             undoes=undoes,
         )
         self.made += 1
+        if self.tail is not None:
+            self.tail.asked(ask)
         effect = Effect(ask, self.made, **more)
         if awaited:
             effect.future = EffectFuture(loop=self._loop, given_up=lambda: self._give_up(effect))

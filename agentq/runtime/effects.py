@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from agentq.core.journal import Ask, Result
+from agentq.core.zombies import Verdict
 from agentq.runtime.loop import Future
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ class Batch:
         results: of local calls.
         tick: whether the log is to get an entry that only tells the time.
         calls_off: sent or asked before, not wanted any more.
+        stop: why the run is a zombie: all is recorded, nothing dispatched, and the run stands still.
     """
 
     seen: int
@@ -102,6 +104,7 @@ class Batch:
     results: Sequence[Result] = ()
     tick: bool = False
     calls_off: Sequence[Effect] = ()
+    stop: Verdict | None = None
 
 
 def words_of(ask: Ask) -> str:

@@ -119,9 +119,13 @@ class DeterministicLoop(Secluded):
         self._numbers += 1
         return self._numbers
 
-    def advance(self, now_ms: int) -> None:
-        """The clock stands at `now_ms`, or where it stood if that is later; what was due is ready, by due time."""
+    def advance(self, now_ms: int) -> bool:
+        """The clock stands at `now_ms`, or where it stood if that is later; what was due is ready, by due time.
+
+        Returns whether anything was.
+        """
         self.now_ms = max(self.now_ms, now_ms)
+        due = False
         while self._timers and self._timers[0][0] <= self.now_ms:
             _, _, handle = heapq.heappop(self._timers)
             # A handle without its mark is not in the heap any more: cancelling it later must not count.
@@ -130,6 +134,8 @@ class DeterministicLoop(Secluded):
                 self._cancelled_timers -= 1
             else:
                 self._ready.append(handle)
+                due = True
+        return due
 
     @property
     def next_due_ms(self) -> int | None:

@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from agentq.core.errors import AgentqError, BudgetExceeded, RunCancelled, RunError, TurnTimeout, UsageError
-from agentq.core.journal import Answer, Ask, Cancel, Entry, Joined, Result, Signal, Start
+from agentq.core.journal import Answer, Ask, Cancel, Entry, Joined, Result, Resume, Signal, Start
+from agentq.core.zombies import NONE, Tail, Verdict, Zombies, decide_zombie
 from agentq.engine.exits import failure_by, is_ordered
 from agentq.runtime.asks import Asks
 from agentq.runtime.leaving import leave
@@ -47,6 +48,7 @@ class Machine:
         identity: Identity,
         *,
         compute_s: float = 60.0,
+        zombies: Zombies = NONE,
         write_result: Callable[[Any], Any] = lambda value: value,
         write_arguments: Callable[[Sequence[Any], dict[str, Any]], Any] = lambda args, kwargs: (args, kwargs),
     ) -> None:
@@ -56,6 +58,9 @@ class Machine:
         self.outcome: Outcome | None = None
         self.dropped = False
         self.random = RunRandom()
+        self._zombies = zombies
+        if zombies.counts:
+            self.asks.tail = Tail()
         self._body = body
         self._compute_s = compute_s
         self._write_result = write_result
@@ -86,13 +91,20 @@ class Machine:
     def feed(self, entry: Entry, members: Sequence[Result] = ()) -> None:
         """The agent has seen the input, and rests. A `Joined` comes with the outcomes of its members."""
         self.asks.seen += 1
+        tail = self.asks.tail
         if entry.__class__ is Start:
+            if tail is not None:
+                tail.saw(entry)
             self._start(entry)
         else:
             # What was due at the input's time comes first: the order in which a loop that never stops sees them.
-            self.loop.advance((getattr(entry, "t", None) or 0) - self._begin.lag_at(self.seen))
+            due = self.loop.advance((getattr(entry, "t", None) or 0) - self._begin.lag_at(self.seen))
+            if due and tail is not None:
+                tail.waited()
             self._run_to_rest()
             if self.outcome is None:
+                if tail is not None:
+                    tail.saw(entry, members)
                 self._apply(entry, members)
                 self._run_to_rest()
         self.asks.book.check_rest(self.seen)
@@ -111,6 +123,17 @@ class Machine:
     def waits(self) -> list[str]:
         """Names of the signals that the agent waits for."""
         return self._mailboxes.waits
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Why the run is to be stopped in front of what it asks for now; None when it may go on.
+
+        What takes back what it has done is never stopped, nor what a cancel has it do.
+        """
+        tail = self.asks.tail
+        if tail is None or self._undoing or self._cancel is not None:
+            return None
+        return decide_zombie(tail, self._zombies)
 
     def drop(self) -> None:
         """The coroutine is gone: its `finally` blocks have run, and could do nothing more to the run."""
@@ -247,7 +270,9 @@ class Machine:
         return Outcome("value", value=main.result())
 
     def _carried(self) -> tuple[Entry, ...]:
-        return (self.asks.next_segment(), *self._mailboxes.take_all())
+        allowed = self.asks.tail.allowed if self.asks.tail is not None else frozenset()
+        word = (Resume(t=self.loop.now_ms, allow=tuple(sorted(allowed))),) if allowed else ()
+        return (self.asks.next_segment(), *word, *self._mailboxes.take_all())
 
     # -- inputs
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import time
 import uuid
 from collections.abc import Sequence
@@ -29,6 +30,8 @@ from agentq.runtime.machine import Machine
 from agentq.runtime.outcomes import Identity
 from agentq.runtime.turn import Turn
 
+logger = logging.getLogger(__name__)
+
 _CHUNK: Final = 500
 """Outcomes read at once: some hundred KB of the usual results."""
 
@@ -52,6 +55,7 @@ def run_turn(attempt: Attempt) -> TurnEnd:
         lambda run: task.function(run, *typed_args, **typed_kwargs),
         identity,
         compute_s=limits.turn_s,
+        zombies=task.agentq.zombie_rules(attempt.binding.zombies),
         write_result=task.schema.encode_result,
         write_arguments=lambda args, kwargs: task.schema.encode(list(args), dict(kwargs)),
     )
@@ -82,16 +86,18 @@ class EnginePort:
         """The log from `seen` on."""
         return keep_trying(lambda: self._store.read_log(self._holder.root, self._holder.id, seen))
 
-    def send(self, batch: Batch) -> Sequence[bytes]:
-        """The batch is written, once, however often the connection breaks."""
+    def send(self, batch: Batch) -> Sequence[bytes] | None:
+        """The batch is written, once, however often the connection breaks; None when the run stands still."""
         caught = Capture()
         questions: list[str] = []
         events: list[str] = []
         refused: list[Result] = []
         for effect in batch.dispatch:
             ask = effect.ask
+            if batch.stop is not None and ask.kind != "emit":
+                continue
             if ask.kind == "emit":
-                events.append(dumps({"e": "emit", "r": self._holder.id, "n": ask.name, "f": effect.fields}))
+                events.append(dumps({**_told_as(ask, effect.fields), "r": self._holder.id}))
             elif ask.kind == "ask":
                 card = {"id": ask.id, "run": self._holder.id, "q": ask.question, "schema": ask.answer_schema}
                 questions.append(dumps(card))
@@ -104,7 +110,11 @@ class EnginePort:
                     refused.append(failed(ask.id, error.to_wire()))
         closes, cancels = self.ids_of(batch.calls_off)
         usage = self._attempt.take_usage()
-        told = [self._told(result) for result in [*batch.results, *refused]]
+        results = list(batch.results)
+        if results and usage.get("tokens"):
+            # What local calls have spent is told of the last one: which of them it was, nobody need know.
+            results[-1] = replace(results[-1], tokens=usage["tokens"])
+        told = [self._told(result) for result in [*results, *refused]]
         send = functools.partial(
             self._store.send,
             self._holder,
@@ -123,8 +133,12 @@ class EnginePort:
             cancels=cancels,
             usage=usage,
             accounts=accounts_of(self._attempt),
+            stop={"rule": batch.stop.rule, "why": batch.stop.why} if batch.stop is not None else None,
         )
-        return keep_trying(send)
+        lines = keep_trying(send)
+        if batch.stop is not None:
+            logger.warning("run_stopped run=%s rule=%s: %s", self._holder.id, batch.stop.rule, batch.stop.why)
+        return lines
 
     def _told(self, result: Result) -> tuple[str, tuple[str, str] | None]:
         """The entry of a local call's result, or of the error that it is too large; a large one with name and value."""
@@ -153,25 +167,23 @@ class EnginePort:
 
     def park(self, *, seen: int, due_ms: int | None, waits: Sequence[str], rest_ms: int) -> bool:
         """The worker is given back, unless the log has grown."""
-        self._settle_usage(seen)
+        if not self._settle_usage(seen):
+            return True
         return keep_trying(
             lambda: self._store.park(self._holder, seen=seen, due_ms=due_ms, waits=waits, rest_ms=rest_ms)
         )
 
-    def _settle_usage(self, seen: int) -> None:
+    def _settle_usage(self, seen: int) -> bool:
+        """Whether the run is still held here: it is not when it stands still."""
         # What local calls spent and no send has carried yet; they all have, unless the last one was given up.
         usage = self._attempt.take_usage()
-        if usage:
-            keep_trying(
-                functools.partial(
-                    self._store.send,
-                    self._holder,
-                    token=uuid.uuid4().hex,
-                    seen=seen,
-                    usage=usage,
-                    accounts=accounts_of(self._attempt),
-                )
-            )
+        if not usage:
+            return True
+        token, accounts = uuid.uuid4().hex, accounts_of(self._attempt)
+        lines = keep_trying(
+            lambda: self._store.send(self._holder, token=token, seen=seen, usage=usage, accounts=accounts)
+        )
+        return lines is not None
 
     def wait(self, seconds: float) -> None:
         """The run's bell rang, or the time has passed."""
@@ -263,6 +275,13 @@ class EnginePort:
         asked = tuple(effect.ask.id for effect in effects if effect.ask.kind == "ask")
         sent = tuple(effect.ask.id for effect in effects if effect.ask.kind not in ("ask", "emit", "local"))
         return asked, sent
+
+
+def _told_as(ask: Ask, fields: dict[str, Any]) -> dict[str, Any]:
+    if ask.undoes is None:
+        return {"e": "emit", "n": ask.name, "f": fields}
+    # What an undo tells of itself is no word of the agent's.
+    return {"e": ask.name, "n": fields["step"], "error": fields["error"]}
 
 
 def _member(ask: Ask, member: str, meta: bytes | None) -> Result:

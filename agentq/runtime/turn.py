@@ -10,10 +10,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, NoReturn, Protocol
 
 from agentq.core.errors import JournalUnreadable, ReplayMismatch
 from agentq.core.journal import Ask, Cancel, Entry, Joined, Result, Signal, decode
+from agentq.core.zombies import Verdict
 from agentq.engine.binding import TurnEnd
 from agentq.runtime.effects import Batch, Effect
 from agentq.runtime.local_calls import LocalCalls
@@ -49,8 +50,11 @@ class TurnPort(Protocol):
         """The entries of the log from position `seen` on."""
         ...
 
-    def send(self, batch: Batch) -> Sequence[bytes]:
-        """The batch is recorded and dispatched at once; the entries from `batch.seen` on, its own among them."""
+    def send(self, batch: Batch) -> Sequence[bytes] | None:
+        """The batch is recorded and dispatched at once; the entries from `batch.seen` on, its own among them.
+
+        None when the run stands still: the batch is recorded, to be dispatched by the next turn, and this one is over.
+        """
         ...
 
     def park(self, *, seen: int, due_ms: int | None, waits: Sequence[str], rest_ms: int) -> bool:
@@ -97,6 +101,10 @@ class TurnPort(Protocol):
         ...
 
 
+class _Stopped(Exception):
+    """The run stands still, and is nobody's any more."""
+
+
 class Turn:
     """One turn. `run` is called once."""
 
@@ -132,6 +140,8 @@ class Turn:
         """The run has ended, has parked or goes on as new; nothing of it is left in this process."""
         try:
             return self._run()
+        except _Stopped:
+            return TurnEnd("parked")
         except (ReplayMismatch, JournalUnreadable) as error:
             return TurnEnd("error", error=error, torn=True)
         except Overran:
@@ -155,6 +165,8 @@ class Turn:
                 self._replay_s = self._clock() - begun
             if machine.outcome is not None:
                 return self._end(machine.outcome)
+            if (verdict := machine.verdict) is not None:
+                self._stop(verdict)
             self._start_locals()
             if machine.asks.has_urgent or self._is_due():
                 self._send()
@@ -192,7 +204,16 @@ class Turn:
             self._port.allow("local calls" if machine.asks.open_locals else "waiting")
         return fed
 
-    def _send(self, results: Sequence[Result] = (), *, final: bool = False) -> None:
+    def _stop(self, verdict: Verdict) -> NoReturn:
+        """The run stands still; what it has under way here comes to its end first."""
+        self._locals.forget(self._machine.asks.open_locals)
+        results: list[Result] = []
+        while len(self._locals):
+            results.extend(self._locals.wait(_LONGEST_LOOK_S))
+        self._send(results, stop=verdict)
+        raise _Stopped
+
+    def _send(self, results: Sequence[Result] = (), *, final: bool = False, stop: Verdict | None = None) -> None:
         machine = self._machine
         asks = machine.asks.take()
         if final:
@@ -208,9 +229,13 @@ class Turn:
             results=results,
             tick=not final and self._is_due(),
             calls_off=() if final else machine.asks.take_given_up(),
+            stop=stop,
         )
         self._sent = sum(effect.ask.members or 1 for effect in dispatch)
-        self._absorb(self._port.send(batch))
+        lines = self._port.send(batch)
+        if lines is None:
+            raise _Stopped
+        self._absorb(lines)
 
     # -- waiting
 

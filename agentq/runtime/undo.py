@@ -9,6 +9,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from agentq.core.errors import StepCondemned
 from agentq.runtime.effects import Effect
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ async def take_back(asks: Asks, done: Sequence[Effect], failure: BaseException) 
     """Every step of `done` that started has been undone, in reverse order, one after the other.
 
     A step that still runs is called off and waited for first, since its effect may come late. An undo that fails is
-    noted on `failure`, and the next one goes on.
+    told in the history and noted on `failure`, and the next one goes on. One that is a step of its own stands among the
+    dead letters from then on.
     """
     for effect in reversed(list(done)):
         await asks.ended(effect)
@@ -33,6 +35,11 @@ async def take_back(asks: Asks, done: Sequence[Effect], failure: BaseException) 
             except Exception as error:
                 logger.warning("%s could not be undone", effect.words, exc_info=True)
                 failure.add_note(f"{effect.words} could not be undone: {error}")
+                if not isinstance(error, StepCondemned):
+                    # Of a dead letter the store tells; this is a function of the agent's, or was never sent.
+                    fields = {"step": effect.ask.name, "error": f"{type(error).__name__}: {error}"}
+                    told = [fields, effect.ask.id, at]
+                    asks.make("emit", "undo-failed", told_by=told, awaited=False, undoes=effect.ask.id, fields=fields)
 
 
 async def _take_back(asks: Asks, effect: Effect, call: tuple[list[Any], dict[str, Any]]) -> None:

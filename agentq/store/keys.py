@@ -56,6 +56,7 @@ _PLAIN_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "reviving": (),
     "unwinding": (),
     "ended": (),
+    "watched": (),
     "runs": (),
     "asks": (),
     "agents": (),
@@ -88,7 +89,8 @@ _PREFIX = re.compile(r"[A-Za-z0-9_.\-]{1,40}\Z")
 PERMANENT: Final = frozenset(
     {
         *("workers", "reaping", "ticks", "due", "unsent", "outbox", "queued"),
-        *("retiring", "reviving", "unwinding", "ended", "runs", "asks", "agents", "drained", "warm", "held", "bell"),
+        *("retiring", "reviving", "unwinding", "ended", "watched"),
+        *("runs", "asks", "agents", "drained", "warm", "held", "bell"),
         *("suspects", "letters", "letter", "unserved", "pace", "line", "turns", "shared"),
         *("waiters", "called", "gates", "backlog", "backlogs", "leaders"),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ from agentq.core.models import DeadLetter
 from agentq.store.alarm import report_condemned
 from agentq.store.connection import StoreConnection
 from agentq.store.refs import Holder
-from agentq.store.wire import moment
+from agentq.store.wire import dump, moment
 
 _LISTED = ("why", "words", "at", "q", "l", "root", "id", "nm", "d", "wl")
 
@@ -30,9 +31,12 @@ class Claimed:
 class LetterCalls(StoreConnection):
     """The scripts of dead letters, and their readers."""
 
-    def condemn(self, worker: str, take: int, *, why: str, words: str) -> bool:
-        """Put what a worker holds among the dead letters, whole; False when it holds nothing under that number."""
-        done = int(self.run_script("condemn", worker, take, why, words)) == 1
+    def condemn(self, worker: str, take: int, *, why: str, words: str, charge: Mapping[str, Any] | None = None) -> bool:
+        """Put what a worker holds among the dead letters, whole; False when it holds nothing under that number.
+
+        ``charge``: what the attempt has used, on which ``accounts``, and how what was reserved ends (``m``).
+        """
+        done = int(self.run_script("condemn", worker, take, why, words, dump(charge) if charge else "")) == 1
         if done:
             report_condemned()
         return done

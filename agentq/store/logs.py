@@ -11,8 +11,11 @@ from agentq.store.refs import Holder, Join, Offer
 from agentq.store.steps import StepCalls
 from agentq.store.wire import counted, dump, joins_arguments, offers_arguments
 
-AppendReply = Literal["new", "known", "unknown", "ended"]
-_APPENDED: dict[int, AppendReply] = {1: "new", 0: "known", -1: "unknown", -2: "ended"}
+AppendReply = Literal["new", "known", "unknown", "ended", "moved"]
+_APPENDED: dict[int, AppendReply] = {1: "new", 0: "known", -1: "unknown", -2: "ended", -3: "moved"}
+
+_STOPPED = 2
+"""Of a send: the run stands still."""
 
 
 class LogCalls(StepCalls):
@@ -44,17 +47,22 @@ class LogCalls(StepCalls):
         cancels: Sequence[str] = (),
         usage: dict[str, int] | None = None,
         accounts: Sequence[dict[str, Any]] = (),
-    ) -> list[bytes]:
+        stop: dict[str, str] | None = None,
+    ) -> list[bytes] | None:
         """Record and dispatch what a turn asks for, append what it did in place; return the log from ``seen`` on.
 
         The same token twice writes once. ``payloads``: name and JSON of large results to which ``results`` refer.
+        ``stop``: the rule by which the run is a zombie, and why.
+
+        Returns None when the run stands still, by this or before: what it asks for is recorded, its next turn sends it,
+        and it is not held any more.
         Raises StaleHolder when another holds the run.
         """
         self.put_payloads(holder.root, payloads)
         header: dict[str, Any] = {**holder.to_wire(), "token": token, "seen": seen}
         named = [name for name, _ in payloads]
-        optional = {"payloads": named, "tick": tick, "closes": closes, "cancels": cancels, "usage": usage}
-        optional["accounts"] = list(accounts)
+        optional: dict[str, Any] = {"payloads": named, "tick": tick, "closes": closes, "cancels": cancels}
+        optional |= {"usage": usage, "accounts": list(accounts), "stop": stop}
         header.update({field: value for field, value in optional.items() if value})
         reply = self.run_script(
             "send",
@@ -66,6 +74,8 @@ class LogCalls(StepCalls):
             *counted(results),
             *counted(events),
         )
+        if int(reply[0]) == _STOPPED:
+            return None
         self.expect_held(reply, holder, "")
         return list(reply[1:])
 
@@ -140,6 +150,19 @@ class LogCalls(StepCalls):
     def cancel(self, root: str, run: str, why: str) -> AppendReply:
         """Append a cancel to a run; the reply says what came of it."""
         return _APPENDED[int(self.run_script("append", "cancel", root, run, uuid.uuid4().hex, dump(why)))]
+
+    def stop(self, root: str, run: str, why: str, *, rule: str, seen: int = -1) -> AppendReply:
+        """Have a run and all below it stand still; the reply says what came of it.
+
+        With ``seen`` only if its log has not grown past that: else the reply is ``moved``.
+        """
+        stop = dump({"why": why, "rule": rule})
+        return _APPENDED[int(self.run_script("append", "stop", root, run, uuid.uuid4().hex, stop, seen))]
+
+    def resume(self, root: str, run: str, *, allow: Sequence[str] = (), by: str = "") -> AppendReply:
+        """Have a run go on that stands still; the rules in ``allow`` are not to stop it again."""
+        allowed = dump(list(allow))
+        return _APPENDED[int(self.run_script("append", "resume", root, run, uuid.uuid4().hex, allowed, by))]
 
     def answer(self, root: str, ask_id: str, answer: str, *, by: str) -> tuple[AppendReply, str | None]:
         """Decide an ask with ``answer`` (JSON); return what came of it and the answer that stands.

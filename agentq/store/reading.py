@@ -363,6 +363,8 @@ def status_of(record: dict[str, str]) -> RunStatus:
     state = record.get("s", "q")
     if state == "d":
         return _ENDED.get(record.get("o", ""), "succeeded")
+    if "st" in record or (state == "l" and "zs" in record):
+        return "stopped"
     if unserved_of(record.get("un"), record.get("a"), state) is not None:
         return "unschedulable"
     return _STATUS[state]

@@ -81,6 +81,7 @@ class Offer:
         depth: how deep below the run that has the budget it stands.
         resources: names of what a worker should have open that takes it.
         feeds: of an internal step, the join whose members it sends.
+        watch: after how many ms an agent's run is to be looked after, by ``quiet`` and ``wall``.
         most: how many may wait in its queue, in its lane and above, when it comes; None is no bound.
         most_of_tenant: how many of its tenant's.
         refuse: where there is no room, it is refused; else it is held back until there is.
@@ -112,6 +113,7 @@ class Offer:
     accounts: list[dict[str, Any]] | None = None
     depth: int | None = None
     feeds: str | None = None
+    watch: dict[str, int] | None = None
     resources: tuple[str, ...] = ()
     most: int | None = None
     most_of_tenant: int | None = None
@@ -152,6 +154,7 @@ class Offer:
             "rs": "\n".join(self.resources) or None,
             "dp": self.depth,
             "jo": self.feeds,
+            "zw": self.watch or None,
         }
         return {name: value for name, value in fields.items() if value is not None}
 

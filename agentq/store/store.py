@@ -4,7 +4,6 @@ from agentq.store.admissions import AdmissionCalls
 from agentq.store.forks import ForkCalls
 from agentq.store.handback import HandbackCalls
 from agentq.store.letters import LetterCalls
-from agentq.store.logs import LogCalls
 from agentq.store.losses import LossCalls
 from agentq.store.past import Past
 from agentq.store.scaling import ScalingCalls
@@ -12,12 +11,13 @@ from agentq.store.sensing import SenseReads
 from agentq.store.stranded import StrandedCalls
 from agentq.store.unsent import UnsentCalls
 from agentq.store.unserved import UnservedReads
+from agentq.store.watched import WatchCalls
 from agentq.store.workers import WorkerCalls
 
 
 class Store(
     ForkCalls,
-    LogCalls,
+    WatchCalls,
     WorkerCalls,
     AdmissionCalls,
     UnsentCalls,

@@ -1,11 +1,14 @@
 -- append: an input from outside to one run: a signal, an answer, a cancel.
--- include: common tree offer
+-- include: common tree offer stop
 -- ARGV: 'signal', root, run, token, name, payload as JSON, signal id
 --       'answer', root, ask id, token, answer as JSON, who
 --       'cancel', root, run, token, reason as a JSON string
+--       'stop', root, run, token, JSON {why, rule}, entries of the log that who stops it has seen, -1: whatever it holds
+--       'resume', root, run, token, JSON list of the rules that are not to stop it again, who
 -- Reply: signal: 1 appended, 0 this id was seen before, -1 no such run, -2 the run has ended
 --        answer: {1, answer} accepted, {0, answer that stands} decided before, {-1} no such ask, {-2} closed
---        cancel: 1, 0 asked before, -1 no such run, -2 the run has ended
+--        cancel, stop, resume: 1, 0 asked before (it does not stand still), -1 no such run, -2 the run has ended; stop: -3
+--        the log has grown
 -- Keeps: a signal is an input once per id, early ones are kept (5); an ask has one decision; the same token gets the
 --   same reply.
 local what, root, token = ARGV[1], ARGV[2], ARGV[4]
@@ -44,6 +47,25 @@ if what == 'cancel' then
   redis.call('HSET', rec, 'ct', token)
   note(root, '{"e":"cancelling","r":' .. cjson.encode(run) .. ',"why":' .. ARGV[5] .. '}', now)
   tell(root, run, '{"k":"cancel","why":' .. ARGV[5] .. '}', now, true)
+  return 1
+end
+
+if what == 'stop' or what == 'resume' then
+  if not f[1] or f[3] ~= 'a' then return -1 end
+  if f[5] == token then return 1 end
+  if f[1] == 'd' then return -2 end
+  if what == 'stop' then
+    local seen = tonumber(ARGV[6])
+    if seen >= 0 and redis.call('LLEN', K.log(root, run)) ~= seen then return -3 end
+    if not begin_stop(root, run, rec, cjson.decode(ARGV[5]), now) then return 0 end
+  else
+    if not end_stop(root, run, rec, now) then return 0 end
+    note(root, '{"e":"resumed","r":' .. cjson.encode(run) .. ',"allow":' .. ARGV[5] .. ',"by":' .. cjson.encode(ARGV[6])
+      .. '}', now)
+    -- In its journal stands from where on evidence counts again.
+    tell(root, run, '{"k":"resume","allow":' .. ARGV[5] .. '}', now)
+  end
+  redis.call('HSET', rec, 'ct', token)
   return 1
 end
 

@@ -89,6 +89,11 @@ for _ = 1, tonumber(following()) do
 end
 
 spend(h.root, h.usage, h.accounts, now)
+if h.usage and h.usage.tokens then
+  -- The agent hears what the members of its fan-out have used when the join is released.
+  local j = redis.call('HMGET', rec, 'jr', 'jn')
+  if j[2] then redis.call('HINCRBY', K.join(j[1], j[2]), 'u', h.usage.tokens) end
+end
 local told = {}
 for _, pair in ipairs(h.tells or {}) do
   told[cjson.decode(pair[2]).id or ''] = true

@@ -1,6 +1,7 @@
 -- send: what an agent's turn asks for and has done in place, in one batch.
--- include: common tree offer join refuse finish
--- ARGV: JSON header {root, id, worker, take, token, seen, payloads?, tick?, closes?, cancels?, usage?, accounts?}
+-- include: common tree offer join refuse finish stop
+-- ARGV: JSON header {root, id, worker, take, token, seen, payloads?, tick?, closes?, cancels?, usage?, accounts?, stop?}
+--         stop: {why, rule}, when a rule has found the run to be a zombie
 --       number of asks; per ask: its entry as JSON
 --       number of joins; per join: JSON header, body message or ''
 --       number of offers; per offer: JSON header, message
@@ -8,7 +9,8 @@
 --       number of results; per result: its entry as JSON without its time
 --       number of events; per event: JSON object without its time
 -- Reply: {1, entries of the log from `seen` on…}; {0, state, worker, take} when another holds the run, or the worker
---        was marked dead
+--        was marked dead; {2} the run stands still: what it asks for is recorded, to be sent when it goes on, and it is
+--        nobody's any more
 -- Keeps: a stale turn can dispatch nothing and record nothing (2); asks, their records and messages are one instant
 --   (1); a step over the tree's budget is not sent: its refusal is an input like any other (7, 11).
 local h = cjson.decode(ARGV[1])
@@ -16,6 +18,7 @@ local rec = K.step(h.root, h.id)
 local log = K.log(h.root, h.id)
 local f = redis.call('HMGET', rec, 's', 'w', 't', 'tok', 'nm')
 if f[1] ~= 'h' or f[2] ~= h.worker or f[3] ~= tostring(h.take) then
+  if f[4] == h.token and f[1] == 'l' then return { 2 } end
   return { 0, f[1] or '', f[2] or '', f[3] or '' }
 end
 -- The survivors are about to give this turn to another: what it sends now, its successor would not know in time.
@@ -33,7 +36,16 @@ redis.call('HSET', rec, 'tok', h.token, 'd', 0)
 local at = 1
 local function following() at = at + 1 return ARGV[at] end
 
-for _ = 1, tonumber(following()) do redis.call('RPUSH', log, following()) end
+if h.stop then begin_stop(h.root, h.id, rec, h.stop, now) end
+local stopped = stopped_above(h.root, h.id, rec)
+
+for _ = 1, tonumber(following()) do
+  local ask = following()
+  local kind = string.match(ask, '"kind":"(%a+)"')
+  -- As a fork has it from its origin: it stands asked, and the next turn sends it.
+  if stopped and kind ~= 'local' and kind ~= 'emit' then ask = string.sub(ask, 1, -2) .. ',"again":1}' end
+  redis.call('RPUSH', log, ask)
+end
 -- A fan-out that is wider than the budget allows is refused as a whole.
 local too_wide = {}
 local function is_too_wide(j)
@@ -46,12 +58,12 @@ local function is_too_wide(j)
 end
 for _ = 1, tonumber(following()) do
   local j, body = cjson.decode(following()), following()
-  if not is_too_wide(j) then open_join(j, body, now) end
+  if not stopped and not is_too_wide(j) then open_join(j, body, now) end
 end
 local asked = {}
 for _ = 1, tonumber(following()) do
   local o, rest = cjson.decode(following()), following()
-  if not too_wide[o.jn or o.jo] then
+  if not stopped and not too_wide[o.jn or o.jo] then
     offer_or_refuse(o, rest, log, now)
     asked[o.q] = (asked[o.q] or 0) + 1
   end
@@ -62,7 +74,7 @@ for _ = 1, tonumber(following()) do
   local text = following()
   local q = cjson.decode(text)
   local key = K.ask(h.root, q.id)
-  if redis.call('EXISTS', key) == 0 then
+  if not stopped and redis.call('EXISTS', key) == 0 then
     redis.call('HSET', key, 's', 'open', 'c', ms_text(now), 'card', text)
     redis.call('ZADD', K.asks(), now, h.root .. '|' .. q.id)
     enlist(h.root, 'q', q.id)
@@ -76,4 +88,12 @@ if h.tick then redis.call('RPUSH', log, stamped('{"k":"tick"}', now)) end
 close_asks(h.root, h.closes)
 for _, child in ipairs(h.cancels or {}) do call_off(h.root, child, 'its parent cancelled the call', now) end
 spend(h.root, h.usage, h.accounts, now)
+if stopped then
+  local _, _, message = parts_of(redis.call('HGET', K.held(h.worker), h.take))
+  redis.call('HDEL', K.held(h.worker), h.take)
+  redis.call('DEL', K.wake(h.root, h.id))
+  redis.call('HDEL', rec, 'ov', 'hb')
+  set_aside(h.root, h.id, rec, redis.call('HINCRBY', rec, 'g', 1), rest_of(message), stopped)
+  return { 2 }
+end
 return reply()

@@ -47,9 +47,14 @@ local first = math.max(tonumber(c[5] or 0), tonumber(ARGV[6])) + 1
 local last = first - 1
 local function count() return last - first + 1 end
 
+-- Of a run that stands still thousands may wait: so many are set aside by one take, in some ms.
+local MOST_ASIDE = 300
+local stopped = 0
+
 local function accept(queue, lane, message, suspect)
-  local flags = claim(worker, label, last + 1, queue, lane, message, now)
-  if not flags then return false end
+  local flags, is_stopped = claim(worker, label, last + 1, queue, lane, message, now)
+  if is_stopped then stopped = stopped + 1 end
+  if not flags then return stopped > MOST_ASIDE end
   last = last + 1
   slots = slots - 1
   give(last, queue, flags + (suspect or 0), message)
@@ -189,7 +194,8 @@ else
 end
 redis.call('HSET', card, 'token', token, 'first', first, 'end', last, 'last', last, 'takes', before + count())
 if alone and count() > 0 then redis.call('HSET', card, 'alone', first .. '|' .. last) end
-if slots > 0 and not SPLIT and #aside == 0 then
+if stopped > MOST_ASIDE then for _, queue in ipairs(queues) do ring(queue) end end
+if slots > 0 and not SPLIT and #aside == 0 and stopped <= MOST_ASIDE then
   -- Every lane was looked at to its end: what rang before is answered, and must not wake anybody for nothing.
   for _, queue in ipairs(queues) do redis.call('DEL', K.bell(queue)) end
 end

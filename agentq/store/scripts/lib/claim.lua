@@ -1,5 +1,5 @@
 -- Claiming: a message that waits becomes a worker's, under a take number that no other attempt of that worker has.
--- include: turns
+-- include: turns stop
 
 -- What the taker has to do instead of running it: end a cancelled step, or one whose last attempt passed its hard limit;
 -- have one admitted first that its budget had no room for. mark: of its record.
@@ -8,8 +8,9 @@ local function flag_of(root, id, rec, mark)
   return mark and (mark == 'b' and 8 or 2) or 0
 end
 
--- Whether the record agrees to the message; then this worker is its holder. Returns the flags, nil when it does not. f: what
--- the caller has read of the record already, in the order in which it is read here.
+-- Whether the record agrees to the message; then this worker is its holder. Returns the flags, nil when it does not, or when
+-- the step's run stands still: then the second answer is true, and the step waits in that run's line. f: what the caller
+-- has read of the record already, in the order in which it is read here.
 local function claim(worker, label, take, queue, lane, message, now, f)
   local root, id, generation = name_of(message)
   local flags = 0
@@ -17,8 +18,13 @@ local function claim(worker, label, take, queue, lane, message, now, f)
     local rec = K.step(root, id)
     f = f or redis.call('HMGET', rec, 's', 'g', 'a', 'ov', 'pr', 'k')
     if f[1] ~= 'q' or f[2] ~= generation then return nil end
-    redis.call('HSET', rec, 's', 'h', 'w', worker, 't', take, 'wl', label, 'b', ms_text(now), 'a', (f[3] or 0) + 1)
     flags = flag_of(root, id, rec, f[4])
+    local stopped = flags ~= 1 and stopped_above(root, id, rec)
+    if stopped then
+      set_aside(root, id, rec, generation, rest_of(message), stopped)
+      return nil, true
+    end
+    redis.call('HSET', rec, 's', 'h', 'w', worker, 't', take, 'wl', label, 'b', ms_text(now), 'a', (f[3] or 0) + 1)
     if f[5] or f[6] == 'a' then note_step(root, rec, id, 'started', now) end
   end
   redis.call('HSET', K.held(worker), take, entry_of(queue, lane, message))

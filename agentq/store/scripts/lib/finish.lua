@@ -1,4 +1,5 @@
 -- The end of a step: its record, what its parent's log hears, its place in its join.
+-- include: stop
 
 local ENTRY_STATUS = { FAILURE = 'error', REVOKED = 'revoked' }
 
@@ -13,6 +14,8 @@ local function finish(root, id, status, entry, error, now, inside)
     redis.call('SADD', K.cancelled(root), id)
     unwind(root, id)
   end
+  -- What stands in its line may go to its end.
+  if f[7] == 'a' then end_stop(root, id, rec, now) end
   -- What its budget still asks nobody need answer any more.
   if id == root and f[7] == 'a' and inside and redis.call('HEXISTS', K.tree(root), 'asked') == 1 then unwind(root, id) end
   if f[7] ~= 'a' then

@@ -118,6 +118,8 @@ local function gates()
     if g.k == 'b' then return breaker_admits(digest, g, now) end
     -- A budget's line holds no place of its own: who is called asks the budget again.
     if g.k == 'a' then return true end
+    -- That of a stopped run lets all go at once, or none.
+    if g.k == 'z' then return not g.on end
     return rate_admits(digest, g, tokens, now)
   end
 
@@ -181,7 +183,7 @@ local function gates()
       local fits, later = admits(digest, g, head.tokens, now)
       if not fits then at = later break end
       redis.call('ZREM', line, head.name)
-      redis.call('HDEL', head.rec, 'ln', 'wc')
+      redis.call('HDEL', head.rec, 'ln', 'wc', 'zs')
       if g.k == 'r' or g.st then
         local entry = reserve(digest, g, head.tokens, now)
         redis.call('HSET', head.rec, 'gd', cjson.encode({ g = { entry }, gr = 1 }))

@@ -38,7 +38,10 @@ local function take_next(worker, token, next, now)
       if next.heard then ring(queue) end
       return true
     end
-    reply = next_reply(take, queue, claim(worker, next.label, take, queue, lane, message, now, f), message)
+    local flags, stopped = claim(worker, next.label, take, queue, lane, message, now, f)
+    -- One of a run that stands still was set aside: whoever takes next sees to those behind it.
+    if not flags then return stopped end
+    reply = next_reply(take, queue, flags, message)
     redis.call('HSET', card, 'last', take, 'takes', before + 1, 'on:' .. next.seat, token .. '|' .. take)
     return true
   end

@@ -15,15 +15,16 @@ end
 
 local function release_join(root, id, now)
   local key = K.join(root, id)
-  local f = redis.call('HMGET', key, 'pr', 'bo', 'bm', 'won', 'need', 'ok', 'n', 'size')
+  local f = redis.call('HMGET', key, 'pr', 'bo', 'bm', 'won', 'need', 'ok', 'n', 'size', 'u')
   redis.call('HSET', key, 'sent', 1)
   redis.call('HDEL', key, 'bm')
   if f[1] and f[5] and f[6] == f[5] then
     -- Who the winners are is said once and for all: others may succeed before the next replay looks.
-    tell(root, f[1], '{"k":"joined","id":' .. cjson.encode(id) .. ',"at":[' .. f[4] .. ']}', now)
+    tell(root, f[1], '{"k":"joined","id":' .. cjson.encode(id) .. (f[9] and ',"u":' .. f[9] or '') .. ',"at":[' .. f[4] .. ']}',
+      now)
     if f[7] ~= f[8] then call_off(root, id, 'enough others have succeeded', now) end
   elseif f[1] then
-    tell(root, f[1], cjson.encode({ k = 'joined', id = id }), now)
+    tell(root, f[1], '{"k":"joined","id":' .. cjson.encode(id) .. (f[9] and ',"u":' .. f[9] or '') .. '}', now)
   else
     body_of(root, cjson.decode(f[2]), f[3], now)
   end

@@ -48,13 +48,24 @@ local function with_stamp(message, since)
   return '{"agentq_unserved":' .. ms_text(since) .. ',' .. string.sub(message, 2)
 end
 
+-- An undo that will not come about by itself: the agent takes the rest back without it, and may end. The step stands as a
+-- dead letter all the same, and with it the keys of its tree.
+local function tell_of_undo(root, id, rec, name, words, now)
+  local f = redis.call('HMGET', rec, 'pr', 'ak')
+  note(root, cjson.encode({ e = 'undo-failed', r = f[1] or root, s = id, n = name, error = words }), now)
+  if not (f[1] and f[2]) then return end
+  local failure = { code = 'step_condemned', fields = { step = name, step_id = id, reason = words } }
+  tell(root, f[1], cjson.encode({ k = 'result', id = f[2], s = 'error', v = failure }), now)
+end
+
 -- The step waits for a person: its join and its parent with it, and their keys keep standing.
 local function condemn_step(root, id, rec, queue, lane, message, why, words, now)
-  local f = redis.call('HMGET', rec, 'nm', 'k', 'd', 'w', 'wl')
+  local f = redis.call('HMGET', rec, 'nm', 'k', 'd', 'w', 'wl', 'ud')
   redis.call('HSET', rec, 's', 'x', 'e', words, 'dl', 1)
   write_letter(id, queue, lane, message, why, words, now,
     { 'root', root, 'id', id, 'nm', f[1] or '', 'k', f[2] or '', 'd', f[3] or 0, 'w', f[4] or '', 'wl', f[5] or '' }, root)
   note_step(root, rec, id, 'condemned', now, { why = why, error = words })
+  if f[6] then tell_of_undo(root, id, rec, f[1] or '', words, now) end
 end
 
 local function forget_letter(id)

@@ -6,7 +6,10 @@ local function end_wait(root, id, rec, now)
   local f = redis.call('HMGET', rec, 'g', 'q', 'l', 'ln')
   local name = root .. '|' .. id .. '|' .. f[1]
   redis.call('ZREM', K.due(), name)
-  if f[4] then redis.call('ZREM', K.waiters(f[4]), name) end
+  if f[4] then
+    redis.call('ZREM', K.waiters(f[4]), name)
+    redis.call('HDEL', rec, 'ln', 'zs')
+  end
   leave_backlog(name, rec, f[2], f[3])
   place(root, id, rec, f[2], f[3], f[1], take_kept(root, id), nil, now)
 end
@@ -34,7 +37,7 @@ local function wake(root, run, now, urgent)
     redis.call('LTRIM', bell, 0, 0)
     redis.call('PEXPIRE', bell, 60000)
   elseif f[1] == 'l' and urgent and redis.call('HEXISTS', rec, 'ln') == 1 then
-    -- It waits until a person raises its budget, which nobody need do any more.
+    -- It waits until a person raises its budget or has it go on, which nobody need do any more.
     end_wait(root, run, rec, now)
   end
 end
@@ -83,6 +86,10 @@ local function begin_agent(o, now)
   local start = { k = 'start', version = o.v }
   redis.call('RPUSH', K.log(o.root, o.id), stamped(cjson.encode(start), now))
   redis.call('ZADD', K.runs(), now, o.root .. '|' .. o.id)
+  if o.zw then
+    redis.call('HSET', K.step(o.root, o.id), 'zw', cjson.encode(o.zw))
+    redis.call('ZADD', K.watched(), now + math.min(o.zw.quiet or o.zw.wall, o.zw.wall or o.zw.quiet), o.root .. '|' .. o.id)
+  end
 end
 
 -- From when on the step may be taken. A delay is counted by this clock: the sender's may be another.
