@@ -123,6 +123,8 @@ def show(session: Session, run_id: str, follow: bool, as_json: bool) -> int:
         status = _follow(session, handle, agent, as_json=as_json)
     if status in ENDED:
         code = show_outcome(handle, agent, status, as_json=as_json)
+        if not as_json and _has_letters(session.app):
+            _show_held_up(session.app, handle.id, handle.steps())
         # Who follows waits for the run and wants its end; who looks has seen what was asked for.
         return code if follow else 0
     if as_json:
@@ -172,6 +174,11 @@ def _show_unfinished(session: Session, handle: Any, agent: str, status: str) -> 
     if waiting:
         console.print(asks_table(waiting, now=now, console=console))
         say(f"Answer with: agentq asks answer {waiting[0].ask_id} VALUE")
+
+
+def _has_letters(app: AgentQ) -> bool:
+    """Whether anything of an ended run may still wait for a person: an undo that has failed."""
+    return app.store.count_letters() > 0
 
 
 def _show_held_up(app: AgentQ, run_id: str, steps: list[Any]) -> None:

@@ -28,6 +28,9 @@ LONGEST_CYCLE: Final = 8
 _COUNTED: Final = frozenset({"call", "map", "canvas", "local", "spawn"})
 """The asks that are calls. What takes back another one is none of them."""
 
+_UNSET: Any = object()
+"""Of an argument that was not given: None says something else."""
+
 Many = Annotated[int | None, Field(ge=2)]
 
 
@@ -49,14 +52,14 @@ class Zombies(Model):
     def __init__(
         self,
         *,
-        repeats: int | None = ...,  # type: ignore[assignment]  # as told from None: not given
-        cycles: int | None = ...,  # type: ignore[assignment]
-        tokens: int | None = ...,  # type: ignore[assignment]
-        quiet: timedelta | None = ...,  # type: ignore[assignment]
-        wall: timedelta | None = ...,  # type: ignore[assignment]
+        repeats: int | None = _UNSET,
+        cycles: int | None = _UNSET,
+        tokens: int | None = _UNSET,
+        quiet: timedelta | None = _UNSET,
+        wall: timedelta | None = _UNSET,
     ) -> None:
         given = {"repeats": repeats, "cycles": cycles, "tokens": tokens, "quiet": quiet, "wall": wall}
-        super().__init__(**{name: value for name, value in given.items() if value is not ...})
+        super().__init__(**{name: value for name, value in given.items() if value is not _UNSET})
 
     def over(self, others: Zombies) -> Zombies:
         """These rules, and `others` for those that are not given here."""

@@ -173,6 +173,7 @@ class Declarations:
         continues: Sequence[str] = (),
         budget: Budget | Sequence[Budget] | None = None,
         zombies: Zombies | Literal[False] | None = None,
+        undo: Callable[..., Any] | None = None,
         timeout: timedelta | None = None,
         **celery_options: Any,
     ) -> AgentDecorator: ...

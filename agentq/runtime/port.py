@@ -29,6 +29,7 @@ from agentq.runtime.effects import Batch, Effect
 from agentq.runtime.machine import Machine
 from agentq.runtime.outcomes import Identity
 from agentq.runtime.turn import Turn
+from agentq.store.logs import StandsStill
 
 logger = logging.getLogger(__name__)
 
@@ -135,10 +136,12 @@ class EnginePort:
             accounts=accounts_of(self._attempt),
             stop={"rule": batch.stop.rule, "why": batch.stop.why} if batch.stop is not None else None,
         )
-        lines = keep_trying(send)
-        if batch.stop is not None:
-            logger.warning("run_stopped run=%s rule=%s: %s", self._holder.id, batch.stop.rule, batch.stop.why)
-        return lines
+        try:
+            return keep_trying(send)
+        except StandsStill:
+            if batch.stop is not None:
+                logger.warning("run_stopped run=%s rule=%s: %s", self._holder.id, batch.stop.rule, batch.stop.why)
+            return None
 
     def _told(self, result: Result) -> tuple[str, tuple[str, str] | None]:
         """The entry of a local call's result, or of the error that it is too large; a large one with name and value."""
@@ -180,10 +183,11 @@ class EnginePort:
         if not usage:
             return True
         token, accounts = uuid.uuid4().hex, accounts_of(self._attempt)
-        lines = keep_trying(
-            lambda: self._store.send(self._holder, token=token, seen=seen, usage=usage, accounts=accounts)
-        )
-        return lines is not None
+        try:
+            keep_trying(lambda: self._store.send(self._holder, token=token, seen=seen, usage=usage, accounts=accounts))
+        except StandsStill:
+            return False
+        return True
 
     def wait(self, seconds: float) -> None:
         """The run's bell rang, or the time has passed."""

@@ -18,6 +18,10 @@ _STOPPED = 2
 """Of a send: the run stands still."""
 
 
+class StandsStill(Exception):
+    """The run was stopped, and its turn is over: no error, but nothing that a caller may go on from."""
+
+
 class LogCalls(StepCalls):
     """The scripts that move an agent's run between its turns."""
 
@@ -48,15 +52,16 @@ class LogCalls(StepCalls):
         usage: dict[str, int] | None = None,
         accounts: Sequence[dict[str, Any]] = (),
         stop: dict[str, str] | None = None,
-    ) -> list[bytes] | None:
+    ) -> list[bytes]:
         """Record and dispatch what a turn asks for, append what it did in place; return the log from ``seen`` on.
 
         The same token twice writes once. ``payloads``: name and JSON of large results to which ``results`` refer.
         ``stop``: the rule by which the run is a zombie, and why.
 
-        Returns None when the run stands still, by this or before: what it asks for is recorded, its next turn sends it,
-        and it is not held any more.
-        Raises StaleHolder when another holds the run.
+        Raises:
+            StaleHolder: another holds the run.
+            StandsStill: the run was stopped, by this or before: what it asks for is recorded, its next turn sends it,
+                and it is not held any more.
         """
         self.put_payloads(holder.root, payloads)
         header: dict[str, Any] = {**holder.to_wire(), "token": token, "seen": seen}
@@ -75,7 +80,7 @@ class LogCalls(StepCalls):
             *counted(events),
         )
         if int(reply[0]) == _STOPPED:
-            return None
+            raise StandsStill(holder.id)
         self.expect_held(reply, holder, "")
         return list(reply[1:])
 

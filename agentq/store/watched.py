@@ -13,6 +13,7 @@ from typing import Any, Final
 from agentq.core.journal import Resume, decode
 from agentq.core.zombies import Standing
 from agentq.store.logs import LogCalls
+from agentq.store.reading import Reads
 
 _PAGE: Final = 500
 """Lines of history, or records, that are read at once."""
@@ -34,7 +35,7 @@ class Watched:
     lines: int
 
 
-class WatchCalls(LogCalls):
+class WatchCalls(LogCalls, Reads):
     """The list of them, and how each stands."""
 
     def watched(self, *, limit: int = 50) -> list[tuple[str, str]]:

@@ -202,7 +202,7 @@ def test_a_person_stops_a_run_and_has_it_go_on(project: Any, tmp_path: Path) -> 
 
 
 def is_set_aside(project: Any, handle: Any) -> bool:
-    return project.app.store.record(handle.root, handle.id).get("zs") == handle.id
+    return bool(project.app.store.record(handle.root, handle.id).get("zs") == handle.id)
 
 
 def test_a_run_of_which_nothing_is_heard_is_stopped(project: Any, tmp_path: Path) -> None:

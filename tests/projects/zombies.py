@@ -6,6 +6,7 @@ import asyncio
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from agentq import AgentQ, Budget, Retry, Run, Zombies, this_step
 from tests.kit.notes import note
@@ -90,10 +91,10 @@ async def crowded(run: Run, path: str, gate: str, members: int) -> list[int]:
             pass
         return -2
 
-    crowd = [run.starmap(stand.using(priority="low"), [(path, gate, number, 0.2) for number in range(members)])]
-    below = [run.call(waiting, path, gate, 0.5), run.call(waiting.using(priority="normal"), path, gate, 0.5)]
-    found = await asyncio.gather(loop(), *below, *crowd)
-    return [found[0], found[1], found[2], sum(found[3])]
+    crowd = run.starmap(stand.using(priority="low"), [(path, gate, number, 0.2) for number in range(members)])
+    below: list[Any] = [run.call(waiting.using(priority=lane), path, gate, 0.5) for lane in ("normal", "low")]
+    looked, one, two, stood = await asyncio.gather(loop(), *below, crowd)
+    return [looked, one, two, sum(stood)]
 
 
 @app.agent(zombies=Zombies(quiet=timedelta(seconds=1)))

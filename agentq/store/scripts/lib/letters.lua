@@ -26,7 +26,8 @@ local function write_letter(id, queue, lane, message, why, words, now, more, roo
   -- A step that was replayed a moment ago left its token there, with an end.
   redis.call('PERSIST', K.letter(id))
   redis.call('ZADD', K.letters(), now, id)
-  tell_loss(why, root, id, queue, words, now)
+  -- Of an undo its last attempt tells by itself.
+  if why ~= 'undo failed' then tell_loss(why, root, id, queue, words, now) end
 end
 
 -- A name for a message that has none; the take is told apart by its worker, which is never used again.
