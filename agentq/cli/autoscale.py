@@ -30,6 +30,7 @@ LOOK_SECONDS = 1.0
 @click.option("--driver", metavar="NAME", help="local, kubernetes, heroku, pull or module:maker; else the setting's.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("--once", is_flag=True, help="Decide and act once, and end; workers go on.")
+@click.option("--metrics", metavar="[HOST:]PORT", help="Serve the decisions there, for KEDA, Prometheus and people.")
 @click.option("--keep", is_flag=True, help="Leave the local driver's workers running at the end.")
 @json_option
 @app_command
@@ -41,13 +42,15 @@ def autoscale(
     driver: str | None,
     dry_run: bool,
     once: bool,
+    metrics: str | None,
     keep: bool,
     as_json: bool,
 ) -> int:
     """Give each pool that says max= as many workers as its load asks for, until Ctrl-C.
 
     Of several such commands one leads, and another takes over within seconds when it is gone. With --json each decision
-    that changes something is one line; with --once, and for the history, it is one document.
+    that changes something is one line; with --once, and for the history, it is one document. --metrics 9464 serves
+    them on this machine alone, --metrics 0.0.0.0:9464 to everybody who can reach it.
 
     Example:
       agentq autoscale --dry-run
@@ -56,8 +59,10 @@ def autoscale(
     """
     if ctx.invoked_subcommand is not None:
         return 0
-    from agentq.cli.scaling import live_pools, make_controller
+    from agentq.cli.scaling import live_pools, make_controller, serving_metrics
 
+    if metrics is not None and (once or dry_run):
+        raise CommandRefused("--metrics serves what is decided while the command runs: leave --once and --dry-run out.")
     pools = live_pools(session, only, say)
     if not pools():
         raise CommandRefused(
@@ -68,7 +73,8 @@ def autoscale(
     )
     if once:
         return _once(controller, as_json=as_json)
-    return _run(controller, is_dry=dry_run, keep=keep, as_json=as_json)
+    with serving_metrics(session, metrics, say=say):
+        return _run(controller, is_dry=dry_run, keep=keep, as_json=as_json)
 
 
 @autoscale.command("history")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from agentq.cli.errors import CommandRefused
@@ -65,6 +66,30 @@ def make_controller(
     )
     terms = Terms(pools=pools, slots=_slots, gates=gates_of(app.celery.tasks), is_dry=is_dry)
     return Controller(setup.store, make_driver(driver or app.settings.autoscale_driver, setup), terms)
+
+
+@contextmanager
+def serving_metrics(session: Session, address: str | None, *, say: Say) -> Iterator[None]:
+    """What is decided is served at `[HOST:]PORT` meanwhile; where no host is named, to this machine alone."""
+    if address is None:
+        yield
+        return
+    from agentq.fleet.endpoint import Endpoint, Known
+
+    host, colon, port = address.rpartition(":")
+    if not port.isdecimal() or int(port) > 65_535 or (colon and not host):
+        raise CommandRefused(f'"{address}" is no address: write 9464, or 0.0.0.0:9464 for all who can reach it.')
+    store = session.app.open_store(socket_timeout=STORE_TIMEOUT_S)
+    endpoint = Endpoint(
+        lambda: Known(store.now_ms(), store.decisions()), host=host.strip("[]") or "127.0.0.1", port=int(port)
+    )
+    endpoint.start()
+    say(f"Decisions are served at http://{host or '127.0.0.1'}:{endpoint.port}/pools and /metrics.")
+    try:
+        yield
+    finally:
+        endpoint.stop()
+        store.close()
 
 
 class _Commands:
