@@ -67,10 +67,11 @@ class Company:
         self._write_line = write_line
         self._decide_wait = decide_wait
         self._readers: list[threading.Thread] = []
+        self._is_asked = False
 
     def start(self) -> None:
         """Every member has a process."""
-        members, self.members = self.members, []
+        members, self.members, self._is_asked = self.members, [], False
         self.add(members)
 
     def add(self, members: Sequence[Member]) -> None:
@@ -105,17 +106,24 @@ class Company:
         member.restart_at = time.monotonic() + pause.total_seconds()
         self._write_line(member.name, f"ended ({ending(code)}); starts again in {pause.total_seconds():.1f} s")
 
+    def ask(self) -> None:
+        """All members are asked by SIGTERM to finish what they do; none starts again. A second call does nothing."""
+        if self._is_asked:
+            return
+        self._is_asked = True
+        for member in self.members:
+            member.restart_at = None
+            if member.process is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    member.process.send_signal(signal.SIGTERM)
+
     def stop(self, *, grace: timedelta, hurry: threading.Event | None = None) -> None:
         """No member runs: asked by SIGTERM to finish what they do, killed with their children after `grace`.
 
         `hurry`, once set, ends the grace at once. A second call does nothing.
         """
         running = [member.process for member in self.members if member.process is not None]
-        for member in self.members:
-            member.restart_at = None
-        for process in running:
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(signal.SIGTERM)
+        self.ask()
         deadline = time.monotonic() + grace.total_seconds()
         while any(process.poll() is None for process in running) and time.monotonic() < deadline:
             if hurry is not None and hurry.is_set():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from threading import Event
 from typing import TYPE_CHECKING
 
 from agentq.cli.errors import CommandRefused
@@ -48,8 +49,13 @@ def make_controller(
     log_level: str = "WARNING",
     say: Callable[[str, str], None] = lambda who, words: None,
     hear: Callable[[str, str], None] | None = None,
+    grace_s: float = 30.0,
+    hurry: Event | None = None,
 ) -> Controller:
-    """The controller of these pools, by the driver named, else by the one that the settings name."""
+    """The controller of these pools, by the driver named, else by the one that the settings name.
+
+    The rest is as in the driver's `Setup`.
+    """
     from agentq.fleet.bounds import gates_of
     from agentq.fleet.controller import Controller, Terms
     from agentq.fleet.drivers import Setup, make_driver
@@ -63,6 +69,8 @@ def make_controller(
         say=say,
         hear=hear,
         outlives=outlives,
+        grace_s=grace_s,
+        hurry=hurry if hurry is not None else Event(),
     )
     terms = Terms(pools=pools, slots=_slots, gates=gates_of(app.celery.tasks), is_dry=is_dry)
     return Controller(setup.store, make_driver(driver or app.settings.autoscale_driver, setup), terms)

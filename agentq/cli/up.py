@@ -8,8 +8,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ import click
 from agentq.cli.commands import ExampleCommand
 from agentq.cli.output import say
 from agentq.cli.processes import Company, Member, WriteLine
+from agentq.cli.scaling import Rounds, live_pools, make_controller, words_of
 from agentq.cli.session import Session, app_command
 from agentq.cli.workers import (
     WorkerPlan,
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from agentq.app import AgentQ
+    from agentq.core.pools import PoolSpec
+    from agentq.fleet.live_pools import LivePools
 
 FLOWER_PORT = 5555
 PORTS_TRIED = 50
@@ -64,7 +67,8 @@ COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_cyan", "bright_
 def up(session: Session, no_flower: bool, port: int | None, grace: float, log_level: str) -> int:
     """Run the server, a worker for each pool, and Flower; Ctrl-C stops all.
 
-    What dies is started again, after a pause that grows while it keeps dying.
+    A pool that says max= has as many workers as its load asks for, as by `agentq autoscale`. What dies is started
+    again, after a pause that grows while it keeps dying.
 
     Example:
       agentq up
@@ -78,7 +82,9 @@ def up(session: Session, no_flower: bool, port: int | None, grace: float, log_le
     here, lacking = servable(app, app.pools)
     for words in lacking:
         say(words)
-    plans = plan_workers(with_devices(app, here), here)
+    pools = live_pools(session, (), say)
+    scaled = {name: spec for name, spec in pools().items() if name in here}
+    plans = plan_workers(with_devices(app, here), [name for name in here if name not in scaled])
     for plan in plans:
         check_installed(plan)
     with_flower = not no_flower and importlib.util.find_spec("flower") is not None
@@ -90,8 +96,13 @@ def up(session: Session, no_flower: bool, port: int | None, grace: float, log_le
         members.append(flower_member(session, chosen))
     elif not no_flower:
         say("Flower is not installed, so none is started: pip install flower.")
-    _print_table(console, server, plans, url)
-    return _run(app, console, members, grace=timedelta(seconds=grace))
+    _print_table(console, server, plans, scaled, url)
+    write_line = _LineWriter(console, [*(member.name for member in members), *scaled])
+    hurry = threading.Event()
+    scaling = None
+    if scaled:
+        scaling = _Scaling(session, pools, write_line, log_level=log_level, grace_s=grace, hurry=hurry)
+    return _run(app, members, write_line, scaling, grace=timedelta(seconds=grace), hurry=hurry)
 
 
 def worker_members(session: Session, plans: Sequence[WorkerPlan], *, log_level: str, events: bool) -> list[Member]:
@@ -138,23 +149,33 @@ def free_port(first: int) -> int:
     return first
 
 
-def _print_table(console: Console, server: str, plans: Sequence[WorkerPlan], url: str | None) -> None:
+def _print_table(
+    console: Console, server: str, plans: Sequence[WorkerPlan], scaled: Mapping[str, PoolSpec], url: str | None
+) -> None:
     from agentq.console.tables import listing
 
     rows: list[tuple[object, ...]] = [("server", server)]
     rows += [(plan.name, f"worker, {plan.kind}, {plan.concurrency} slots") for plan in plans]
+    rows += [(name, f"workers, {spec.kind}, {spec.min} to {spec.max} by its load") for name, spec in scaled.items()]
     if url is not None:
         rows.append(("flower", url))
     console.print(listing(("what", "where"), rows, fold=("where",)))
     console.print("Ctrl-C stops all.\n", style="dim")
 
 
-def _run(app: AgentQ, console: Console, members: Sequence[Member], *, grace: timedelta) -> int:
+def _run(
+    app: AgentQ,
+    members: Sequence[Member],
+    write_line: _LineWriter,
+    scaling: _Scaling | None,
+    *,
+    grace: timedelta,
+    hurry: threading.Event,
+) -> int:
     from agentq.core.policy import decide_restart_wait
 
-    write_line = _line_writer(console, [member.name for member in members])
     company = Company(members, write_line=write_line, decide_wait=decide_restart_wait)
-    stopping, hurry = threading.Event(), threading.Event()
+    stopping = threading.Event()
 
     def on_signal(_number: int, _frame: object) -> None:
         (hurry if stopping.is_set() else stopping).set()
@@ -166,8 +187,13 @@ def _run(app: AgentQ, console: Console, members: Sequence[Member], *, grace: tim
         while not stopping.wait(TEND_SECONDS):
             company.tend()
             server.look()
+            if scaling is not None:
+                scaling.tend()
         say("Stopping: steps that run may finish; Ctrl-C again ends them at once.")
     finally:
+        if scaling is not None:
+            company.ask()
+            scaling.stop()
         company.stop(grace=grace, hurry=hurry)
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -175,8 +201,46 @@ def _run(app: AgentQ, console: Console, members: Sequence[Member], *, grace: tim
     return 0
 
 
-def _line_writer(console: Console, names: Sequence[str]) -> _LineWriter:
-    return _LineWriter(console, names)
+class _Scaling:
+    """The pools that have as many workers as their load asks for."""
+
+    def __init__(
+        self,
+        session: Session,
+        pools: LivePools,
+        write_line: WriteLine,
+        *,
+        log_level: str,
+        grace_s: float,
+        hurry: threading.Event,
+    ) -> None:
+        self._controller = make_controller(
+            session,
+            pools,
+            driver="local",
+            outlives=False,
+            log_level=log_level,
+            say=lambda who, words: write_line(who.rpartition("/")[2], words),
+            hear=lambda who, line: write_line(who.rpartition("/")[2], line),
+            grace_s=grace_s,
+            hurry=hurry,
+        )
+        self._rounds = Rounds(
+            self._controller,
+            tell=lambda decision: write_line(decision.pool, words_of(decision).partition(": ")[2]),
+            say=lambda words: write_line("autoscale", words),
+        )
+
+    def tend(self) -> None:
+        """One round, when its time has come."""
+        self._rounds.tend()
+
+    def stop(self) -> None:
+        """None of these workers runs any more; those that run something have had the grace for it."""
+        from agentq.core.errors import Unavailable
+
+        with suppress(Unavailable):
+            self._controller.close(keep=False)
 
 
 class _LineWriter:

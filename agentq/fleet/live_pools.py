@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
+from agentq.core.error_base import ended
 from agentq.core.errors import InvalidFile
 from agentq.core.pools import PoolSpec, load_pools
 
@@ -45,7 +46,7 @@ class LivePools:
                 self._all = {**self._code, **self._in_file()}
             except InvalidFile as error:
                 self._is_wrong = True
-                self._say(f"{error} The pools stay as they were.")
+                self._say(f"{ended(str(error))} The pools stay as they were.")
             else:
                 if self._is_wrong:
                     self._say("The pools file can be read again.")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Final, Protocol
 
 from agentq.core.errors import DriverFailed, InvalidSetting, Superseded
@@ -100,6 +101,7 @@ class Setup:
         say: tells the person who started the controller; pool or instance, and words.
         hear: takes each line of the workers' own output, where somebody wants to see it; by instance.
         outlives: whether workers that the driver starts go on when its process is killed.
+        grace_s: how long what runs may take when they are to end with the controller; `hurry`, once set, ends that.
     """
 
     pools: Callable[[], Mapping[str, PoolSpec]]
@@ -109,6 +111,8 @@ class Setup:
     say: Callable[[str, str], None] = field(default=lambda who, words: None)
     hear: Callable[[str, str], None] | None = None
     outlives: bool = True
+    grace_s: float = 30.0
+    hurry: Event = field(default_factory=Event)
 
 
 def make_driver(name: str, setup: Setup) -> Driver:

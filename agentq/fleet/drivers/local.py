@@ -31,9 +31,6 @@ STEADY_S: Final = 60.0
 LEAVING_S: Final = 60.0
 """So long a worker that holds nothing may take to end after a SIGTERM; then it is killed."""
 
-STOP_S: Final = 30.0
-"""So long all may finish what they run when the controller ends and they end with it."""
-
 LOCK_S: Final = 1.0
 
 TAIL_BYTES: Final = 4000
@@ -142,9 +139,10 @@ class Local:
             return
         for child in children:
             send(child.pid, signal.SIGTERM)
-        deadline = time.monotonic() + STOP_S
+        deadline = time.monotonic() + self._setup.grace_s
         while any(child.is_alive for child in children) and time.monotonic() < deadline:
-            time.sleep(0.05)
+            if self._setup.hurry.wait(0.05):
+                break
         for child in children:
             if child.is_alive:
                 send(child.pid, signal.SIGKILL, group=True)

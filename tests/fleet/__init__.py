@@ -1,0 +1,1 @@
+"""Controllers and their drivers, on a real store."""

@@ -1,0 +1,365 @@
+"""The controller on a real store: who leads, what is decided and kept, and what a driver is told."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from agentq.core.errors import DriverFailed
+from agentq.core.guards import Breaker
+from agentq.core.pools import PoolSpec
+from agentq.core.sizing import Decision
+from agentq.engine.options import StepOptions
+from agentq.fleet.bounds import gates_of
+from agentq.fleet.controller import Controller, Terms
+from agentq.store.admissions import Admission, breaker_wish
+from agentq.store.sensing import Question
+from tests.fleet.platform import Platform
+from tests.store.bench import Bench
+from tests.store.test_leading import end_lease
+
+
+@pytest.fixture
+def platform(bench: Bench) -> Platform:
+    for worker in ("w1", "w2"):
+        bench.store.leave(worker)
+    return Platform(bench)
+
+
+@pytest.fixture
+def spec() -> PoolSpec:
+    return PoolSpec(name="q", max=8, best_effort=True, idle_to_zero=timedelta(0), shrink_after=timedelta(0))
+
+
+def make(bench: Bench, platform: Platform, spec: PoolSpec, **terms: Any) -> Controller:
+    return Controller(bench.store, platform, Terms(pools=lambda: {spec.name: spec}, **terms))
+
+
+def settle(controller: Controller, platform: Platform) -> Decision:
+    """One round after another, with all workers as quick as can be, until nothing changes."""
+    before = None
+    for _ in range(20):
+        (decision,) = controller.round()
+        platform.come_up()
+        platform.hear()
+        now = (list(platform.instances.get("q", ())), platform.bench.store.drains(), decision.load.starting)
+        if now == before:
+            return decision
+        before = now
+    raise AssertionError(f"it does not come to rest: {before}")
+
+
+def test_a_backlog_gets_workers_and_an_empty_pool_gives_them_back(
+    bench: Bench, platform: Platform, spec: PoolSpec
+) -> None:
+    controller = make(bench, platform, spec)
+    bench.store.offer([bench.step() for _ in range(5)])
+    (first,) = controller.round()
+    assert (first.had, first.desired) == (0, 5)
+    assert platform.calls == [("apply", "q", 5)]
+    assert settle(controller, platform).load.ready == 5
+    for worker in list(platform.instances["q"]):
+        bench.finish(bench.take_one(worker).holder)
+    settle(controller, platform)
+    assert platform.instances["q"] == []
+    assert {call[0] for call in platform.calls[1:]} == {"drain"}, "nobody is sent away by a number"
+
+
+def test_who_runs_something_is_drained_last_and_ends_when_it_is_done(
+    bench: Bench, platform: Platform, spec: PoolSpec
+) -> None:
+    controller = make(bench, platform, spec)
+    bench.store.offer([bench.step() for _ in range(3)])
+    settle(controller, platform)
+    busy = platform.instances["q"][0]
+    got = bench.take_one(busy)
+    for worker in platform.instances["q"][1:]:
+        bench.finish(bench.take_one(worker).holder)
+    settle(controller, platform)
+    assert platform.instances["q"] == [busy]
+    bench.store.drain(f"worker|{busy}", by="autoscale")
+    platform.hear()
+    controller.round()
+    assert platform.instances["q"] == [busy], "it still holds a step"
+    bench.finish(got.holder)
+    settle(controller, platform)
+    assert platform.instances["q"] == []
+
+
+def test_work_that_comes_while_somebody_drains_is_given_back_to_that_one(
+    bench: Bench, platform: Platform, spec: PoolSpec
+) -> None:
+    controller = make(bench, platform, spec)
+    bench.store.offer([bench.step() for _ in range(2)])
+    settle(controller, platform)
+    first, second = platform.instances["q"]
+    got = bench.take_one(first)
+    bench.finish(bench.take_one(second).holder)
+    for worker in (first, second):
+        bench.store.drain(f"worker|{worker}", by="autoscale")
+    platform.hear()
+    bench.store.offer([bench.step() for _ in range(3)])
+    platform.calls.clear()
+    controller.round()
+    assert bench.store.drains() == {}
+    assert all(call[0] == "apply" for call in platform.calls)
+    bench.finish(got.holder)
+
+
+class TestLeading:
+    def test_one_leads_and_another_follows_when_it_is_gone(
+        self, bench: Bench, platform: Platform, spec: PoolSpec
+    ) -> None:
+        first, second = make(bench, platform, spec), make(bench, platform, spec)
+        assert first.round()
+        assert second.round() == []
+        assert second.leaders == {"q": first.label}
+        end_lease(bench, "q")
+        (decision,) = second.round()
+        assert decision.leader == second.label
+        assert first.round() == []
+
+    def test_one_that_stood_still_since_it_decided_changes_nothing(
+        self, bench: Bench, platform: Platform, spec: PoolSpec, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first, second = make(bench, platform, spec), make(bench, platform, spec)
+        bench.store.offer([bench.step() for _ in range(5)])
+        act = first._act
+
+        def after_a_long_stop(*given: Any) -> None:
+            end_lease(bench, "q")
+            second.round()
+            platform.calls.clear()
+            act(*given)
+
+        monkeypatch.setattr(first, "_act", after_a_long_stop)
+        first.round()
+        assert platform.calls == [], "the platform has seen a newer fence"
+        assert first.round() == []
+
+    def test_a_decision_is_refused_by_the_store_too(
+        self, bench: Bench, platform: Platform, spec: PoolSpec, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first, second = make(bench, platform, spec), make(bench, platform, spec)
+        bench.store.offer([bench.step() for _ in range(5)])
+        sense = bench.store.sense
+
+        def after_a_long_stop(questions: list[Question]) -> Any:
+            found = sense(questions)
+            monkeypatch.setattr(bench.store, "sense", sense)
+            end_lease(bench, "q")
+            second.round()
+            platform.calls.clear()
+            return found
+
+        monkeypatch.setattr(bench.store, "sense", after_a_long_stop)
+        first.round()
+        assert platform.calls == []
+        assert bench.store.decisions()["q"].fence == bench.store.leaders()["q"].fence
+        assert len(bench.store.decision_history("q")) == 1
+
+    def test_who_takes_over_goes_on_with_what_was_begun(self, bench: Bench, platform: Platform, spec: PoolSpec) -> None:
+        first = make(bench, platform, spec)
+        bench.store.offer([bench.step() for _ in range(3)])
+        settle(first, platform)
+        for worker in list(platform.instances["q"]):
+            bench.finish(bench.take_one(worker).holder)
+        first.round()
+        assert len(bench.store.drains()) == 3, "it has marked them, and is killed before they have heard of it"
+        end_lease(bench, "q")
+        settle(make(bench, platform, spec), platform)
+        assert platform.instances["q"] == []
+
+    def test_two_with_different_pools_each_lead_their_own(
+        self, bench: Bench, platform: Platform, spec: PoolSpec
+    ) -> None:
+        other = replace_name(spec, "other")
+        first = make(bench, platform, spec)
+        second = Controller(bench.store, platform, Terms(pools=lambda: {"q": spec, "other": other}))
+        assert [each.pool for each in first.round()] == ["q"]
+        assert [each.pool for each in second.round()] == ["other"]
+
+    def test_of_two_with_different_sizes_for_one_pool_only_the_leaders_counts(
+        self, bench: Bench, platform: Platform, spec: PoolSpec
+    ) -> None:
+        small, large = make(bench, platform, spec.model_copy(update={"max": 2})), make(bench, platform, spec)
+        bench.store.offer([bench.step() for _ in range(6)])
+        for _ in range(3):
+            small.round()
+            large.round()
+        assert len(platform.instances["q"]) == 2
+
+    def test_a_dry_one_says_and_does_nothing(self, bench: Bench, platform: Platform, spec: PoolSpec) -> None:
+        bench.store.offer([bench.step() for _ in range(4)])
+        (decision,) = make(bench, platform, spec, is_dry=True).round()
+        assert (decision.desired, decision.mode) == (4, "dry")
+        assert platform.calls == []
+        assert bench.store.leaders() == {}
+        assert bench.store.decisions() == {}
+
+
+class TestWhatIsKept:
+    def test_a_decision_has_its_inputs_and_its_reason(self, bench: Bench, platform: Platform, spec: PoolSpec) -> None:
+        controller = make(bench, platform, spec)
+        bench.store.offer([bench.step() for _ in range(5)])
+        controller.round()
+        (kept,) = bench.store.decision_history("q")
+        assert (kept.desired, kept.load.waiting, kept.leader) == (5, 5, controller.label)
+        assert kept.why
+
+    def test_what_changes_nothing_is_no_event(self, bench: Bench, platform: Platform, spec: PoolSpec) -> None:
+        controller = make(bench, platform, spec)
+        for _ in range(5):
+            controller.round()
+        assert len(bench.store.decision_history("q")) == 1
+        assert bench.store.decisions()["q"].desired == 0
+
+
+class TestTrouble:
+    def test_a_platform_that_does_not_answer_is_told_and_nothing_is_guessed(
+        self, bench: Bench, platform: Platform, spec: PoolSpec
+    ) -> None:
+        controller = make(bench, platform, spec)
+        bench.store.offer([bench.step() for _ in range(5)])
+        platform.broken = "no network"
+        (decision,) = controller.round()
+        assert "no network" in decision.why
+        assert platform.calls == []
+        platform.broken = None
+        controller.round()
+        assert platform.calls == [("apply", "q", 5)]
+
+    def test_an_order_that_fails_is_tried_again_after_a_pause(
+        self, bench: Bench, platform: Platform, spec: PoolSpec, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        controller = make(bench, platform, spec)
+        bench.store.offer([bench.step() for _ in range(5)])
+        apply = platform.apply
+        tried: list[Any] = []
+
+        def fail(*given: Any, **named: Any) -> None:
+            tried.append(given)
+            raise DriverFailed(driver="platform", pool="q", reason="quota used up")
+
+        monkeypatch.setattr(platform, "apply", fail)
+        controller.round()
+        (decision,) = controller.round()
+        assert len(tried) == 1, "not again at once"
+        assert "quota used up" in decision.why
+        monkeypatch.setattr(platform, "apply", apply)
+        controller.controls["q"].retry_at = 0.0
+        controller.round()
+        assert len(platform.instances["q"]) == 5
+
+    def test_an_instance_that_does_not_come_up_is_told(
+        self, bench: Bench, platform: Platform, spec: PoolSpec, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        controller = make(bench, platform, spec)
+        bench.store.offer([bench.step()])
+        controller.round()
+        observe = platform.observe
+
+        def later(pools: list[str]) -> Any:
+            return {
+                pool: replace(seen, instances=tuple(replace(each, age_s=95.0) for each in seen.instances or ()))
+                for pool, seen in observe(pools).items()
+            }
+
+        monkeypatch.setattr(platform, "observe", later)
+        (decision,) = controller.round()
+        assert decision.trouble == "q-1 has not come up in 90 s"
+
+
+class TestBounds:
+    def test_a_pool_that_a_person_drained_is_left_alone(self, bench: Bench, platform: Platform, spec: PoolSpec) -> None:
+        bench.store.drain("pool|q")
+        bench.store.offer([bench.step() for _ in range(5)])
+        (decision,) = make(bench, platform, spec).round()
+        assert platform.calls == []
+        assert decision.why == "a person has drained the pool"
+        bench.store.undrain("pool|q")
+
+    def test_an_open_breaker_freezes_growth(self, bench: Bench, platform: Platform, spec: PoolSpec) -> None:
+        class Task:
+            agentq = StepOptions(breaker=Breaker("llm"))
+
+        bench.store.offer([bench.step()])
+        bench.worker("w9")
+        got = bench.take_one("w9")
+        wish = breaker_wish("llm", rate=0.5, volume=10, window_ms=30_000, reset_ms=600_000, jitter=0.0, probes=1)
+        bench.store.admit(got.holder, Admission(gates=[wish]), token="t")
+        bench.client.hset(bench.keys.step(got.holder.root, got.holder.id), "b", bench.store.now_ms() - 1000)
+        bench.finish(got.holder)
+        bench.store.trip_breaker("llm")
+        bench.store.offer([bench.step() for _ in range(40)])
+        (decision,) = make(bench, platform, spec, gates=gates_of({"read": Task()})).round()
+        assert decision.desired == 1, "the one by hand; no other is ordered"
+        assert decision.why == "breaker llm is open: more would only wait"
+        assert platform.calls == []
+        bench.store.reset_breaker("llm")
+
+    def test_workers_by_hand_count_and_are_not_touched(self, bench: Bench, platform: Platform, spec: PoolSpec) -> None:
+        bench.worker("by hand")
+        bench.store.offer([bench.step() for _ in range(3)])
+        controller = make(bench, platform, spec)
+        controller.round()
+        assert platform.calls == [("apply", "q", 2)]
+
+    def test_the_pools_may_change_while_it_runs(self, bench: Bench, platform: Platform, spec: PoolSpec) -> None:
+        pools = {"q": spec}
+        controller = Controller(bench.store, platform, Terms(pools=lambda: dict(pools)))
+        bench.store.offer([bench.step() for _ in range(6)])
+        settle(controller, platform)
+        assert len(platform.instances["q"]) == 6
+        pools["q"] = spec.model_copy(update={"max": 2})
+        settle(controller, platform)
+        assert len(platform.instances["q"]) == 2
+        pools.clear()
+        assert controller.round() == []
+        assert bench.store.leaders()["q"].left_ms == 0, "who has the pool in its file may lead it now"
+
+
+class TestOtherPlatforms:
+    def test_one_that_picks_by_itself_is_told_the_number(
+        self, bench: Bench, platform: Platform, spec: PoolSpec
+    ) -> None:
+        platform.chooses = False
+        controller = make(bench, platform, spec)
+        bench.store.offer([bench.step() for _ in range(3)])
+        settle(controller, platform)
+        for worker in list(platform.instances["q"]):
+            bench.finish(bench.take_one(worker).holder)
+        settle(controller, platform)
+        assert platform.instances["q"] == []
+        assert [call[0] for call in platform.calls if call[0] == "drain"] == []
+        assert bench.store.drains() == {}
+
+    def test_one_that_lists_nothing_is_measured_by_who_comes(
+        self, bench: Bench, platform: Platform, spec: PoolSpec
+    ) -> None:
+        platform.chooses = platform.lists = False
+        controller = make(bench, platform, spec)
+        bench.store.offer([bench.step() for _ in range(3)])
+        (decision,) = controller.round()
+        assert decision.desired == 3
+        (decision,) = controller.round()
+        assert (decision.load.ready, decision.load.starting, decision.desired) == (0, 3, 3)
+        platform.come_up()
+        (decision,) = controller.round()
+        assert (decision.load.ready, decision.load.starting) == (3, 0)
+        assert decision.load.startup_s < 5
+
+    def test_one_that_pulls_is_told_nothing(self, bench: Bench, platform: Platform, spec: PoolSpec) -> None:
+        platform.chooses = platform.acts = platform.lists = False
+        bench.store.offer([bench.step() for _ in range(3)])
+        (decision,) = make(bench, platform, spec).round()
+        assert (decision.mode, decision.desired) == ("pulled", 3)
+        assert bench.store.decisions()["q"].desired == 3
+        assert platform.calls == []
+
+
+def replace_name(spec: PoolSpec, name: str) -> PoolSpec:
+    return spec.model_copy(update={"name": name})
