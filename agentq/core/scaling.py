@@ -145,6 +145,9 @@ def decide_size(load: PoolLoad, objective: Objective, past: Sequence[Asked] = ()
     `past` are the earlier decisions' `asked`, in any order; those older than the window count nothing.
     """
     terms, why = _wanted(load, objective)
+    if _may_sleep(load, objective):
+        # Rates fade and are never quite zero: by them alone one worker would stay for ever.
+        return Size(workers=0, asked=0, why="idle", terms=terms)
     wanted = ceil(round(max(terms.values()) / load.slots, 9))
     now = load.ready + load.starting
     most, cap = _cap(load, objective)
@@ -261,12 +264,29 @@ def _cap(load: PoolLoad, objective: Objective) -> tuple[int, str]:
     return max(most, objective.least), why
 
 
+def _may_sleep(load: PoolLoad, objective: Objective) -> bool:
+    """Whether the pool has been idle for its time, and may be without a worker."""
+    is_quiet = not (load.waiting or load.running or load.due_soon)
+    return (
+        objective.least == 0
+        and is_quiet
+        and load.idle_s > 0
+        and load.idle_s >= objective.idle_after.total_seconds()
+        and not _is_too_slow(load, objective)
+    )
+
+
+def _is_too_slow(load: PoolLoad, objective: Objective) -> bool:
+    """Whether who comes first would wait for a worker for longer than the objective, and that is not accepted."""
+    return load.startup_s > objective.slo_wait.total_seconds() and not objective.best_effort
+
+
 def _slept(load: PoolLoad, objective: Objective, why: str) -> tuple[int, str]:
     idle_after = objective.idle_after.total_seconds()
     if load.waiting or load.running or load.due_soon:
         return 1, "something runs or falls due before another worker could be ready"
     if load.idle_s < idle_after:
         return 1, f"idle for {load.idle_s:.0f} s of {idle_after:g} s"
-    if load.startup_s > objective.slo_wait.total_seconds() and not objective.best_effort:
+    if _is_too_slow(load, objective):
         return 1, f"a worker starts in {load.startup_s:.1f} s, slower than the objective: it does not sleep at zero"
     return 0, "idle"

@@ -160,22 +160,25 @@ class Local:
         ordered_at = time.time()
         self._folder.mkdir(parents=True, exist_ok=True)
         try:
-            with self._log(key).open("ab") as output:
-                process = subprocess.Popen(
-                    argv,
-                    env=dict(env),
-                    stdin=subprocess.DEVNULL,
-                    # A file and no pipe: the worker goes on when nobody reads any more.
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                    preexec_fn=None if self._setup.outlives else die_with_parent,
-                )
+            process = self._spawn(argv, env, self._log(key))
         except OSError as error:
             raise DriverFailed(driver=self.name, pool=pool, reason=str(error)) from error
         child = Child(key, pool, name, process.pid, birth_of(process.pid) or "", ordered_at, process=process)
         self._children[key] = child
         self._write(child)
+
+    def _spawn(self, argv: Sequence[str], env: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+        with log.open("ab") as output:
+            return subprocess.Popen(
+                list(argv),
+                env=dict(env),
+                stdin=subprocess.DEVNULL,
+                # A file and no pipe: the worker goes on when nobody reads any more.
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=None if self._setup.outlives else die_with_parent,
+            )
 
     def _adopt(self) -> None:
         """Know the workers that another controller on this machine has started."""

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from agentq.cli import up
-from agentq.cli.up import _line_writer, _ServerWatch, free_port
+from agentq.cli.up import _LineWriter, _ServerWatch, free_port
 from agentq.core.errors import StoreUnavailable
 
 
@@ -53,6 +53,6 @@ def test_the_next_free_port_is_taken() -> None:
 
 def test_lines_begin_with_the_name_and_cannot_steer_the_terminal() -> None:
     stream = io.StringIO()
-    write = _line_writer(Console(file=stream, width=40), ["tools", "managers"])
+    write = _LineWriter(Console(file=stream, width=40), ["tools", "managers"])
     write("tools", "a [bold]line[/bold]\x1b[2J" + "x" * 50)
     assert stream.getvalue() == "tools    │ a [bold]line[/bold][2J" + "x" * 50 + "\n"
