@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -301,8 +302,13 @@ class Frame(bootsteps.StartStopStep):
         self.service = service
 
     def start(self, parent: Any) -> None:
-        """Make the page and start the keeper."""
+        """Make the page and start the keeper.
+
+        What is loaded by now stays for good: left out of Python's search for garbage, it costs no time with each
+        search, and the pool's children go on sharing it, since a search writes to all that it looks at.
+        """
         self.service.prepare(parent)
+        gc.freeze()
 
     def stop(self, parent: Any) -> None:
         """Leave: all that was taken has come to its end."""

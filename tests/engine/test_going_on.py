@@ -90,3 +90,9 @@ def test_a_child_that_dies_takes_only_the_step_that_it_ran(project: tuple[str, A
     starts = attempts(found, [each.id for each in sent])
     assert starts[STEPS // 2] == "2"
     assert sorted(starts) == ["1"] * (STEPS - 1) + ["2"], "bystanders are not counted"
+
+
+def test_what_a_worker_has_loaded_is_not_searched_for_garbage(project: tuple[str, Any]) -> None:
+    """Its children share it as long as no search writes to it."""
+    _, found = project
+    assert found.left_out.delay().get(timeout=TIMEOUT) > 10_000
