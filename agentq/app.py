@@ -20,7 +20,7 @@ from agentq.core.prices import Prices, load_prices
 from agentq.core.tenants import EVERYBODY, TenantSpec, load_tenants
 from agentq.core.vitals import Thresholds
 from agentq.core.zombies import NONE, Zombies
-from agentq.directory import Agents, Asks, Breakers, DeadLetters, Limits, Runs
+from agentq.directory import Agents, Asks, Breakers, Caches, DeadLetters, Limits, Runs
 from agentq.engine.assembly import (
     agents_of,
     backend_address,
@@ -70,6 +70,7 @@ class Toolkit(Declarations):
         self.dead = DeadLetters(self)
         self.breakers = Breakers(self)
         self.limits = Limits(self)
+        self.caches = Caches(self)
         self._settings = settings if settings is not None else Settings.load()
         self._in_code: dict[str, PoolSpec] = {}
         self._declared: Declared | None = None
@@ -401,6 +402,7 @@ def _limits(settings: Settings) -> StepLimits:
         low_share=settings.low_share,
         inline_bytes=settings.inline_limit,
         result_bytes=settings.result_limit,
+        cache_bytes=settings.cache_limit,
         prefer_wait_s=settings.prefer_wait.total_seconds(),
         on_full=settings.on_full,
         full_wait_s=settings.full_wait.total_seconds(),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from agentq.core.codec import dumps, loads
 from agentq.core.error_base import listed, near
 from agentq.core.errors import LetterNotFound, RunNotFound, UnknownAgent, UsageError
-from agentq.core.models import AskSummary, DeadLetter, GateSummary, RunSummary
+from agentq.core.models import AskSummary, CacheSummary, DeadLetter, GateSummary, RunSummary
 from agentq.core.schema import check_value
 from agentq.engine.assembly import agents_of
 from agentq.engine.handle import Handle
@@ -187,6 +187,25 @@ class Limits:
     def list(self) -> list[GateSummary]:
         """Return them by name."""
         return self._toolkit.store.gates("limit")
+
+
+class Caches:
+    """The steps with ``cache=`` that were called so far."""
+
+    def __init__(self, toolkit: Toolkit) -> None:
+        self._toolkit = toolkit
+
+    def list(self) -> list[CacheSummary]:
+        """Return them by name: how often an answer was there, and what that has saved."""
+        return self._toolkit.store.caches()
+
+    def drop(self, step: str) -> None:
+        """Have all answers of a step count for nothing any more; raises UsageError when none was ever kept."""
+        if not self._toolkit.store.drop_cache(step):
+            names = [each.step for each in self.list()]
+            raise UsageError(
+                f"Nothing of a step {step!r} is cached.{near(step, names)} Known: {listed(names) if names else 'none'}."
+            )
 
 
 def _check(reply: str, letter_id: str) -> None:

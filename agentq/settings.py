@@ -95,6 +95,8 @@ class Settings(Model):
     """A result up to this size stands in its run's journal, a larger one beside it."""
     result_limit: Size = Size(16 * _KIB * _KIB)
     """A larger result is refused: put it into a file or an object store, and return where it is."""
+    cache_limit: Size = Size(_KIB * _KIB)
+    """A larger answer of a step with `cache=` is not kept: each call makes its own."""
     signal_limit: Size = Size(_KIB * _KIB)
     """A larger signal, or answer to a question, is refused: it stands in the journal, which each replay reads."""
     death_limit: int = Field(default=3, ge=1)

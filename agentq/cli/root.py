@@ -39,6 +39,7 @@ COMMANDS: dict[str, CommandEntry] = {
     "dead": CommandEntry("agentq.cli.dead", "dead", "List, show, replay and drop dead letters."),
     "breakers": CommandEntry("agentq.cli.guards", "breakers", "List, trip and reset breakers."),
     "limits": CommandEntry("agentq.cli.guards", "limits", "List what rates and limits let through, and who waits."),
+    "cache": CommandEntry("agentq.cli.cache", "cache", "List what kept answers have saved, and drop a step's."),
     "agents": CommandEntry("agentq.cli.listings", "agents", "List the agents and their parameters."),
     "pools": CommandEntry("agentq.cli.pools", "pools", "List the pools: who serves them, what waits there."),
     "workers": CommandEntry("agentq.cli.listings", "workers", "List the workers that are alive."),

@@ -6,7 +6,7 @@ an agent does with them is the runtime's.
 | k      | Entry  | Input | Fields                                                                      |
 |--------|--------|-------|-----------------------------------------------------------------------------|
 | start  | Start  | yes   | version; of a fork: of, lags; always the first entry                         |
-| result | Result | yes   | id of the ask; s: ok, error, revoked; v: value or error's wire form; ref, ran, u |
+| result | Result | yes   | id of the ask; s: ok, error, revoked; v: value or error's wire form; ref, ran, hit, by, u |
 | joined | Joined | yes   | id of the ask whose members have arrived; at: the winners' places; u        |
 | signal | Signal | yes   | n: name; v: payload; i: the signal's id                                     |
 | answer | Answer | yes   | id of the ask; v: the answer                                                |
@@ -63,7 +63,8 @@ class Result(Input):
     """A step, a child run or a local call ended. `id` is the ask's.
 
     `value` is the result if `status` is ok, else the error's wire form, or None where nothing is known. With
-    `large` the value stands in a key of its own, and `value` is None. `ran` says of a revoked step that it had started.
+    `large` the value stands in a key of its own, and `value` is None. `ran` says of a revoked step that it had started,
+    `hit` that the cache has answered. `by` is the id of the hedge that ended it; None where the step itself did.
     `tokens` is what its last attempt said that it used.
     """
 
@@ -74,6 +75,8 @@ class Result(Input):
     large: bool = False
     ran: bool = False
     tokens: int = 0
+    hit: bool = False
+    by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,10 +206,12 @@ def _fields(entry: Entry) -> dict[str, Any]:
             return time | {"version": version}
         case Start(version=version, origin=origin, lags=lags):
             return time | {"version": version, "of": origin, "lags": lags}
-        case Result(id=ask_id, status=status, large=True, tokens=tokens):
-            return time | {"id": ask_id, "s": status, "ref": 1} | _used(tokens)
-        case Result(id=ask_id, status=status, value=value, ran=ran, tokens=tokens):
-            return time | {"id": ask_id, "s": status, "v": value} | ({"ran": 1} if ran else {}) | _used(tokens)
+        case Result(id=ask_id, status=status):
+            said = {"ran": entry.ran, "hit": entry.hit, "ref": entry.large}
+            marks: dict[str, Any] = {name: 1 for name, whether in said.items() if whether}
+            by = {} if entry.by is None else {"by": entry.by}
+            value = {} if entry.large else {"v": entry.value}
+            return time | {"id": ask_id, "s": status} | value | marks | by | _used(entry.tokens)
         case Joined(id=ask_id, at=None, tokens=tokens):
             return time | {"id": ask_id} | _used(tokens)
         case Joined(id=ask_id, at=winners, tokens=tokens):
@@ -261,8 +266,17 @@ def _result(raw: dict[str, Any], time: int | None) -> Result:
     if status not in get_args(ResultStatus):
         raise ValueError(f'its status "{status}" is unknown')
     large = bool(raw.get("ref"))
-    value, ran = None if large else raw.get("v"), bool(raw.get("ran"))
-    return Result(t=time, id=raw["id"], status=status, value=value, large=large, ran=ran, tokens=raw.get("u", 0))
+    return Result(
+        t=time,
+        id=raw["id"],
+        status=status,
+        value=None if large else raw.get("v"),
+        large=large,
+        ran=bool(raw.get("ran")),
+        tokens=raw.get("u", 0),
+        hit=bool(raw.get("hit")),
+        by=raw.get("by"),
+    )
 
 
 def _ask(raw: dict[str, Any]) -> Ask:

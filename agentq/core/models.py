@@ -300,3 +300,17 @@ class GateSummary(Model):
     window_ms: PositiveInt | None = None
     waiting: NonNegativeInt = 0
     """Steps in its line."""
+
+
+class CacheSummary(Model):
+    """What is known of a cached step, over all tenants and arguments."""
+
+    step: str
+    """The step's name."""
+    hits: NonNegativeInt = 0
+    """Calls that were answered without an attempt."""
+    runs: NonNegativeInt = 0
+    """Answers that were made, and kept unless they were too large."""
+    saved_tokens: NonNegativeInt = 0
+    """What the answers of the hits had taken when they were made."""
+    saved_usd: Usd = Decimal(0)

@@ -12,10 +12,11 @@ from agentq.core.guards import Breaker, Rate
 from agentq.core.key_template import fill
 from agentq.core.models import Usage
 from agentq.engine.budgets import accounts_of, needs_admission
+from agentq.engine.cached import wish_of
 from agentq.engine.ending import Interrupted, Waits, usage_of
 from agentq.engine.outcome import keep_trying
 from agentq.engine.this_step import priced
-from agentq.store.admissions import Admission, breaker_wish, rate_wish
+from agentq.store.admissions import Admission, AdmissionReply, breaker_wish, rate_wish
 
 if TYPE_CHECKING:
     from agentq.engine.attempt import Attempt
@@ -24,10 +25,11 @@ OWN_NAMES: Final = ("tenant", "step")
 """What a guard's name may stand for beside the step's arguments; an argument of that name goes first."""
 
 
-def admit(attempt: Attempt) -> bool:
-    """Return once the attempt may go on: True when its guards hold something for it, False when it has none.
+def admit(attempt: Attempt, *, refresh: bool = False) -> AdmissionReply | None:
+    """Return once the attempt may go on (``go``) or the cache has answered (``cached``); None when it has no guards.
 
-    One round trip. A second call of the same attempt first settles what the one before has reserved.
+    One round trip. A second call of the same attempt first settles what the one before has reserved. ``refresh``: what
+    the cache holds is of no use.
 
     Raises:
         Waits: the step stands in a line now, and the attempt is over.
@@ -35,9 +37,9 @@ def admit(attempt: Attempt) -> bool:
         Interrupted: a budget refuses it; nothing is tried in its place.
         BudgetExceeded: a budget is used up, and the step is to take its cheaper way.
     """
-    admission = _admission_of(attempt)
+    admission = _admission_of(attempt, refresh=refresh)
     if admission is None:
-        return False
+        return None
     token = attempt.store.new_token()
     reply = keep_trying(lambda: attempt.store.admit(attempt.holder, admission, token=token, name=attempt.task.name))
     if admission.before is not None:
@@ -45,6 +47,8 @@ def admit(attempt: Attempt) -> bool:
     match reply.verdict:
         case "go":
             attempt.admitted = True
+        case "cached":
+            pass
         case "waits":
             raise Waits(f"step {attempt.step_id} waits in line")
         case "open":
@@ -55,10 +59,10 @@ def admit(attempt: Attempt) -> bool:
                 assert isinstance(error, BudgetExceeded)
                 raise error
             raise Interrupted(error)
-    return True
+    return reply
 
 
-def _admission_of(attempt: Attempt) -> Admission | None:
+def _admission_of(attempt: Attempt, *, refresh: bool) -> Admission | None:
     """Return what the attempt has to ask; None when it has no guards."""
     options = attempt.task.agentq
     accounts = accounts_of(attempt)
@@ -75,6 +79,7 @@ def _admission_of(attempt: Attempt) -> Admission | None:
         attempts=charged,
         depth=int(attempt.ours.get("dp", 0)),
         fallback=bool(options.fallbacks),
+        cache=wish_of(attempt, refresh=refresh),
         before=attempt.settlement() | {"usage": usage_of(attempt.spent)} if attempt.admitted else None,
     )
 

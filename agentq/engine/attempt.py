@@ -18,6 +18,7 @@ from agentq.core.lazy import LazyList
 from agentq.engine import exits, joins, outcome, realloop, recall
 from agentq.engine.admission import admit
 from agentq.engine.binding import Binding, TurnEnd
+from agentq.engine.cached import NOTHING
 from agentq.engine.capture import Capture
 from agentq.engine.ending import CAUGHT, Again, Interrupted, Waits
 from agentq.engine.keeper.claims import claim
@@ -278,6 +279,7 @@ class Attempt(Trying):
 
         Raises what ``accepted`` does.
         """
+        self.fresh = NOTHING
         args, kwargs = self.arguments
         function = getattr(other, "run", other)
         try:

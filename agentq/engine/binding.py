@@ -67,6 +67,7 @@ class Limits:
         inline_bytes: of a result that still stands in the parent's log itself; larger ones are read from the step's
             own result.
         result_bytes: of a result at the most; a larger one makes the step fail.
+        cache_bytes: of an answer at the most that a cached step's answers are kept of.
         prefer_wait_s: how much longer a call waits for a pool that it prefers.
         on_full: what a start does that says nothing itself when too many wait in its pool.
         full_wait_s: how long it waits for room at most.
@@ -79,6 +80,7 @@ class Limits:
     low_share: int = 8
     inline_bytes: int = 64 * 1024
     result_bytes: int = 16 * 1024 * 1024
+    cache_bytes: int = 1024 * 1024
     prefer_wait_s: float = 5.0
     on_full: OnFull = "raise"
     full_wait_s: float = 60.0

@@ -9,6 +9,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, cast
 
 from agentq.core.errors import InvalidArguments
 from agentq.core.guards import Breaker, Budget, Estimate, Limit, Rate
+from agentq.core.hedging import HedgeAfter
 from agentq.core.key_template import check_names
 from agentq.core.models import Needs, Priority
 from agentq.core.retry import Retry
@@ -76,7 +77,7 @@ def make_agent(
             value=function.__qualname__,
             reason="an agent is an `async def`",
         )
-    for option in ("breaker", "rate", "limit", "concurrency", "estimate"):
+    for option in ("breaker", "rate", "limit", "concurrency", "estimate", "cache", "hedge_after"):
         if getattr(options, option) is not None:
             reason = (
                 "it guards a step's attempts, and an agent's turns are none: give it to the steps that the agent calls"
@@ -132,6 +133,9 @@ class Declarations:
         limit: Limit | Sequence[Limit] | None = None,
         concurrency: int | None = None,
         estimate: Estimate | None = None,
+        cache: timedelta | None = None,
+        cache_version: str | None = None,
+        hedge_after: HedgeAfter | None = None,
         check: Callable[[Any], Any] | None = None,
         fallback: Callable[..., Any] | Sequence[Callable[..., Any]] | None = None,
         undo: Callable[..., Any] | None = None,

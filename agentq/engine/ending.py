@@ -16,6 +16,7 @@ from agentq.core.models import Usage
 from agentq.engine import capture, going_on, joins, outcome, spread
 from agentq.engine.binding import Binding, TurnEnd
 from agentq.engine.budgets import accounts_of, counts_storage
+from agentq.engine.cached import NOTHING, answer_of
 from agentq.engine.capture import Capture
 from agentq.engine.keeper.claims import Claim
 from agentq.engine.messages import HEADER
@@ -72,6 +73,8 @@ class Ending:
         onward: what the function has sent on in Celery's ways, for the commit.
         admitted: its guards hold something for it, which its commit settles.
         call_went_well: what breakers hear of it; None when its function has not ended.
+        fresh: what its function has returned, encoded, where that may be kept for others.
+        cached: it was answered by the cache.
         sends_behind: what is sent now goes on behind the step, and is no part of it.
         claim: the attempt's place on the keeper's page.
     """
@@ -90,6 +93,8 @@ class Ending:
         self.onward = Capture()
         self.admitted = False
         self.call_went_well: bool | None = None
+        self.fresh: Any = NOTHING
+        self.cached = False
         self.sends_behind = False
         self._onward_of_request: tuple[Any, Any] = (None, None)
 
@@ -118,10 +123,12 @@ class Ending:
         return value
 
     @contextmanager
-    def _charged(self, caught: Capture) -> Iterator[Charge]:
+    def _charged(self, caught: Capture, *, keeps: dict[str, Any] | None = None) -> Iterator[Charge]:
         """Give what was used to a commit; it stays unsettled if the commit is refused for being called off."""
         spent, accounts = list(self.spent), accounts_of(self)
         settles = self.settlement() if self.admitted else None
+        if settles is not None and keeps is not None:
+            settles["c"] = keeps
         usage = self.take_usage()
         if counts_storage(accounts):
             usage["storage_bytes"] = sum(len(meta) for _, meta in caught.results)
@@ -165,7 +172,7 @@ class Ending:
     ) -> None:
         """Commit a success, and go on with the streak."""
         terms = streak.terms(self) if streak is not None else None
-        with self._charged(caught) as charge:
+        with self._charged(caught, keeps=answer_of(self, value) if self.admitted else None) as charge:
             following = outcome.commit_success(
                 self.store,
                 self.holder,
@@ -177,6 +184,7 @@ class Ending:
                 closes=end.closes if end is not None else (),
                 cancels=end.cancels if end is not None else (),
                 going_on=terms,
+                cached=self.cached,
             )
         if streak is not None and terms is not None:
             streak.go_on(following)
@@ -249,6 +257,7 @@ class Ending:
         """Begin anew: what the guards held before was settled, with what was used until then."""
         self.spent.clear()
         self.call_went_well = None
+        self.fresh = NOTHING
         self.admitted = False
 
 

@@ -252,6 +252,9 @@ class _Copies:
         found = []
         for at, ((_, new_id), record, meta) in enumerate(zip(names, records, outcomes, strict=True)):
             fields = {name: record[name] for name in _OF_THE_RECORD if name in record}
+            if "aw" in record and meta is not None:
+                # Its hedge has answered for it.
+                fields["o"] = json.loads(meta)["status"]
             if fields.get("s") == "d":
                 fields.update(k="s", g="1", pr=self._new)
             else:

@@ -47,10 +47,22 @@ def _recorded(store: Store, root: str, asked: list[tuple[str, dict[str, Any] | N
     found = []
     for at in range(0, len(asked), _CHUNK):
         chunk = asked[at : at + _CHUNK]
-        for (step_id, ask), record in zip(chunk, store.records(root, [name for name, _ in chunk]), strict=True):
+        records = store.records(root, [name for name, _ in chunk])
+        hedges = _hedges(store, root, records)
+        for (step_id, ask), record in zip(chunk, records, strict=True):
             if record:
                 found.append(_summary(step_id, ask, record))
+            if ask is not None and step_id in hedges:
+                hedge_id, hedge = hedges[step_id]
+                found.append(_summary(hedge_id, None, hedge))
     return found
+
+
+def _hedges(store: Store, root: str, records: list[dict[str, str]]) -> dict[str, tuple[str, dict[str, str]]]:
+    """Return the hedges of these steps, id and record, by the step's id; no ask names them."""
+    ids = [record["tw"] for record in records if "tw" in record and "hd" not in record]
+    found = zip(ids, store.records(root, ids), strict=True) if ids else ()
+    return {record["hd"]: (hedge_id, record) for hedge_id, record in found if record}
 
 
 def _summary(step_id: str, ask: dict[str, Any] | None, record: dict[str, str]) -> StepSummary:
@@ -67,7 +79,7 @@ def _summary(step_id: str, ask: dict[str, Any] | None, record: dict[str, str]) -
         finished_at=moment(record.get("f")),
         error=record.get("e"),
         priority=priority_of(int(record["l"])) if "l" in record else None,
-        why=card.get("why"),
+        why=f"hedge of {record['hd']}" if "hd" in record else card.get("why"),
     )
 
 

@@ -28,6 +28,10 @@ NEEDS: Final = "nd"
 """Field of our header that ends in the record: what chose the pool, where another one may serve the step as well."""
 RESOURCES: Final = "rs"
 """Field of our header, of an offer alone: the names of the resources that the step is declared with."""
+HEDGE: Final = "hg"
+"""Field of our header that ends in the record: when the step is slow enough for a second one beside it."""
+HEDGED: Final = "hd"
+"""Field of our header: the id of the step that this one is the hedge of, as hedge.lua writes it."""
 
 ROOM: Final = "mx"
 """Field of our header, of an offer alone: how many may wait in the pool, and how many of the tenant's."""
@@ -42,6 +46,8 @@ JSON_TYPE: Final = "application/json"
 
 _TYPED: Final = b"__type__"
 """The key by which kombu's JSON tells of dates, decimals and the like."""
+
+_OF_THE_OFFER: Final = frozenset({PAYLOAD, NEEDS, ROOM, RESOURCES, HEDGE})
 
 _KINDS: Final[dict[str | None, StepKind]] = {"a": "agent", "i": "internal"}
 
@@ -83,9 +89,9 @@ def offer_of(queue: str, message: dict[str, Any]) -> Offer:
             kind="plain",
         )
     needs, room = headers[HEADER].get(NEEDS), headers[HEADER].get(ROOM) or {}
-    resources = headers[HEADER].get(RESOURCES) or ()
+    resources, hedge = headers[HEADER].get(RESOURCES) or (), headers[HEADER].get(HEDGE)
     # Who sends it again has read what lies beside it: whether the new arguments do is decided anew, by ``stow``.
-    ours = {name: value for name, value in headers.pop(HEADER).items() if name not in (PAYLOAD, NEEDS, ROOM, RESOURCES)}
+    ours = {name: value for name, value in headers.pop(HEADER).items() if name not in _OF_THE_OFFER}
     delay_ms = ours.pop(DELAY, None)
     headers.pop(HOLDER_HEADER, None)
     # The ETA stands in the store's timers; a worker must not hold the message in memory for it.
@@ -121,6 +127,7 @@ def offer_of(queue: str, message: dict[str, Any]) -> Offer:
         feeds=ours.get("jo"),
         watch=ours.get("zw"),
         resources=tuple(resources),
+        hedge=hedge,
         most=room.get("pool"),
         most_of_tenant=room.get("tenant"),
         # Half a canvas would never end, and a run does not fail for want of room: their parts are held back.

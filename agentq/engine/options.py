@@ -10,6 +10,7 @@ from typing import Any, Literal
 from agentq.core.error_base import listed, near
 from agentq.core.errors import InvalidArguments
 from agentq.core.guards import Breaker, Budget, Estimate, Limit, Rate, as_sequence
+from agentq.core.hedging import HedgeAfter, read_hedge
 from agentq.core.lanes import PRIORITIES
 from agentq.core.models import Needs, Priority, Usage
 from agentq.core.retry import Retry
@@ -19,6 +20,8 @@ from agentq.engine.resources import AnyResource
 
 LONGEST_TENANT = 200
 """Characters of a tenant's name: it stands in each of its steps' records."""
+
+LONGEST_CACHE = timedelta(days=3650)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +40,10 @@ class StepOptions:
         concurrency: of this step at once, in all workers.
         estimate: what an attempt is going to use, reserved before it runs: tokens, a Usage, or a function of the step's
             arguments that returns one of them.
+        cache: for so long its answer stands for every call with the same arguments, of the same tenant; None for never.
+        cache_version: an answer of another version counts for nothing.
+        hedge_after: a second step begins on another worker when one takes longer: a time, or a quantile of those that
+            the step took before, such as `p95`.
         check: called with the result; if it returns False or raises, the attempt has failed.
         fallback: called with the same arguments when the attempts are used up, or while the breaker is open; several
             in their order, until one answers.
@@ -61,6 +68,9 @@ class StepOptions:
     limit: Limit | Sequence[Limit] | None = None
     concurrency: int | None = None
     estimate: Estimate | None = None
+    cache: timedelta | None = None
+    cache_version: str | None = None
+    hedge_after: HedgeAfter | None = None
     check: Callable[[Any], Any] | None = None
     fallback: Callable[..., Any] | Sequence[Callable[..., Any]] | None = None
     undo: Callable[..., Any] | None = None
@@ -74,6 +84,9 @@ class StepOptions:
     def __post_init__(self) -> None:
         _check_priority("step", self.priority)
         _check_span("step", "timeout", self.timeout)
+        _check_span("step", "cache", self.cache, reason="nothing would be kept")
+        _check_cache(self)
+        _check_hedge("step", self.hedge_after, undo=self.undo)
         _check_place("step", needs=self.needs, prefer=self.prefer, tier=self.tier)
         for name, kind in (("breaker", Breaker), ("rate", Rate), ("limit", Limit), ("budget", Budget)):
             _check_kind(name, getattr(self, name), kind)
@@ -123,7 +136,7 @@ class StepOptions:
     @property
     def is_guarded(self) -> bool:
         """Whether an attempt asks before it runs."""
-        return bool(self.breakers or self.rates or self.limits or self.concurrency)
+        return bool(self.breakers or self.rates or self.limits or self.concurrency or self.cache)
 
     def templates(self) -> list[tuple[str, str]]:
         """Return the names with places for arguments, each with the option that it stands in."""
@@ -142,6 +155,7 @@ class CallOptions:
         tier: ``batch`` goes where it costs least; what a run calls inherits it.
         deadline: the call shall end within so long, so it goes to the pool that ends it first.
         on_full: what a start does when too many wait in its pool: ``raise`` QueueFull, or ``wait``.
+        hedge_after: when a second step begins on another worker, as of ``StepOptions``.
     """
 
     pool: str | None = None
@@ -155,6 +169,7 @@ class CallOptions:
     tier: Tier | None = None
     deadline: timedelta | None = None
     on_full: OnFull | None = None
+    hedge_after: HedgeAfter | None = None
 
     def __post_init__(self) -> None:
         _check_priority("using", self.priority)
@@ -163,6 +178,7 @@ class CallOptions:
         _check_place("using", needs=self.needs, prefer=self.prefer, tier=self.tier)
         _check_one_of("using", "on_full", self.on_full, ("raise", "wait"))
         _check_tenant(self.tenant)
+        _check_hedge("using", self.hedge_after)
 
     def with_(self, **changes: Any) -> CallOptions:
         """Return these options with the given ones changed; None keeps what was chosen before."""
@@ -180,6 +196,8 @@ class CallOptions:
         for name in ("timeout", "deadline"):
             if getattr(self, name) is not None:
                 wire[name] = getattr(self, name).total_seconds()
+        if self.hedge_after is not None:
+            wire["hedge_after"] = read_hedge(self.hedge_after)
         return wire
 
     @classmethod
@@ -190,6 +208,9 @@ class CallOptions:
             fields[name] = Needs.model_validate(fields[name])
         for name in {"timeout", "deadline"} & fields.keys():
             fields[name] = timedelta(seconds=fields[name])
+        hedge = fields.get("hedge_after", "p")
+        if not hedge.startswith("p"):
+            fields["hedge_after"] = timedelta(milliseconds=int(hedge))
         return cls(**fields)
 
 
@@ -207,13 +228,42 @@ def _check_tenant(tenant: object) -> None:
         raise InvalidArguments(step="using", parameter="tenant", value=tenant, reason=reason)
 
 
-def _check_span(where: str, parameter: str, span: object) -> None:
+def _check_span(where: str, parameter: str, span: object, *, reason: str = "no attempt can be that short") -> None:
     if span is None:
         return
     if not isinstance(span, timedelta):
         raise InvalidArguments(step=where, parameter=parameter, value=span, reason="it is no timedelta")
     if span <= timedelta(0):
-        raise InvalidArguments(step=where, parameter=parameter, value=span, reason="no attempt can be that short")
+        raise InvalidArguments(step=where, parameter=parameter, value=span, reason=reason)
+
+
+def _check_cache(options: StepOptions) -> None:
+    if options.cache is None:
+        if options.cache_version is not None:
+            reason = "nothing is cached: say for how long by cache="
+            raise InvalidArguments(step="step", parameter="cache_version", value=options.cache_version, reason=reason)
+        return
+    if options.cache > LONGEST_CACHE:
+        reason = f"nothing is kept for longer than {LONGEST_CACHE.days} days"
+        raise InvalidArguments(step="step", parameter="cache", value=options.cache, reason=reason)
+    if options.cache_version is not None and not isinstance(options.cache_version, str):
+        reason = 'it is a text, such as "2"'
+        raise InvalidArguments(step="step", parameter="cache_version", value=options.cache_version, reason=reason)
+    if options.undo is not None:
+        reason = "a step with an undo= does something that lasts, and answered from the cache it would not be done"
+        raise InvalidArguments(step="step", parameter="cache", value=options.cache, reason=reason)
+
+
+def _check_hedge(where: str, given: Any, *, undo: Any = None) -> None:
+    if given is None:
+        return
+    try:
+        read_hedge(given)
+    except ValueError as error:
+        raise InvalidArguments(step=where, parameter="hedge_after", value=given, reason=str(error)) from error
+    if undo is not None:
+        reason = "a step with an undo= does something that lasts, and two of it side by side would do it twice"
+        raise InvalidArguments(step=where, parameter="hedge_after", value=given, reason=reason)
 
 
 def _check_place(where: str, *, needs: object, prefer: object, tier: str | None) -> None:

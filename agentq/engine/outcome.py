@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
 from celery import states
@@ -13,9 +13,9 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_ran
 from agentq.core.codec import dumps, loads
 from agentq.core.errors import AgentqError, StepFailed, StoreUnavailable
 from agentq.engine.capture import Capture
-from agentq.engine.messages import HEADER, HOLDER_HEADER
+from agentq.engine.messages import HEADER, HEDGED, HOLDER_HEADER
 from agentq.store import Store
-from agentq.store.refs import GoOn, Holder, Taken
+from agentq.store.refs import Arrival, GoOn, Holder, Taken
 
 logger = get_logger(__name__)
 
@@ -107,21 +107,23 @@ def commit_success(
     closes: tuple[str, ...] = (),
     cancels: tuple[str, ...] = (),
     going_on: GoOn | None = None,
+    cached: bool = False,
 ) -> Taken | None:
     """Commit a success; ``value`` is JSON-able. Raises StaleHolder when another attempt owns the step.
 
     Returns the step to go on with, if there is one and it was asked for.
     """
+    entry = _entry(request, "ok", value, inline_bytes, tokens=charge.usage.get("tokens", 0), cached=cached)
     return keep_trying(
         lambda: store.commit(
             holder,
             mode="done",
             status=states.SUCCESS,
-            results=caught.results,
+            results=_for_first(caught.results, request),
             joins=caught.joins,
             offers=caught.offers,
-            arrivals=caught.arrivals,
-            entry=_entry(request, "ok", value, inline_bytes, tokens=charge.usage.get("tokens", 0)),
+            arrivals=_of_first(caught.arrivals, request),
+            entry=entry,
             usage=charge.usage,
             accounts=charge.accounts,
             settles=charge.settles,
@@ -161,6 +163,7 @@ def commit_failure(
     line = line_of(error)
     outcome = "revoked" if status == states.REVOKED else "error"
     results = [(key, _having_run(meta) if ran and key == holder.id else meta) for key, meta in caught.results]
+    results = _for_first(results, request)
     keep_trying(
         lambda: store.commit(
             holder,
@@ -169,7 +172,7 @@ def commit_failure(
             results=results,
             joins=caught.joins,
             offers=caught.offers,
-            arrivals=caught.arrivals,
+            arrivals=_of_first(caught.arrivals, request),
             entry=_entry(request, outcome, wire, ran=ran, tokens=charge.usage.get("tokens", 0)),
             tells=_tells(request, wire),
             error=line,
@@ -251,8 +254,34 @@ def _addresses(signatures: Any) -> Iterator[dict[str, Any]]:
         yield from _addresses((signature.get("options") or {}).get("chain") or [])
 
 
+def _for_first(results: list[tuple[str, str]], request: Any) -> list[tuple[str, str]]:
+    """Return a hedge's outcomes, its own also under the id of the step that it answers for."""
+    first = (getattr(request, HEADER, None) or {}).get(HEDGED)
+    if first is None:
+        return results
+    return [
+        *results,
+        *((first, dumps({**loads(meta), "task_id": first})) for key, meta in results if key == request.id),
+    ]
+
+
+def _of_first(arrivals: list[Arrival], request: Any) -> list[Arrival]:
+    """Return where a hedge arrives: at the place of the step that it answers for."""
+    first = (getattr(request, HEADER, None) or {}).get(HEDGED)
+    if first is None:
+        return arrivals
+    return [replace(each, index=str(each.index).replace(request.id, first)) for each in arrivals]
+
+
 def _entry(
-    request: Any, outcome: str, value: Any, inline_bytes: int | None = None, *, ran: bool = False, tokens: int = 0
+    request: Any,
+    outcome: str,
+    value: Any,
+    inline_bytes: int | None = None,
+    *,
+    ran: bool = False,
+    tokens: int = 0,
+    cached: bool = False,
 ) -> str | None:
     """Return what the parent's log is told of a step; None when no agent asked for it. ``tokens``: what it has used.
 
@@ -263,7 +292,9 @@ def _entry(
     if ask is None:
         return None
     text = dumps(value)
-    head = {"k": "result", "id": ask, "s": outcome} | ({"u": tokens} if tokens else {})
+    head = {"k": "result", "id": ask, "s": outcome} | ({"u": tokens} if tokens else {}) | ({"hit": 1} if cached else {})
+    if HEDGED in ours:
+        head["by"] = request.id
     if inline_bytes is None or len(text) <= inline_bytes:
         head |= {"ran": 1} if ran else {}
         return dumps(head)[:-1] + f',"v":{text}}}'

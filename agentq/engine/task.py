@@ -11,7 +11,8 @@ from celery.canvas import Signature, signature
 from celery.exceptions import Ignore, OperationalError, Retry
 
 from agentq.core.codec import canonical, short_hash, to_jsonable
-from agentq.core.errors import RunCancelled, StoreUnavailable, UsageError
+from agentq.core.errors import InvalidArguments, RunCancelled, StoreUnavailable, UsageError
+from agentq.core.hedging import HedgeAfter, read_hedge
 from agentq.core.models import Needs, Priority
 from agentq.core.routes import OnFull, Tier
 from agentq.core.schema import CallSchema
@@ -23,7 +24,7 @@ from agentq.engine.budgets import ACCOUNTS, DEPTH, inherited, own_accounts, run_
 from agentq.engine.dispatch import ending
 from agentq.engine.ending import CAUGHT
 from agentq.engine.handle import Handle
-from agentq.engine.messages import DELAY, HEADER, RESOURCES
+from agentq.engine.messages import DELAY, HEADER, HEDGE, HEDGED, RESOURCES
 from agentq.engine.options import CallOptions, StepOptions
 from agentq.engine.outcome import holder_of
 from agentq.engine.request import StepRequest
@@ -123,8 +124,12 @@ class Step(Task, Generic[P, R]):
         tier: Tier | None = None,
         deadline: timedelta | None = None,
         on_full: OnFull | None = None,
+        hedge_after: HedgeAfter | None = None,
     ) -> Self:
         """Return the same step or agent, whose calls have these options; the original stays as it is."""
+        if hedge_after is not None and (self.is_agent or self.agentq.undo is not None):
+            reason = "only a step gets a second one beside it, and only one without an undo=: it would be done twice"
+            raise InvalidArguments(step=self.name, parameter="hedge_after", value=hedge_after, reason=reason)
         copy = object.__new__(type(self))
         copy.__dict__.update(self.__dict__)
         copy.call = self.call.with_(
@@ -139,6 +144,7 @@ class Step(Task, Generic[P, R]):
             tier=tier,
             deadline=deadline,
             on_full=on_full,
+            hedge_after=hedge_after,
         )
         return copy
 
@@ -237,6 +243,9 @@ class Step(Task, Generic[P, R]):
         ours: dict[str, Any] = {"k": "s"}
         if self.agentq.resources:
             ours[RESOURCES] = [each.name for each in self.agentq.resources]
+        hedge = call.hedge_after if call.hedge_after is not None else self.agentq.hedge_after
+        if hedge is not None:
+            ours[HEDGE] = read_hedge(hedge)
         card: dict[str, Any] = {}
         above = current_attempt.get()
         tenant = call.tenant
@@ -301,6 +310,11 @@ class Step(Task, Generic[P, R]):
         if not isinstance(attempt, Attempt):
             super().replace(sig)
             raise Ignore("replaced")
+        if HEDGED in attempt.ours:
+            raise UsageError(
+                f"Step {attempt.step_id} is the hedge of {attempt.ours[HEDGED]} and cannot be replaced: the first one "
+                "goes on alone."
+            )
         kept: dict[str, Any] = {name: attempt.ours[name] for name in KEPT if name in attempt.ours}
         successor = ending(sig, kept, self.app)
         with attempt.whole_request(), capture.capturing() as caught:

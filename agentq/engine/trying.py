@@ -67,7 +67,8 @@ class Trying(Ending):
         """
         if self._tries is None:
             self._tries = self.number
-            if (getattr(self.request, HOLDER_HEADER, None) or {}).get("suspect"):
+            # A try in place may have ended in a guard's line, from which the step came back with its first message.
+            if self.task.agentq.is_guarded or (getattr(self.request, HOLDER_HEADER, None) or {}).get("suspect"):
                 noted = keep_trying(lambda: self.store.tries(self.holder.root, self.holder.id))
                 self._tries = max(self.number, noted)
         return self._tries

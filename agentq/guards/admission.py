@@ -1,4 +1,4 @@
-"""Asks breakers, rates, limits and budgets before a step's function is called, and tells breakers how it went."""
+"""Asks cache, breakers, rates, limits and budgets before a step's function is called; tells breakers how it went."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from agentq.core.errors import OwnershipLost
+from agentq.core.codec import loads
+from agentq.core.errors import InvalidResult, OwnershipLost
 from agentq.engine.admission import admit
 from agentq.engine.attempt import Attempt
 from agentq.engine.ending import CONTROL
@@ -16,12 +17,19 @@ class AdmissionGuard:
     """Admits the call; how it went is settled with the attempt's commit.
 
     While a breaker is open a step with a fallback takes that; one without waits in the breaker's line, as one over a
-    limit does. Neither burns an attempt.
+    limit does. Neither burns an attempt. What the cache answers is the step's value, and its function is not called.
     """
 
     def __call__(self, attempt: Attempt, call: Callable[[], Any]) -> Any:
         """Return the step's value; raises what ``admit`` does."""
-        if not admit(attempt):
+        reply = admit(attempt)
+        if reply is not None and reply.verdict == "cached":
+            value = loads(reply.value)
+            if _fits(attempt, value):
+                attempt.cached = True
+                return value
+            reply = admit(attempt, refresh=True)
+        if reply is None:
             return call()
         began = time.monotonic()
         try:
@@ -34,4 +42,14 @@ class AdmissionGuard:
         seconds = time.monotonic() - began
         slow = [each.slow_after for each in attempt.task.agentq.breakers if each.slow_after is not None]
         attempt.call_went_well = not any(seconds > each.total_seconds() for each in slow)
+        attempt.fresh = value
         return value
+
+
+def _fits(attempt: Attempt, value: Any) -> bool:
+    """Tell whether an answer of earlier code still is one: the return hint may have changed since."""
+    try:
+        attempt.task.schema.decode_result(value)
+    except InvalidResult:
+        return False
+    return True

@@ -10,6 +10,7 @@ from typing import Any
 from agentq.core.errors import BreakerOpen, OwnershipLost, ResultRefused
 from agentq.core.retry import Retry, asked_pause, changed_arguments, decide_retry, spread_pause, told
 from agentq.engine.attempt import Attempt
+from agentq.engine.cached import NOTHING
 from agentq.engine.ending import CONTROL, Again
 from agentq.engine.trying import state_of
 
@@ -63,6 +64,7 @@ class RetryGuard:
 
 
 def _refused(attempt: Attempt) -> ResultRefused:
+    attempt.fresh = NOTHING
     reason = "the strategy that retry= names found fault with it"
     return ResultRefused(step=attempt.task.name, value=attempt.returned, reason=reason)
 

@@ -6,15 +6,16 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, Literal
 
-from agentq.core.models import GateSummary
+from agentq.core.models import CacheSummary, GateSummary
 from agentq.store.refs import Holder
 from agentq.store.steps import StepCalls
 from agentq.store.wire import dump, moment
 
-Admitted = Literal["go", "waits", "open", "refused", "degraded"]
-_VERDICTS: dict[int, Admitted] = {1: "go", 2: "waits", 3: "open", 4: "refused", 5: "degraded"}
+Admitted = Literal["go", "waits", "open", "refused", "degraded", "cached"]
+_VERDICTS: dict[int, Admitted] = {1: "go", 2: "waits", 3: "open", 4: "refused", 5: "degraded", 6: "cached"}
 
 _STATES: dict[str | None, Literal["closed", "open", "half_open"]] = {
     None: "closed",
@@ -35,6 +36,7 @@ class Admission:
         attempts: whether the try counts on a budget.
         depth: how deep it stands.
         fallback: whether the step has something to do while a breaker is open.
+        cache: of a cached step, as `cache_wish` makes it.
         before: how what this same attempt has reserved before went, for a second question.
     """
 
@@ -45,6 +47,7 @@ class Admission:
     attempts: bool = False
     depth: int = 0
     fallback: bool = False
+    cache: dict[str, Any] | None = None
     before: Mapping[str, Any] | None = None
 
     def to_wire(self) -> dict[str, Any]:
@@ -56,6 +59,7 @@ class Admission:
             "accounts": list(self.accounts),
             "want": want | ({"depth": self.depth} if self.depth else {}),
             "fb": int(self.fallback),
+            "c": self.cache,
             "m": dict(self.before) if self.before is not None else None,
         }
         return {name: value for name, value in optional.items() if value}
@@ -67,13 +71,15 @@ class AdmissionReply:
 
     Attributes:
         verdict: ``go``; ``waits``: the step stands in a line and this attempt is over; ``open``: a breaker, named by
-            ``name``, which may close in ``wait_ms``; ``refused`` and ``degraded``: a budget's ``refusal``.
+            ``name``, which may close in ``wait_ms``; ``refused`` and ``degraded``: a budget's ``refusal``;
+            ``cached``: it was answered before, with ``value`` (JSON).
     """
 
     verdict: Admitted
     name: str = ""
     wait_ms: int = 0
     refusal: dict[str, Any] = field(default_factory=dict)
+    value: bytes = b""
 
 
 class AdmissionCalls(StepCalls):
@@ -92,7 +98,36 @@ class AdmissionCalls(StepCalls):
             return AdmissionReply(verdict, name=reply[1].decode(), wait_ms=int(float(reply[2])))
         if verdict in ("refused", "degraded"):
             return AdmissionReply(verdict, refusal=json.loads(reply[1]))
+        if verdict == "cached":
+            return AdmissionReply(verdict, value=reply[1])
         return AdmissionReply(verdict)
+
+    def caches(self) -> list[CacheSummary]:
+        """Return what is known of cached steps, by name."""
+        found: dict[str, dict[str, int]] = {}
+        for field_name, value in self.guarded(lambda: self.client.hgetall(self.keys.of("caches"))).items():
+            counter, _, name = field_name.decode().partition("|")
+            found.setdefault(name, {})[counter] = int(value)
+        return [
+            CacheSummary(
+                step=name,
+                hits=told.get("hits", 0),
+                runs=told.get("runs", 0),
+                saved_tokens=told.get("tokens", 0),
+                saved_usd=Decimal(told.get("usd_micro", 0)) / 1_000_000,
+            )
+            for name, told in sorted(found.items())
+        ]
+
+    def drop_cache(self, step: str) -> bool:
+        """Have all answers of a cached step count for nothing any more; False when no such step is known.
+
+        Also that of an attempt that runs now.
+        """
+        if not any(each.step == step for each in self.caches()):
+            return False
+        self.guarded(lambda: self.client.hincrby(self.keys.of("caches"), f"ep|{step}", 1))
+        return True
 
     def trip_breaker(self, name: str, *, span_ms: int | None = None) -> bool:
         """Open a breaker for a while, by default for its own; False when none of that name is known."""
@@ -149,6 +184,14 @@ def _summary(told: dict[str, str], waiting: int, now_ms: int) -> GateSummary:
         window_ms=int(window_ms) if window_ms is not None else None,
         waiting=int(waiting),
     )
+
+
+def cache_wish(name: str, digest: str, *, refresh: bool = False, alone: bool = False) -> dict[str, Any]:
+    """Return a cached step as the script knows it; ``digest`` stands for name, version, tenant and arguments.
+
+    ``refresh``: what is kept is of no use; ``alone``: it need not wait for another attempt that makes the same answer.
+    """
+    return {"d": digest, "nm": name} | ({"sk": 1} if refresh else {}) | ({"fr": 1} if alone else {})
 
 
 def digest_of(name: str) -> str:

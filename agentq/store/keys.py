@@ -73,6 +73,10 @@ _PLAIN_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "waiters": ("digest",),
     "called": ("digest",),
     "gates": (),
+    "cached": ("digest",),
+    "caches": (),
+    "hedges": (),
+    "spans": ("digest",),
     "allowance": ("name",),
     "backlog": ("lane", "digest", "queue"),
     "backlogs": (),
@@ -92,7 +96,7 @@ PERMANENT: Final = frozenset(
         *("retiring", "reviving", "unwinding", "ended", "watched"),
         *("runs", "asks", "agents", "drained", "warm", "held", "bell"),
         *("suspects", "letters", "letter", "unserved", "pace", "line", "turns", "shared"),
-        *("waiters", "called", "gates", "backlog", "backlogs", "leaders"),
+        *("waiters", "called", "gates", "backlog", "backlogs", "leaders", "caches", "hedges"),
     }
 )
 """Kinds that may stand without an end: registries, and what holds work in custody."""

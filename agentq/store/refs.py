@@ -82,6 +82,7 @@ class Offer:
         resources: names of what a worker should have open that takes it.
         feeds: of an internal step, the join whose members it sends.
         watch: after how many ms an agent's run is to be looked after, by ``quiet`` and ``wall``.
+        hedge: after how many ms of an attempt a second step begins elsewhere, or at which quantile of its times.
         most: how many may wait in its queue, in its lane and above, when it comes; None is no bound.
         most_of_tenant: how many of its tenant's.
         refuse: where there is no room, it is refused; else it is held back until there is.
@@ -115,6 +116,7 @@ class Offer:
     feeds: str | None = None
     watch: dict[str, int] | None = None
     resources: tuple[str, ...] = ()
+    hedge: str | None = None
     most: int | None = None
     most_of_tenant: int | None = None
     refuse: bool = False
@@ -152,6 +154,7 @@ class Offer:
             "nd": json.dumps(self.needs, separators=(",", ":")) if self.needs is not None else None,
             "bg": self.accounts or None,
             "rs": "\n".join(self.resources) or None,
+            "hg": self.hedge,
             "dp": self.depth,
             "jo": self.feeds,
             "zw": self.watch or None,

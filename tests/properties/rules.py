@@ -95,6 +95,64 @@ GUARD_RULES: Final[Rules] = {
     "run what no budget has room for": ("if late then want.steps = 1 end", "late = false"),
 }
 
+CACHE_RULES: Final[Rules] = {
+    "let all make it": ("if g.k == 'c' then return number(g, 'o') < 1 or", "if g.k == 'c' then return true or"),
+    "hold others back for good": ("< 1 or kept_answer(digest, g.nm) ~= nil end", "< 1 end"),
+    "answer what was dropped": (
+        "if not f[1] or f[1] ~= (redis.call('HGET', K.caches(), 'ep|' .. name) or '0') then",
+        "if not f[1] then",
+    ),
+    "keep what was dropped meanwhile": (
+        "if epoch ~= tonumber(redis.call('HGET', K.caches(), 'ep|' .. name) or 0) then return end",
+        "epoch = tonumber(redis.call('HGET', K.caches(), 'ep|' .. name) or 0)",
+    ),
+    "keep it for ever": ("redis.call('PEXPIRE', key, string.format('%.0f', answer.ms))", ""),
+    "hand it on with each try": ("if h.c and entry.k == 'c' and entry.d == h.c.d then called", "if false then called"),
+    "count what was answered as an attempt": (
+        "redis.call('HINCRBY', rec, 'a', -1)\n    -- It gets no hedge",
+        "-- It gets no hedge",
+    ),
+    "leave its flight behind": ("if g.k == 'c' and not busy then", "if false then"),
+    "keep a place that is not used": ("  give_up_place()\n  -- Who waits for it", "  -- Who waits for it"),
+}
+
+HEDGE_RULES: Final[Rules] = {
+    "take it where the first runs": ("if first[1] == 'h' and first[2] == worker then return true end", ""),
+    "start it on a busy pool": ("if waiting > 0 or not free then", "if not free then"),
+    "start it without a free place": ("if waiting > 0 or not free then", "if waiting > 0 then"),
+    "answer twice": ("if redis.call('HEXISTS', rec, 'aw') == 1 then return false end", ""),
+    "answer with a failure": ("if status == 'FAILURE' and runs then return false end", ""),
+    "never answer with a failure": ("if status == 'FAILURE' and runs then", "if status == 'FAILURE' then"),
+    "leave the loser running": ("redis.call('HSET', its, 'aw', id)", ""),
+    "let the loser wait": ("if f[1] == 'l' then end_wait(root, other, its, now) end", ""),
+    "charge the loser nothing": (
+        "  spend(h.root, h.usage, h.accounts, now)\n  finish(h.root, h.id, h.status, nil",
+        "  finish(h.root, h.id, h.status, nil",
+    ),
+    "let both arrive": ("if f[3] and f[4] and not silent then", "if f[3] and f[4] then"),
+    "delete what the other still needs": (
+        "if f[2] and redis.call('HGET', its, 's') ~= 'd' then",
+        "if false then",
+    ),
+    "start it beyond the budget": (
+        "if first_short(accounts, { steps = 1, depth = ours.dp }, now) then return false end",
+        "",
+    ),
+    "start it for the cancelled": (
+        "f[10] ~= 's' or is_cancelled(root, id, rec) then return end",
+        "f[10] ~= 's' then return end",
+    ),
+    "let it outlive a cancel": ("if f[7] and redis.call('SISMEMBER', key, f[7]) == 1 then return true end", ""),
+    "keep its timer": (
+        "redis.call('ZREM', K.hedges(), root .. '|' .. id .. '|' .. generation)\n  if status",
+        "if status",
+    ),
+    "hedge the old generation": (
+        "if f[1] ~= 'h' or f[2] ~= generation or f[5]",
+        "if f[1] ~= 'h' or f[5]",
+    ),
+}
+
 RARE_RULES: Final[Rules] = {
     "forget what there is no room for": (
         "redis.call('RPUSH', backlog_of(o.q, o.l, tenant), o.root .. '|' .. o.id .. '|' .. o.g)",

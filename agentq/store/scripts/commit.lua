@@ -1,5 +1,5 @@
 -- commit: an attempt's outcome, with all that follows from it, at once.
--- include: common tree offer join refuse finish cancel pace gates going_on
+-- include: common tree offer join refuse finish cancel pace gates going_on answering
 -- ARGV: JSON header {root, id, worker, take, token, mode, status, error?, changed?, usage?, accounts?, m?, entry?, tells?, inside?,
 --           closes?, cancels?, next?}
 --         mode: 'done', 'again' (the first offer is this step's next generation), 'replaced' (another will carry its id)
@@ -19,7 +19,7 @@
 local h = cjson.decode(ARGV[1])
 local now = now_ms()
 local rec = K.step(h.root, h.id)
-local f = redis.call('HMGET', rec, 's', 'w', 't', 'tok', 'g', 'k', 'q', 'b', 'gd', 'nm')
+local f = redis.call('HMGET', rec, 's', 'w', 't', 'tok', 'g', 'k', 'q', 'b', 'gd', 'nm', 'hg', 'tw')
 if f[4] == h.token then return h.next and next_again(h.worker, h.next.seat, h.token) or { 1 } end
 if f[1] ~= 'h' or f[2] ~= h.worker or f[3] ~= tostring(h.take) then
   return { 0, f[1] or '', f[2] or '', f[3] or '' }
@@ -38,6 +38,12 @@ if f[9] then
   settle_guards(h.root, h.id, f[9], h.m or {}, now)
 end
 
+if f[11] then disarm_hedge(h.root, h.id, rec, f[11], f[5], f[8], h.status, now) end
+if f[12] and h.mode ~= 'again' and not answers_for_both(h.root, h.id, rec, f[12], h.status, now) then
+  end_silently(h, rec, f[12], ARGV, now)
+  return h.next and take_next(h.worker, h.token, h.next, now) or { 1 }
+end
+
 local at = 1
 local function following() at = at + 1 return ARGV[at] end
 
@@ -47,7 +53,7 @@ for _ = 1, tonumber(following()) do
   local key = K.result(id)
   local state = id == h.id and 'h' or redis.call('HGET', K.step(h.root, id), 's')
   -- Celery marks what stands behind a failed task as failed too; an outcome that is there already stays.
-  if state ~= 'd' then
+  if state ~= 'd' or id == f[12] then
     redis.call('SET', key, meta)
     redis.call('PUBLISH', key, meta)
     -- What has no record (a chain's later element after a failure) belongs to no tree.
@@ -81,7 +87,11 @@ for i = 1, offers do
     offer_one(o, rest, now)
   end
 end
-if h.mode == 'replaced' then redis.call('HSET', rec, 's', 'r') end
+if h.mode == 'replaced' then
+  redis.call('HSET', rec, 's', 'r')
+  -- What carries it on is another step.
+  redis.call('HDEL', rec, 'hg', 'tw')
+end
 
 for _ = 1, tonumber(following()) do
   local root, id, index, succeeded = following(), following(), following(), following()

@@ -51,8 +51,18 @@ local function count() return last - first + 1 end
 local MOST_ASIDE = 300
 local stopped = 0
 
+local left = {}
+-- Comes back in front of its lane when this take has ended. rings: the next one that listens is told of it.
+local function leave_there(queue, lane, tenant, message, rings)
+  left[#left + 1] = { queue, lane, tenant or '', message, rings }
+end
+
 local function accept(queue, lane, message, suspect)
-  local flags, is_stopped = claim(worker, label, last + 1, queue, lane, message, now)
+  local flags, is_stopped = claim(worker, label, last + 1, queue, lane, message, now, nil, suspect)
+  if flags == false then
+    local root, id = name_of(message)
+    leave_there(queue, lane, redis.call('HGET', K.step(root, id), 'tn'), message, false)
+  end
   if is_stopped then stopped = stopped + 1 end
   if not flags then return stopped > MOST_ASIDE end
   last = last + 1
@@ -109,12 +119,20 @@ end
 -- the broker has heard of it leaves its name in unsent: its hint is told all the same, once, and serves for the step whose
 -- own is used up by this one. So there are always as many hints as wait.
 local function take_turn(queue, lane, hinted)
+  local passed = {}
+  local function found(whether)
+    for i = #passed, 1, -1 do push_line(queue, lane, passed[i][2], passed[i][1], true) end
+    return whether
+  end
   while true do
     local name = pop_line(WAY, queue, lane)
-    if not name then return false end
+    if not name then return found(false) end
     local root, id, generation = string.match(name, '^([^|]+)|([^|]+)|(%d+)$')
-    local f = redis.call('HMGET', K.step(root, id), 's', 'g', 'u')
-    if f[1] == 'q' and f[2] == generation and redis.call('EXISTS', K.message(root, id)) == 1 then
+    local f = redis.call('HMGET', K.step(root, id), 's', 'g', 'u', 'hd', 'tn')
+    local waits = f[1] == 'q' and f[2] == generation and redis.call('EXISTS', K.message(root, id)) == 1
+    if waits and f[4] and is_left_to_others(root, id, K.step(root, id), worker, now) then
+      passed[#passed + 1] = { name, f[5] or '' }
+    elseif waits then
       accept(queue, lane, message_of(root, id, generation, take_kept(root, id)))
       if f[3] or name == hinted then
         redis.call('HDEL', K.step(root, id), 'u')
@@ -122,7 +140,7 @@ local function take_turn(queue, lane, hinted)
       else
         count_line(queue, lane, -1)
       end
-      return true
+      return found(true)
     end
   end
 end
@@ -145,11 +163,12 @@ local function take_hinted(name, queue, lane)
   local root, id, generation = string.match(name, '^([^|]+)|([^|]+)|(%d+)$')
   if not root then return end
   local rec = K.step(root, id)
-  local f = redis.call('HMGET', rec, 's', 'g', 'q', 'l', 'd', 'ss')
+  local f = redis.call('HMGET', rec, 's', 'g', 'q', 'l', 'd', 'ss', 'hd')
   local waits = f[1] == 'q' and f[2] == generation and redis.call('EXISTS', K.message(root, id)) == 1
   local suspect = waits and tonumber(f[5] or 0) > 0
   if suspect and fits(rec) then return take_itself(name, root, id, generation, f[3], f[4], true) end
-  if suspect or slots <= 0 then
+  local others = waits and f[7] and is_left_to_others(root, id, rec, worker, now)
+  if suspect or others or slots <= 0 then
     if suspect and not idle and is_freeing(f[3], f[6]) then out[1] = 2 end
     -- The hint is used up for nothing: the broker is to hear of it again soon, also of one that served for another step.
     if f[1] then redis.call('ZADD', K.unsent(), ms_text(now + 500), name) end
@@ -159,7 +178,7 @@ local function take_hinted(name, queue, lane)
   if not take_turn(queue, lane, name) and waits then take_itself(name, root, id, generation, f[3], f[4], false) end
 end
 
-local warm, mine, aside = {}, '', {}
+local warm, mine = {}, ''
 if not SPLIT and redis.call('EXISTS', K.warm()) == 1 then
   warm, mine = redis.call('HGETALL', K.warm()), redis.call('HGET', K.warm(), worker) or ''
 end
@@ -170,8 +189,8 @@ local function leave(queue, lane, message)
   if #warm == 0 or not root then return false end
   local f = redis.call('HMGET', K.step(root, id), 'rs', 'sq', 'c', 'tn')
   if not f[1] or has_all(mine, f[1]) or now - tonumber(f[2] or f[3]) >= WARMTH_MS then return false end
-  if #aside >= warm_slots(worker, queue, f[1], warm, now) then return false end
-  aside[#aside + 1] = { queue, lane, f[4] or '', message }
+  if #left >= warm_slots(worker, queue, f[1], warm, now) then return false end
+  leave_there(queue, lane, f[4], message, true)
   return true
 end
 
@@ -188,14 +207,15 @@ else
   serve(queues, slots, before, low, now, function(queue, lane, message)
     return not leave(queue, lane, message) and accept(queue, lane, message)
   end)
-  -- Back in front, the oldest foremost, and told to the next one that listens.
-  for i = #aside, 1, -1 do put_back(unpack(aside[i])) end
-  for _, entry in ipairs(aside) do ring(entry[1]) end
+  -- Back in front, the oldest foremost. A hedge was told to others when it was queued: were it told again, this worker,
+  -- which may not have it, would hear it first, again and again.
+  for i = #left, 1, -1 do put_back(unpack(left[i], 1, 4)) end
+  for _, entry in ipairs(left) do if entry[5] then ring(entry[1]) end end
 end
 redis.call('HSET', card, 'token', token, 'first', first, 'end', last, 'last', last, 'takes', before + count())
 if alone and count() > 0 then redis.call('HSET', card, 'alone', first .. '|' .. last) end
 if stopped > MOST_ASIDE then for _, queue in ipairs(queues) do ring(queue) end end
-if slots > 0 and not SPLIT and #aside == 0 and stopped <= MOST_ASIDE then
+if slots > 0 and not SPLIT and #left == 0 and stopped <= MOST_ASIDE then
   -- Every lane was looked at to its end: what rang before is answered, and must not wake anybody for nothing.
   for _, queue in ipairs(queues) do redis.call('DEL', K.bell(queue)) end
 end

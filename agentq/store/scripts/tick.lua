@@ -1,5 +1,5 @@
 -- tick: what time brings: workers whose lease has run out, timers, retention. Any worker may call it, any number.
--- include: common tree offer backlog cancel suspects letters release rehouse unwind gates
+-- include: common tree offer backlog cancel suspects letters release rehouse unwind gates hedge
 -- ARGV: lease in ms, chunk: of timers and of what is given back, some 50 µs each; of keys that get or lose their end four
 --   times as many
 -- Reply: {workers marked dead, entries released, timers fired, trees retired, steps condemned, whether more waits: who
@@ -69,6 +69,15 @@ for _, name in ipairs(due) do
     tell(root, id, '{"k":"tick"}', now)
     fired = fired + 1
   end
+end
+
+-- Some 100 µs each, and more of them where there are many workers.
+local slow = redis.call('ZRANGEBYSCORE', K.hedges(), '-inf', now, 'LIMIT', 0, 20)
+if #slow == 20 then behind = 1 end
+for _, name in ipairs(slow) do
+  redis.call('ZREM', K.hedges(), name)
+  local root, id, generation = string.match(name, '^([^|]*)|([^|]*)|(%d+)$')
+  start_hedge(root, id, generation, now)
 end
 
 local looked = redis.call('ZRANGEBYSCORE', K.gates(), '-inf', now, 'LIMIT', 0, 20)

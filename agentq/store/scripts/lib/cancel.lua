@@ -5,11 +5,13 @@
 local function is_cancelled(root, id, rec)
   local key = K.cancelled(root)
   if redis.call('EXISTS', key) == 0 then return false end
-  local f = redis.call('HMGET', rec, 'pr', 'k', 'jn', 'ud', 'gu')
+  local f = redis.call('HMGET', rec, 'pr', 'k', 'jn', 'ud', 'gu', 'aw', 'hd')
   local parent, kind, fan_out, undoes = f[1], f[2], f[3], f[4]
-  if f[5] then return true end
+  -- Given up by a person, or another has answered for it (see answering.lua).
+  if f[5] or f[6] then return true end
   if kind == 'a' or kind == 'i' or undoes then return false end
   if redis.call('SISMEMBER', key, id) == 1 then return true end
+  if f[7] and redis.call('SISMEMBER', key, f[7]) == 1 then return true end
   -- Parts of a canvas have no parent of their own: they go with the whole tree.
   if redis.call('SISMEMBER', key, parent or root) == 1 then return true end
   return fan_out and redis.call('SISMEMBER', key, fan_out) == 1 or false

@@ -1,5 +1,5 @@
 -- Claiming: a message that waits becomes a worker's, under a take number that no other attempt of that worker has.
--- include: turns stop
+-- include: turns stop hedging
 
 -- What the taker has to do instead of running it: end a cancelled step, or one whose last attempt passed its hard limit;
 -- have one admitted first that its budget had no room for. mark: of its record.
@@ -9,15 +9,25 @@ local function flag_of(root, id, rec, mark)
 end
 
 -- Whether the record agrees to the message; then this worker is its holder. Returns the flags, nil when it does not, or when
--- the step's run stands still: then the second answer is true, and the step waits in that run's line. f: what the caller
--- has read of the record already, in the order in which it is read here.
-local function claim(worker, label, take, queue, lane, message, now, f)
+-- the step's run stands still: then the second answer is true, and the step waits in that run's line; false when it is to
+-- be left for others, which what must be taken now is not. f: what the caller has read of the record already, in the order
+-- in which it is read here.
+local function claim(worker, label, take, queue, lane, message, now, f, must)
   local root, id, generation = name_of(message)
   local flags = 0
   if root then
     local rec = K.step(root, id)
-    f = f or redis.call('HMGET', rec, 's', 'g', 'a', 'ov', 'pr', 'k')
+    f = f or redis.call('HMGET', rec, 's', 'g', 'a', 'ov', 'pr', 'k', 'hg', 'hd')
     if f[1] ~= 'q' or f[2] ~= generation then return nil end
+    if f[8] and not must and is_left_to_others(root, id, rec, worker, now) then return false end
+    flags = flag_of(root, id, rec, f[4])
+    local stopped = flags ~= 1 and stopped_above(root, id, rec)
+    if stopped then
+      set_aside(root, id, rec, generation, rest_of(message), stopped)
+      return nil, true
+    end
+    redis.call('HSET', rec, 's', 'h', 'w', worker, 't', take, 'wl', label, 'b', ms_text(now), 'a', (f[3] or 0) + 1)
+    if f[7] then arm_hedge(root, id, rec, generation, f[7], now) end
     flags = flag_of(root, id, rec, f[4])
     local stopped = flags ~= 1 and stopped_above(root, id, rec)
     if stopped then

@@ -3,8 +3,9 @@
 
 local ENTRY_STATUS = { FAILURE = 'error', REVOKED = 'revoked' }
 
--- inside: an agent has ended by itself, and has said what it leaves open; else all of that ends with it.
-local function finish(root, id, status, entry, error, now, inside)
+-- inside: an agent has ended by itself, and has said what it leaves open; else all of that ends with it. silent: its join
+-- hears of another step in its place.
+local function finish(root, id, status, entry, error, now, inside, silent)
   local rec = K.step(root, id)
   local f = redis.call('HMGET', rec, 'pr', 'ak', 'jr', 'jn', 'ji', 'tr', 'k', 'pl', 'dl', 'un')
   redis.call('HSET', rec, 's', 'd', 'o', status, 'f', ms_text(now))
@@ -30,7 +31,7 @@ local function finish(root, id, status, entry, error, now, inside)
   if error then redis.call('HSET', rec, 'e', error) end
   if f[1] or f[7] == 'a' then note_step(root, rec, id, 'finished', now, { o = status, error = error }) end
   if f[1] and f[2] and entry then tell(root, f[1], entry, now) end
-  if f[3] and f[4] then arrive(f[3], f[4], f[5], status == 'SUCCESS', now) end
+  if f[3] and f[4] and not silent then arrive(f[3], f[4], f[5], status == 'SUCCESS', now) end
   if f[6] then leave_tree(f[6]) end
   leave_tree(root)
 end

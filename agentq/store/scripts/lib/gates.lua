@@ -1,9 +1,10 @@
--- Gates: breakers, rates and limits that all workers share. A gate holds what running attempts have reserved, what ended
+-- Gates: breakers, rates and limits that all workers share, and the flights of cached steps (kind c: one attempt makes the
+-- answer, the others wait for it). A gate holds what running attempts have reserved, what ended
 -- ones have used within its window (in SHARES buckets, never a member per call or token), and the line of steps that
 -- wait for it in the order of their tickets. A reservation stands in its step's record (field gd) and ends in the script
 -- that ends the attempt's custody, never by time (invariant 7). Who is called out of the line has reserved already, so
 -- that nobody overtakes it; if no worker takes it soon, the next one is called, since no attempt runs on it yet.
--- include: common suspects
+-- include: common suspects cached
 
 -- One closure for most scripts, which never come here.
 local gates_made
@@ -116,6 +117,8 @@ local function gates()
 
   local function admits(digest, g, tokens, now)
     if g.k == 'b' then return breaker_admits(digest, g, now) end
+    -- Once the answer is there all may go: they take it.
+    if g.k == 'c' then return number(g, 'o') < 1 or kept_answer(digest, g.nm) ~= nil end
     -- A budget's line holds no place of its own: who is called asks the budget again.
     if g.k == 'a' then return true end
     -- That of a stopped run lets all go at once, or none.
@@ -134,6 +137,10 @@ local function gates()
       entry.ep = number(g, 'ep')
       return entry
     end
+    if g.k == 'c' then
+      redis.call('HSET', K.gate(digest), 'k', 'c', 'nm', g.nm)
+      entry.ep = tonumber(redis.call('HGET', K.caches(), 'ep|' .. g.nm) or 0)
+    end
     if g.tk then tokens = math.min(tokens, tonumber(g.tk)) else tokens = 0 end
     add(digest, g, 'o', 1)
     if tokens > 0 then add(digest, g, 'ot', tokens) end
@@ -148,6 +155,12 @@ local function gates()
     local busy = lapse or number(g, 'o') > 0 or number(g, 'pn') > 0 or redis.call('EXISTS', K.waiters(digest)) == 1
     -- An open breaker is remembered, whoever asks; what is idle goes soon: there may be one for each of many accounts.
     local keep = g.k == 'b' and g.st and RETENTION_MS or 2 * number(g, 'wn') + IDLE_MS
+    if g.k == 'c' and not busy then
+      -- One for each of many arguments: nothing of it is left.
+      redis.call('DEL', K.gate(digest))
+      redis.call('ZREM', K.gates(), digest)
+      return
+    end
     if busy then
       redis.call('PERSIST', K.gate(digest))
     else
@@ -184,7 +197,7 @@ local function gates()
       if not fits then at = later break end
       redis.call('ZREM', line, head.name)
       redis.call('HDEL', head.rec, 'ln', 'wc', 'zs')
-      if g.k == 'r' or g.st then
+      if g.k == 'r' or g.st or (g.k == 'c' and not kept_answer(digest, g.nm)) then
         local entry = reserve(digest, g, head.tokens, now)
         redis.call('HSET', head.rec, 'gd', cjson.encode({ g = { entry }, gr = 1 }))
         redis.call('ZADD', K.called(digest), ms_text(now + CALL_MS), head.root .. '|' .. head.id)
@@ -226,6 +239,7 @@ local function gates()
       report(entry.d, g, entry, how.ok, now)
     else
       add(entry.d, g, 'o', -1)
+      if entry.k == 'c' and how.c then keep_answer(entry.d, g.nm, entry.ep, how.c) end
       if entry.n > 0 then add(entry.d, g, 'ot', -entry.n) end
       if entry.b and not how.idle and entry.b >= math.floor(now / size_of(g)) - SHARES then
         count(entry.d, g, entry.b, 1, g.tk and (how.tokens or entry.n) or 0)
@@ -247,6 +261,11 @@ local function gates()
   -- The gate of a wish with its settings as they are declared now.
   function G.open(wish, now)
     local g = load(wish.d)
+    if wish.k == 'c' then
+      -- Written when somebody is at it, or waits: it ends with the last of them.
+      g.k, g.nm = 'c', wish.nm
+      return g
+    end
     local is_new = not g.k
     local changed = {}
     for name, value in pairs(wish) do
@@ -288,6 +307,7 @@ local function gates()
   -- A step that ends its custody here stands in the gate's line from now on, at the place of its ticket.
   function G.queue(digest, g, root, id, rec, generation, tokens, ticket, now)
     redis.call('HSET', rec, 'ln', digest, 'wc', tokens)
+    if g.k == 'c' then redis.call('HSET', K.gate(digest), 'k', 'c', 'nm', g.nm) end
     redis.call('ZADD', K.waiters(digest), ticket, root .. '|' .. id .. '|' .. generation)
     advance(digest, g, now)
   end

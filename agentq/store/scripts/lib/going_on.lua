@@ -31,10 +31,10 @@ local function take_next(worker, token, next, now)
   local take, before = math.max(tonumber(c[1] or 0), next.floor) + 1, tonumber(c[2] or 0)
   local function accept(queue, lane, message)
     local root, id, generation = name_of(message)
-    local f = root and redis.call('HMGET', K.step(root, id), 's', 'g', 'a', 'ov', 'pr', 'k', 'nm', 'tn') or {}
+    local f = root and redis.call('HMGET', K.step(root, id), 's', 'g', 'a', 'ov', 'pr', 'k', 'hg', 'hd', 'nm', 'tn') or {}
     if root and (f[1] ~= 'q' or f[2] ~= generation) then return false end
-    if f[6] ~= 's' or not string.find(next.names, '\n' .. f[7] .. '\n', 1, true) then
-      put_back(queue, lane, f[8] or '', message)
+    if f[6] ~= 's' or f[8] or not string.find(next.names, '\n' .. f[9] .. '\n', 1, true) then
+      put_back(queue, lane, f[10] or '', message)
       if next.heard then ring(queue) end
       return true
     end

@@ -62,7 +62,7 @@ end
 local function call_off(root, child, why, now)
   if redis.call('SADD', K.cancelled(root), child) == 0 then return end
   local rec = K.step(root, child)
-  local f = redis.call('HMGET', rec, 'k', 's')
+  local f = redis.call('HMGET', rec, 'k', 's', 'tw')
   if f[1] == 'a' then
     tell(root, child, '{"k":"cancel","why":' .. cjson.encode(why) .. '}', now, true)
   elseif not f[1] then
@@ -70,6 +70,9 @@ local function call_off(root, child, why, now)
   elseif f[2] == 'l' then
     end_wait(root, child, rec, now)
   end
+  -- Its hedge hears of it with it, and may wait as well.
+  local twin = f[3] and K.step(root, f[3])
+  if twin and redis.call('HGET', twin, 's') == 'l' then end_wait(root, f[3], twin, now) end
 end
 
 -- Puts a run under its start key. Returns the run that stands there and whether its arguments are the same.
@@ -132,7 +135,7 @@ local function offer_one(o, rest, now)
   end
   if f[1] then return 0 end
   local fields = { 'g', o.g, 'q', o.q, 'l', o.l, 'nm', o.nm, 'k', o.k, 'c', ms_text(now) }
-  for _, name in ipairs({ 'pr', 'ak', 'jr', 'jn', 'ji', 'v', 'sd', 'ud', 'sp', 'tn', 'nd', 'rs' }) do
+  for _, name in ipairs({ 'pr', 'ak', 'jr', 'jn', 'ji', 'v', 'sd', 'ud', 'sp', 'tn', 'nd', 'rs', 'hg' }) do
     if o[name] ~= nil then
       fields[#fields + 1] = name
       fields[#fields + 1] = o[name]
