@@ -92,6 +92,7 @@ def _server_findings(app: AgentQ) -> list[Finding]:
     # No PING: with a full disk the server refuses it, and nothing would be told.
     server: dict[str, Any] = client.info()
     config = _config(client)
+    unserved = app.store.unserved()
     return [
         Finding("server", "ok", app.server_words()),
         decide_version(server),
@@ -101,13 +102,13 @@ def _server_findings(app: AgentQ) -> list[Finding]:
         decide_memory(server),
         *_broker_findings(app),
         _archive_finding(app),
-        *decide_workers(app.pools, served_pools(app)),
+        *decide_workers(app.pools, served_pools(app), unserved),
         *decide_idle_workers(
             {card.label: card.why for card in app.store.workers() if card.why is not None}, app.store.drains()
         ),
         decide_letters(app.store.count_letters()),
         *decide_suspects({queue: app.store.count_suspects(queue) for queue in app.pools}),
-        *decide_unserved(app.store.unserved()),
+        *decide_unserved(unserved),
     ]
 
 

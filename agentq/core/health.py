@@ -142,14 +142,17 @@ def decide_archive(url: str | None, waiting: int, seconds: float, *, shared: boo
     return Finding("archive", "ok", url)
 
 
-def decide_workers(pools: Iterable[str], served: Mapping[str, list[str]]) -> list[Finding]:
-    """Whether each pool has a worker."""
+def decide_workers(
+    pools: Iterable[str], served: Mapping[str, list[str]], unserved: Iterable[Unserved] = ()
+) -> list[Finding]:
+    """Whether each pool has a worker; ``decide_unserved`` tells of one whose steps wait for any."""
     findings = []
+    told = {each.queue for each in unserved if each.lacks == "worker"}
     for name in pools:
         labels = served.get(name, [])
         if labels:
             findings.append(Finding(f"pool {name}", "ok", ", ".join(labels)))
-        else:
+        elif name not in told:
             findings.append(
                 Finding(
                     f"pool {name}",

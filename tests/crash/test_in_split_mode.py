@@ -14,9 +14,11 @@ from tests.crash.test_kill_runs import (
     test_other_pools_survive_too,
     test_signals_survive,
 )
+from tests.crash.test_parked import LARGEST_BYTES, start_parked
 from tests.crash.test_scale import test_a_hundred_parked_runs_hold_nothing
 from tests.crash.test_server_restart import test_a_run_goes_on_after_the_server_restarts
 from tests.kit.broker import PrivateBroker
+from tests.kit.field import Field
 from tests.kit.mode import settings_of
 
 __all__ = [
@@ -42,3 +44,8 @@ class TestMainProcessGone:
     """Of the keeper's tests the one in which nobody of the worker is left to speak for it."""
 
     test_with_its_whole_tree_within_four = _Gone.test_with_its_whole_tree_within_four
+
+
+def test_a_parked_run_is_as_small(empty_field: Field) -> None:
+    """How fast they wake and that none is lost, the long test of fused mode tells; here a hundred of them do."""
+    assert start_parked(empty_field, 2000)[1] <= LARGEST_BYTES

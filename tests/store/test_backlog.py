@@ -177,6 +177,31 @@ class TestMembers:
         assert max(ended.index(f"o{at}") for at in range(3)) <= 8, ended
         bench.finish(run, inside=True)
 
+    def test_of_hundreds_of_tenants_a_take_reads_some_and_each_comes_in(self, bench: Bench, run: Holder) -> None:
+        """A take reads no more of them than may be looked at in one go."""
+        own = {"most": 2, "most_of_tenant": 1}
+        tenants = [
+            bench.step(f"o{at}", root="run", parent="run", ask=f"o{at}", card={"tenant": f"t{at}"}, **own)
+            for at in range(250)
+        ]
+        bench.store.send(run, token="t", seen=1, offers=tenants)
+        assert held_back(bench) == 248
+        bench.client.config_resetstat()
+        got = bench.take_one("w2")
+        bench.finish(got.holder)
+        bench.tick()
+        asked = bench.client.info("commandstats")
+        assert "cmdstat_hrandfield" in asked
+        assert bench.client.hlen(bench.keys.of("backlogs")) > 200
+        ended = {got.holder.id}
+        while held_back(bench) or waiting(bench):
+            bench.tick()
+            for each in bench.take("w2", slots=4):
+                ended.add(each.holder.id)
+                bench.finish(each.holder)
+        assert ended == {f"o{at}" for at in range(250)}
+        bench.finish(run, inside=True)
+
     def test_a_cancelled_one_comes_in_and_is_taken_as_cancelled(self, bench: Bench, run: Holder) -> None:
         bench.store.send(run, token="t", seen=1, offers=members(bench, 4))
         bench.store.send(run, token="t2", seen=1, cancels=["m3"])

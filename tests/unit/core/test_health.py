@@ -14,10 +14,12 @@ from agentq.core.health import (
     decide_memory,
     decide_model,
     decide_persistence,
+    decide_unserved,
     decide_version,
     decide_workers,
     decide_writing,
 )
+from agentq.core.models import Unserved
 
 
 @pytest.mark.parametrize(
@@ -63,6 +65,13 @@ def test_a_pool_without_a_worker_is_told_with_the_command_that_helps() -> None:
     assert (served.level, served.words) == ("ok", "tools-1@host")
     assert lacking.level == "warn"
     assert "agentq worker --pool gpu" in lacking.advice
+
+
+def test_a_pool_whose_steps_wait_for_a_worker_is_told_once() -> None:
+    waits = Unserved(root_id="r", run_id="r", step_id="s", name="sum", queue="gpu", lacks="worker", words="")
+    assert decide_workers(["gpu"], {}, [waits]) == []
+    (told,) = decide_unserved([waits])
+    assert (told.what, told.words) == ("pool gpu", "1 waits for a worker in it: unschedulable")
 
 
 def test_findings_are_plain_data() -> None:

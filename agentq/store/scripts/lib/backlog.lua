@@ -104,10 +104,19 @@ local function leave_backlog(name, rec, queue, lane)
   if redis.call('EXISTS', key) == 0 then redis.call('HDEL', K.backlogs(), backlog_field(queue, lane, tenant)) end
 end
 
--- The backlogs in the order of their turns, and the latest turn: urgent lanes first, of one lane the tenant that has come in
+-- So many backlogs are looked at in one go: each take would else read all of thousands of tenants.
+local BACKLOGS_IN_VIEW = 100
+
+-- All backlogs as field, bounds…; of more than may be looked at some of them, others each time.
+local function backlogs_in_view()
+  if redis.call('HLEN', K.backlogs()) <= BACKLOGS_IN_VIEW then return redis.call('HGETALL', K.backlogs()) end
+  return redis.call('HRANDFIELD', K.backlogs(), BACKLOGS_IN_VIEW, 'WITHVALUES')
+end
+
+-- The backlogs in view in the order of their turns, and the latest turn: urgent lanes first, of one lane the tenant that has come in
 -- least lately. Else, where one place gets free at a time, the first of the index would have it each time.
 local function backlogs_in_turn(now)
-  local all, found, latest = redis.call('HGETALL', K.backlogs()), {}, now
+  local all, found, latest = backlogs_in_view(), {}, now
   for i = 1, #all, 2 do
     local queue, lane, tenant = backlog_parts(all[i])
     local mx, mt, turn = string.match(all[i + 1], '^(%d*)|(%d*)|?(%d*)$')
