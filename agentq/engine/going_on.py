@@ -89,6 +89,11 @@ class Streak:
         self._kin: dict[str, _Kin] = {}
         self._hurries = self._began - getattr(_here, "ended", 0.0) <= LINGER_S
 
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """From which steps may be taken."""
+        return self._grant.queues
+
     def begin(self) -> None:
         """Note that a step begins."""
         self._began = monotonic()
@@ -97,7 +102,7 @@ class Streak:
         """Return on which terms the attempt's commit may take the next step; None: it may not."""
         now, task, self._terms = monotonic(), attempt.task, None
         took = now - self._began
-        _paces.note(task.name, took)
+        note_pace(task.name, took)
         seat = attempt.claim.seat()
         if now >= self._ends or took > SHORT_S or seat is None or not claims.may_go_on():
             return None
@@ -108,15 +113,29 @@ class Streak:
             return None  # A bell that it heard would be used up for nothing.
         self._attempt = attempt
         attempt.claim.go_on()
-        self._terms = GoOn(
+        self._terms = self._terms_for(attempt.claim, seat, kin)
+        return self._terms
+
+    def _terms_for(self, claim: claims.Claim, seat: str, kin: _Kin, *, over: bool = False) -> GoOn:
+        taker = current()
+        return GoOn(
             label=self._grant.label,
             seat=seat,
             queues=self._grant.queues,
             names=kin.names,
             low_share=self._grant.low_share,
-            floor=attempt.claim.floor() if taker is None else taker.floor,
+            floor=claim.floor() if taker is None else taker.floor,
+            over=over,
         )
-        return self._terms
+
+    def own_terms(self, claim: claims.Claim, task: Any, *, over: bool) -> GoOn | None:
+        """Return on which terms a turn takes what its slot runs while it waits for this step; None: nothing."""
+        kin, seat = self._kin_of(task), claim.seat()
+        if seat is None or task.name not in kin.names or not claims.may_go_on():
+            return None
+        if kin.is_async and current() is not None:
+            return None  # As in `terms`.
+        return self._terms_for(claim, seat, kin, over=over)
 
     def _kin_of(self, task: Any) -> _Kin:
         """Return the steps that may follow ``task``; looked up anew when others have become short, or long."""
@@ -159,20 +178,24 @@ class Streak:
         if self._terms is not None:
             self._attempt.claim.stay()
 
-    def hand_back(self, taken: Taken, worker: str) -> None:
+    def hand_back(self, taken: Taken, worker: str, attempt: Ending | None = None) -> None:
         """Leave a step to the worker's own take, unless it has run; one that stays is found by the next reconcile."""
-        self._attempt.claim.stay()
+        attempt = self._attempt if attempt is None else attempt
+        attempt.claim.stay()
         with suppress(Unavailable):
-            self._attempt.store.requeue(worker, taken.take)
+            attempt.store.requeue(worker, taken.take)
 
-    def call_of(self, taken: Taken, worker: str) -> Call:
-        """Return what Celery's tracer is called with; raises ValueError for a step that is for the main process."""
+    def call_of(self, taken: Taken, worker: str, *, alike: bool = True) -> Call:
+        """Return what Celery's tracer is called with; raises ValueError for a step that is for the main process.
+
+        ``alike``: it has the time limits of the streak's first step, by which the pool ends it.
+        """
         payload, holder = payload_of(taken, worker)
         headers, properties = payload["headers"], payload["properties"]
         if (
             holder is None
             or not is_plain_json(payload)
-            or headers.get("timelimit") != self._limits
+            or (alike and headers.get("timelimit") != self._limits)
             or headers.get("expires")
             or headers.get("eta")
             or headers["id"] in self._grant.revoked
@@ -222,6 +245,17 @@ class _Paces:
 _paces = _Paces()
 
 _here = threading.local()
+
+
+def note_pace(name: str, took: float, *, known: bool = True) -> None:
+    """Note how long a step took here; unless that is ``known``, which counts only if it was short."""
+    if known or took <= SHORT_S:
+        _paces.note(name, took)
+
+
+def is_short(name: str) -> bool:
+    """Tell whether steps of this name are known to be short here."""
+    return name in _paces.short
 
 
 def streak_here() -> Streak | None:
@@ -282,15 +316,30 @@ def trace(name: str, task_id: str, request: dict[str, Any], *rest: Any, **option
     return outcome
 
 
+def run_call(call: Call) -> None:
+    """Run what was taken here, with the log's line that the main process would have written."""
+    name, task_id, request = call[:3]
+    if logger.isEnabledFor(INFO):
+        said = {"id": task_id, "name": name, "args": request.get("argsrepr"), "kwargs": request.get("kwargsrepr")}
+        logger.info(celery_trace.LOG_RECEIVED, said, extra={"data": {**said, "eta": None}})
+    celery_trace.fast_trace_task(*call)
+
+
+@contextmanager
+def aside() -> Iterator[None]:
+    """Have nobody go on from what runs within: the turn around it goes on itself."""
+    streak, _here.streak = streak_here(), None
+    try:
+        yield
+    finally:
+        _here.streak = streak
+
+
 def _run_next(streak: Streak, taken: Taken, worker: str) -> None:
     try:
         call = streak.call_of(taken, worker)
-        name, task_id, request = call[:3]
-        if logger.isEnabledFor(INFO):
-            said = {"id": task_id, "name": name, "args": request.get("argsrepr"), "kwargs": request.get("kwargsrepr")}
-            logger.info(celery_trace.LOG_RECEIVED, said, extra={"data": {**said, "eta": None}})
         streak.begin()
-        celery_trace.fast_trace_task(*call)
+        run_call(call)
     except Exception as error:
         logger.info("handed_back take=%d: %s", taken.take, error)
         streak.hand_back(taken, worker)

@@ -96,6 +96,7 @@ class Batch:
         tick: whether the log is to get an entry that only tells the time.
         calls_off: sent or asked before, not wanted any more.
         stop: why the run is a zombie: all is recorded, nothing dispatched, and the run stands still.
+        alone: the run waits for the one step in `dispatch` and, timers and signals apart, for nothing else.
     """
 
     seen: int
@@ -105,6 +106,7 @@ class Batch:
     tick: bool = False
     calls_off: Sequence[Effect] = ()
     stop: Verdict | None = None
+    alone: bool = False
 
 
 def words_of(ask: Ask) -> str:

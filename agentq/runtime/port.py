@@ -24,12 +24,13 @@ from agentq.engine.capture import Capture
 from agentq.engine.dispatch import call_offers, canvas_offers, map_offers, next_generation
 from agentq.engine.handle import failure_of
 from agentq.engine.outcome import keep_trying
+from agentq.engine.own_steps import OwnSteps
 from agentq.engine.this_step import InPlace, current_attempt
 from agentq.runtime.effects import Batch, Effect
 from agentq.runtime.machine import Machine
 from agentq.runtime.outcomes import Identity
 from agentq.runtime.turn import Turn
-from agentq.store.logs import StandsStill
+from agentq.store.logs import Sent, StandsStill
 
 logger = logging.getLogger(__name__)
 
@@ -82,10 +83,13 @@ class EnginePort:
         self._attempt = attempt
         self._store = attempt.store
         self._holder = attempt.holder
+        self._own = OwnSteps(attempt)
 
     def read(self, seen: int) -> Sequence[bytes]:
         """The log from `seen` on."""
-        return keep_trying(lambda: self._store.read_log(self._holder.root, self._holder.id, seen))
+        lines = keep_trying(lambda: self._store.read_log(self._holder.root, self._holder.id, seen))
+        self._own.heard(lines)
+        return lines
 
     def send(self, batch: Batch) -> Sequence[bytes] | None:
         """The batch is written, once, however often the connection breaks; None when the run stands still."""
@@ -116,12 +120,7 @@ class EnginePort:
             # What local calls have spent is told of the last one: which of them it was, nobody need know.
             results[-1] = replace(results[-1], tokens=usage["tokens"])
         told = [self._told(result) for result in [*results, *refused]]
-        send = functools.partial(
-            self._store.send,
-            self._holder,
-            # The same in every repeat: what a broken connection hid has been written all the same.
-            token=uuid.uuid4().hex,
-            seen=batch.seen,
+        parts = Sent(
             asks=[encode(effect.ask) for effect in batch.asks],
             joins=caught.joins,
             offers=caught.offers,
@@ -136,12 +135,20 @@ class EnginePort:
             accounts=accounts_of(self._attempt),
             stop={"rule": batch.stop.rule, "why": batch.stop.why} if batch.stop is not None else None,
         )
+        # The same in every repeat: what a broken connection hid has been written all the same.
+        token, holder, seen = uuid.uuid4().hex, self._holder, batch.seen
+        terms = self._own.terms(batch.dispatch[0].target, caught.offers) if batch.alone else None
         try:
-            return keep_trying(send)
+            if terms is None:
+                return keep_trying(lambda: self._store.send(holder, token=token, seen=seen, **parts))
+            lines, taken = keep_trying(
+                lambda: self._store.send_and_take(holder, token=token, seen=seen, terms=terms, **parts)
+            )
         except StandsStill:
             if batch.stop is not None:
                 logger.warning("run_stopped run=%s rule=%s: %s", self._holder.id, batch.stop.rule, batch.stop.why)
             return None
+        return [*lines, *self.read(seen + len(lines))] if self._own.run(taken) else lines
 
     def _told(self, result: Result) -> tuple[str, tuple[str, str] | None]:
         """The entry of a local call's result, or of the error that it is too large; a large one with name and value."""

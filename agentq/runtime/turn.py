@@ -230,12 +230,19 @@ class Turn:
             tick=not final and self._is_due(),
             calls_off=() if final else machine.asks.take_given_up(),
             stop=stop,
+            alone=not final and self._waits_alone(dispatch),
         )
         self._sent = sum(effect.ask.members or 1 for effect in dispatch)
         lines = self._port.send(batch)
         if lines is None:
             raise _Stopped
         self._absorb(lines)
+
+    def _waits_alone(self, dispatch: Sequence[Effect]) -> bool:
+        if len(dispatch) != 1 or self._machine.asks.pending != 1 or len(self._locals):
+            return False
+        (effect,) = dispatch
+        return effect.ask.kind == "call" and effect.undo is None
 
     # -- waiting
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 from agentq.core.errors import InvalidArguments
-from agentq.store.refs import Holder, Join, Offer
+from agentq.store.refs import GoOn, Holder, Join, Offer, Taken
 from agentq.store.steps import StepCalls
-from agentq.store.wire import counted, dump, joins_arguments, offers_arguments
+from agentq.store.wire import counted, dump, joins_arguments, offers_arguments, parse_taken
 
 AppendReply = Literal["new", "known", "unknown", "ended", "moved"]
 _APPENDED: dict[int, AppendReply] = {1: "new", 0: "known", -1: "unknown", -2: "ended", -3: "moved"}
@@ -20,6 +20,28 @@ _STOPPED = 2
 
 class StandsStill(Exception):
     """The run was stopped, and its turn is over: no error, but nothing that a caller may go on from."""
+
+
+class Sent(TypedDict, total=False):
+    """What a turn sends: JSON of its asks, results and events, what is to be dispatched, and what it has used.
+
+    ``payloads``: name and JSON of large results to which ``results`` refer. ``stop``: the rule by which the run is a
+    zombie, and why.
+    """
+
+    asks: Sequence[str]
+    joins: Sequence[Join]
+    offers: Sequence[Offer]
+    questions: Sequence[str]
+    results: Sequence[str]
+    events: Sequence[str]
+    payloads: Sequence[tuple[str, str]]
+    tick: bool
+    closes: Sequence[str]
+    cancels: Sequence[str]
+    usage: dict[str, int] | None
+    accounts: Sequence[dict[str, Any]]
+    stop: dict[str, str] | None
 
 
 class LogCalls(StepCalls):
@@ -33,56 +55,51 @@ class LogCalls(StepCalls):
         entries: list[bytes] = self.guarded(lambda: self.client.lrange(self.keys.log(root, run), start, -1))
         return entries
 
-    def send(
-        self,
-        holder: Holder,
-        *,
-        token: str,
-        seen: int,
-        asks: Sequence[str] = (),
-        joins: Sequence[Join] = (),
-        offers: Sequence[Offer] = (),
-        questions: Sequence[str] = (),
-        results: Sequence[str] = (),
-        events: Sequence[str] = (),
-        payloads: Sequence[tuple[str, str]] = (),
-        tick: bool = False,
-        closes: Sequence[str] = (),
-        cancels: Sequence[str] = (),
-        usage: dict[str, int] | None = None,
-        accounts: Sequence[dict[str, Any]] = (),
-        stop: dict[str, str] | None = None,
-    ) -> list[bytes]:
+    def send(self, holder: Holder, *, token: str, seen: int, **parts: Unpack[Sent]) -> list[bytes]:
         """Record and dispatch what a turn asks for, append what it did in place; return the log from ``seen`` on.
 
-        The same token twice writes once. ``payloads``: name and JSON of large results to which ``results`` refer.
-        ``stop``: the rule by which the run is a zombie, and why.
+        The same token twice writes once.
 
         Raises:
             StaleHolder: another holds the run.
             StandsStill: the run was stopped, by this or before: what it asks for is recorded, its next turn sends it,
                 and it is not held any more.
         """
+        return list(self._send(holder, {**holder.to_wire(), "token": token, "seen": seen}, parts))
+
+    def send_and_take(
+        self, holder: Holder, *, token: str, seen: int, terms: GoOn, **parts: Unpack[Sent]
+    ) -> tuple[list[bytes], Taken | None]:
+        """Send the one step that the turn waits for, and take what its slot runs meanwhile: that step, if it may.
+
+        Returns the log from ``seen`` on, and what was taken, if anything was. Else as ``send``.
+        """
+        header = {**holder.to_wire(), "token": token, "seen": seen, "next": terms.to_wire()}
+        taken, *tail = self._send(holder, header, parts)
+        return tail, parse_taken(taken, 1) if len(taken) > 1 else None
+
+    def _send(self, holder: Holder, header: dict[str, Any], parts: Sent) -> Sequence[Any]:
+        payloads = parts.get("payloads", ())
         self.put_payloads(holder.root, payloads)
-        header: dict[str, Any] = {**holder.to_wire(), "token": token, "seen": seen}
-        named = [name for name, _ in payloads]
-        optional: dict[str, Any] = {"payloads": named, "tick": tick, "closes": closes, "cancels": cancels}
-        optional |= {"usage": usage, "accounts": list(accounts), "stop": stop}
+        optional: dict[str, Any] = {"payloads": [name for name, _ in payloads]}
+        for field in ("tick", "closes", "cancels", "usage", "stop"):
+            optional[field] = parts.get(field)
+        optional["accounts"] = list(parts.get("accounts", ()))
         header.update({field: value for field, value in optional.items() if value})
-        reply = self.run_script(
+        reply: Sequence[Any] = self.run_script(
             "send",
             dump(header),
-            *counted(asks),
-            *joins_arguments(self.stowed_bodies(joins)),
-            *offers_arguments(self.stowed(offers)),
-            *counted(questions),
-            *counted(results),
-            *counted(events),
+            *counted(parts.get("asks", ())),
+            *joins_arguments(self.stowed_bodies(parts.get("joins", ()))),
+            *offers_arguments(self.stowed(parts.get("offers", ()))),
+            *counted(parts.get("questions", ())),
+            *counted(parts.get("results", ())),
+            *counted(parts.get("events", ())),
         )
         if int(reply[0]) == _STOPPED:
             raise StandsStill(holder.id)
         self.expect_held(reply, holder, "")
-        return list(reply[1:])
+        return reply[1:]
 
     def park(
         self, holder: Holder, *, seen: int, due_ms: int | None, waits: Sequence[str] = (), rest_ms: int = 0

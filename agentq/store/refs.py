@@ -224,6 +224,7 @@ class GoOn:
         label, queues, low_share, floor: as of a take.
         seat: tells those apart that go on in one worker: processes, or threads.
         names: of the steps that are known to be short; anything else is left to a take.
+        over: whether a turn's own step may be taken before others of its lane.
     """
 
     label: str
@@ -232,11 +233,13 @@ class GoOn:
     names: tuple[str, ...]
     low_share: int
     floor: int
+    over: bool = False
 
     def to_wire(self, *, heard: bool = False) -> dict[str, Any]:
         """Return what the scripts read; ``heard``: a bell was used up for it."""
         return {
             **({"heard": 1} if heard else {}),
+            **({"over": 1} if self.over else {}),
             "label": self.label,
             "seat": self.seat,
             "queues": self.queues,

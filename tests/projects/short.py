@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import signal
 import time
 from pathlib import Path
 
-from agentq import AgentQ
+from agentq import AgentQ, Run
 
 app = AgentQ("short")
 
@@ -47,3 +48,37 @@ def fails(number: int) -> int:
 def left_out() -> int:
     """Return how many objects the process's search for garbage leaves out."""
     return gc.get_freeze_count()
+
+
+@app.step(name="place")
+def place() -> int:
+    """Where it ran."""
+    return os.getpid()
+
+
+@app.agent(name="places", version="1")
+async def places(run: Run, size: int) -> tuple[int, list[int]]:
+    """Steps one after the other; where the agent was at the end, and where each of them ran."""
+    found = [await run.call(place) for _ in range(size)]
+    return os.getpid(), found
+
+
+@app.agent(name="fragile_run", version="1")
+async def fragile_run(run: Run, size: int, marks: str) -> int:
+    """Steps that are known to be short, of which the last one kills."""
+    for number in range(size):
+        await run.call(fragile, number, "")
+    return await run.call(fragile, size, marks)
+
+
+@app.agent(name="patient", version="1")
+async def patient(run: Run, size: int, gate: str, patience: float) -> str:
+    """Steps that are known to be short, of which the last one is not."""
+    for _ in range(size):
+        await run.call(nap)
+    try:
+        async with asyncio.timeout(patience):
+            await run.call(nap, gate)
+    except TimeoutError:
+        return "gave up"
+    return "slept"

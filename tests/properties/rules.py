@@ -36,8 +36,8 @@ STEP_RULES: Final[Rules] = {
 GOING_ON_RULES: Final[Rules] = {
     "forget what was gone on with": ("if not entry then return { 1 } end", "if true then return { 1 } end"),
     "lose what a child had gone on with": (
-        "return next and give_back(worker, next, company, now) or 0",
-        "return 0",
+        "local gone = next and give_back(worker, next, company, now) or 0",
+        "local gone = 0",
     ),
 }
 

@@ -8,13 +8,14 @@
 -- Full server: runs, it reads only.
 local worker, replies = ARGV[1], {}
 
-local function is_next_unwanted(seat)
-  local take = string.match(redis.call('HGET', K.worker(worker), 'on:' .. seat) or '', '(%d+)$')
+-- Whether the seat has gone on with something, and whether nobody wants that.
+local function next_of(seat)
+  local take = seat ~= '' and string.match(redis.call('HGET', K.worker(worker), 'on:' .. seat) or '', '(%d+)$')
   local entry = take and redis.call('HGET', K.held(worker), take)
-  if not entry then return false end
+  if not entry then return false, false end
   local _, _, message = parts_of(entry)
   local root, id = name_of(message)
-  return root ~= nil and is_cancelled(root, id, K.step(root, id))
+  return true, root ~= nil and is_cancelled(root, id, K.step(root, id))
 end
 
 for i = 2, #ARGV, 4 do
@@ -22,12 +23,12 @@ for i = 2, #ARGV, 4 do
   local rec = K.step(root, id)
   local f = redis.call('HMGET', rec, 's', 'w', 't')
   local verdict = 0
-  if f[1] == 'h' and (f[2] ~= worker or f[3] ~= take) then
-    verdict = 2
-  elseif f[1] == 'h' and is_cancelled(root, id, rec) then
-    verdict = 1
-  elseif f[1] ~= 'h' and seat ~= '' and is_next_unwanted(seat) then
-    verdict = 3
+  if f[1] == 'h' and f[2] == worker and f[3] == take then
+    if is_cancelled(root, id, rec) then verdict = 1 end
+  else
+    -- A turn that was given up for a step in its slot, which turned out long, is another's by now; the step is not.
+    local went_on, is_unwanted = next_of(seat)
+    if is_unwanted then verdict = 3 elseif f[1] == 'h' and not went_on then verdict = 2 end
   end
   replies[#replies + 1] = verdict
 end

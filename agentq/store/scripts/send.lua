@@ -1,16 +1,17 @@
 -- send: what an agent's turn asks for and has done in place, in one batch.
--- include: common tree offer join refuse finish stop
--- ARGV: JSON header {root, id, worker, take, token, seen, payloads?, tick?, closes?, cancels?, usage?, accounts?, stop?}
+-- include: common tree offer join refuse finish stop own
+-- ARGV: JSON header {root, id, worker, take, token, seen, payloads?, tick?, closes?, cancels?, usage?, accounts?, stop?, next?}
 --         stop: {why, rule}, when a rule has found the run to be a zombie
+--         next: with what the turn's own slot goes on, see own; then there is one offer
 --       number of asks; per ask: its entry as JSON
 --       number of joins; per join: JSON header, body message or ''
 --       number of offers; per offer: JSON header, message
 --       number of questions; per question: JSON {id, run, q, schema?}
 --       number of results; per result: its entry as JSON without its time
 --       number of events; per event: JSON object without its time
--- Reply: {1, entries of the log from `seen` on…}; {0, state, worker, take} when another holds the run, or the worker
---        was marked dead; {2} the run stands still: what it asks for is recorded, to be sent when it goes on, and it is
---        nobody's any more
+-- Reply: {1, entries of the log from `seen` on…}, with next {1, what was taken, as take_next has it, entries…}; {0, state,
+--        worker, take} when another holds the run, or the worker was marked dead; {2} the run stands still: what it asks
+--        for is recorded, to be sent when it goes on, and it is nobody's any more
 -- Keeps: a stale turn can dispatch nothing and record nothing (2); asks, their records and messages are one instant
 --   (1); a step over the tree's budget is not sent: its refusal is an input like any other (7, 11).
 local h = cjson.decode(ARGV[1])
@@ -24,8 +25,9 @@ end
 -- The survivors are about to give this turn to another: what it sends now, its successor would not know in time.
 if redis.call('EXISTS', K.dead(h.worker)) == 1 then return { 0, 'dead', '', '' } end
 
-local function reply()
+local function reply(taken)
   local tail = redis.call('LRANGE', log, h.seen, -1)
+  if h.next then table.insert(tail, 1, taken or next_again(h.worker, h.next.seat, h.token)) end
   table.insert(tail, 1, 1)
   return tail
 end
@@ -33,7 +35,7 @@ if f[4] == h.token then return reply() end
 
 local now = now_ms()
 redis.call('HSET', rec, 'tok', h.token, 'd', 0)
-local at = 1
+local at, own = 1, nil
 local function following() at = at + 1 return ARGV[at] end
 
 if h.stop then begin_stop(h.root, h.id, rec, h.stop, now) end
@@ -66,6 +68,7 @@ for _ = 1, tonumber(following()) do
   if not stopped and not too_wide[o.jn or o.jo] then
     offer_or_refuse(o, rest, log, now)
     asked[o.q] = (asked[o.q] or 0) + 1
+    own = o
   end
 end
 -- By these the pools know what the agents that run now will ask for next.
@@ -96,4 +99,7 @@ if stopped then
   set_aside(h.root, h.id, rec, redis.call('HINCRBY', rec, 'g', 1), rest_of(message), stopped)
   return { 2 }
 end
-return reply()
+if not h.next then return reply() end
+-- What rang for the run until now is told by this reply.
+redis.call('DEL', K.wake(h.root, h.id))
+return reply(take_own(h.worker, h.token, h.next, own, now))

@@ -12,11 +12,13 @@ local worker, take, how = ARGV[1], ARGV[2], ARGV[3]
 -- A child of a pool that dies takes its own attempt with it and no other: the blame is its step's alone.
 if how ~= 'drop' then
   local company, now = how == 'lost' and 1 or nil, now_ms()
-  local gone = give_back(worker, take, company, now)
-  if gone > 0 or not ARGV[4] then return gone end
-  -- It has ended, and its commit has taken what the child ran when it died.
-  local next = string.match(redis.call('HGET', K.worker(worker), 'on:' .. ARGV[4]) or '', '(%d+)$')
-  return next and give_back(worker, next, company, now) or 0
+  -- What the child ran when it died: its attempt has ended and its commit has taken that, or it is a turn that has taken a
+  -- step for its own slot, and rested meanwhile.
+  local next = ARGV[4] and string.match(redis.call('HGET', K.worker(worker), 'on:' .. ARGV[4]) or '', '(%d+)$')
+  local gone = next and give_back(worker, next, company, now) or 0
+  if gone == 0 then return give_back(worker, take, company, now) end
+  give_back(worker, take, nil, now)
+  return gone
 end
 local entry = redis.call('HGET', K.held(worker), take)
 if not entry then return 0 end

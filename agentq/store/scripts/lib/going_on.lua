@@ -21,13 +21,18 @@ end
 -- Takes one step, if the very next one in turn is such that this worker's child may go on with it. What is no step or
 -- none of the short ones stays where it is: the worker's own take judges it. Suspects come first: while one waits, or
 -- runs here, nobody goes on.
+local function may_take_next(worker, next, alone)
+  if alone or redis.call('EXISTS', K.dead(worker)) == 1 then return false end
+  for _, queue in ipairs(next.queues) do
+    if redis.call('EXISTS', K.suspects(queue)) == 1 then return false end
+  end
+  return true
+end
+
 local function take_next(worker, token, next, now)
   local card, reply = K.worker(worker), { 1 }
   local c = redis.call('HMGET', card, 'last', 'takes', 'alone')
-  if c[3] or redis.call('EXISTS', K.dead(worker)) == 1 then return reply end
-  for _, queue in ipairs(next.queues) do
-    if redis.call('EXISTS', K.suspects(queue)) == 1 then return reply end
-  end
+  if not may_take_next(worker, next, c[3]) then return reply end
   local take, before = math.max(tonumber(c[1] or 0), next.floor) + 1, tonumber(c[2] or 0)
   local function accept(queue, lane, message)
     local root, id, generation = name_of(message)

@@ -1,0 +1,89 @@
+"""Own steps, by real workers: a run's short steps in the run's own slot, and what becomes of those that are not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.kit.leaks import check_leaks
+from tests.kit.projects import load_module
+from tests.kit.server import PrivateServer
+from tests.kit.waiting import wait_until
+from tests.kit.worker import WorkerProcess
+
+PROJECT = "tests.projects.short"
+TIMEOUT = 60.0
+STEPS = 12
+
+
+@pytest.fixture(scope="module", params=["prefork", "threads"])
+def project(
+    request: pytest.FixtureRequest, start_module_worker: Callable[..., WorkerProcess]
+) -> Iterator[tuple[str, Any]]:
+    """A worker of two slots, and its project."""
+    server = PrivateServer()
+    server.start()
+    start_module_worker(PROJECT, url=server.celery_url, pool=request.param)
+    yield request.param, load_module(PROJECT, url=server.celery_url)
+    check_leaks(server.client)
+    server.stop()
+
+
+def test_short_steps_run_where_their_agent_is(project: tuple[str, Any]) -> None:
+    pool, found = project
+    if pool != "prefork":
+        pytest.skip("threads are all of one process")
+
+    def is_at_home() -> bool:
+        home, places = found.places.start(STEPS).get(timeout=TIMEOUT)
+        assert len(places) == STEPS
+        return bool(places.count(home) > STEPS // 2)
+
+    # A step is known to be short once one was, which on a busy machine may take a while.
+    wait_until(is_at_home, description="a run whose steps run in its own slot", timeout=TIMEOUT)
+
+
+def test_each_runs_once(project: tuple[str, Any]) -> None:
+    _, found = project
+    handles = [found.places.start(STEPS) for _ in range(6)]
+    for handle in handles:
+        handle.get(timeout=TIMEOUT)
+        assert [step.attempts for step in handle.steps()] == [1] * STEPS
+
+
+def test_one_that_turns_out_long_keeps_its_agent_from_nothing(project: tuple[str, Any], tmp_path: Path) -> None:
+    _, found = project
+    assert found.patient.start(STEPS, "", 60.0).get(timeout=TIMEOUT) == "slept"
+    gate = tmp_path / "gate"
+    handle = found.patient.start(STEPS, str(gate), 0.5)
+    assert handle.get(timeout=TIMEOUT) == "gave up", "and the step has not ended"
+    gate.touch()
+
+
+def test_one_that_is_waited_for_runs_on_when_the_turn_is_given_back(project: tuple[str, Any], tmp_path: Path) -> None:
+    _, found = project
+    gate = tmp_path / "gate"
+    handle = found.patient.start(STEPS, str(gate), 60.0)
+    wait_until(
+        lambda: {"released", "parked"} & {event.kind for event in handle.events(follow=False)},
+        description="the turn's end while the step runs",
+        timeout=TIMEOUT,
+    )
+    gate.touch()
+    assert handle.get(timeout=TIMEOUT) == "slept"
+    assert [step.attempts for step in handle.steps()] == [1] * (STEPS + 1)
+
+
+def test_a_child_that_dies_by_a_step_is_not_its_agent_s_fault(project: tuple[str, Any], tmp_path: Path) -> None:
+    pool, found = project
+    if pool != "prefork":
+        pytest.skip("a thread that kills, kills the worker")
+    handle = found.fragile_run.start(STEPS, str(tmp_path / "killed"))
+    assert handle.get(timeout=TIMEOUT) == STEPS
+    assert [step.attempts for step in handle.steps()] == [1] * STEPS + [2]
+    lost = [event.step_id for event in handle.events(follow=False) if event.kind == "lost"]
+    assert len(lost) == 1
+    assert lost[0] != handle.id
