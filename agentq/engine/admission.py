@@ -92,7 +92,9 @@ def _gates_of(attempt: Attempt) -> list[dict[str, Any]]:
     gates = [_breaker(each, fill(each.name, values, step=name)) for each in options.breakers]
     for rate in options.rates:
         gates.extend(_rate(rate, fill(rate.name, values, step=name)))
-    gates.extend(rate_wish(fill(each.key, values, step=name), in_flight=each.slots) for each in options.limits)
+    for limit in options.limits:
+        # Apart from a rate of the same name, whose requests and tokens would count for nothing.
+        gates.append(rate_wish(fill(limit.key, values, step=name), in_flight=limit.slots, part="limit"))
     if options.concurrency is not None:
         gates.append(rate_wish(f"step:{name}", in_flight=options.concurrency, part="concurrency"))
     return list({gate["d"]: gate for gate in gates}.values())

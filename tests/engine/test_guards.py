@@ -131,6 +131,12 @@ def test_a_rate_is_settled_with_what_was_used(project: Any) -> None:
     assert (found.requests, found.tokens, found.in_flight) == (30, 300, 0)
 
 
+def test_a_rate_and_a_limit_of_one_name_count_both(project: Any) -> None:
+    assert project.limited_twice.delay(1).get(timeout=TIMEOUT) == 1
+    found = [each for each in project.app.store.gates() if each.name == "twice"]
+    assert sorted((each.slots, each.requests_limit) for each in found) == [(4, None), (9, 1000)]
+
+
 # -- budgets
 
 

@@ -75,6 +75,11 @@ def slow(seconds: float) -> str:
     return "itself"
 
 
+@app.step(rate=Rate("twice", requests="1000/min", in_flight=9), limit=Limit("twice", slots=4))
+def limited_twice(number: int) -> int:
+    return number
+
+
 @app.step(rate=Rate("model:{model}", requests="1000/min", tokens="1000/min", in_flight=20), estimate=100)
 def generate(model: str, tokens: int) -> int:
     this_step.spend(tokens_out=tokens, model=model)
