@@ -2,7 +2,7 @@
 
     python -m benchmarks.resilience --docs
 
-The steps come in bursts, 80 a second on average, whatever becomes of those before. What becomes of a call follows from
+The steps come in bursts, 53 a second on average, whatever becomes of those before. What becomes of a call follows from
 a seed (tests/kit/provider.py), so that all ways meet the same provider.
 """
 
@@ -41,7 +41,7 @@ WAYS: Final[dict[str, list[str]]] = {
 
 STEPS: Final = 2000
 BURST: Final = 40
-PAUSE_S: Final = 0.5
+PAUSE_S: Final = 0.75
 
 REPEATED: Final = 5
 """One prompt in so many was asked before."""
