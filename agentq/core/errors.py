@@ -37,6 +37,7 @@ AgentqError
     ├── ArchiveUnavailable  the archive of ended runs cannot be reached
     ├── NoWorkers           no worker serves the pools
     ├── BreakerOpen         a breaker keeps calls away
+    ├── LimitReached        a rate or limit has no room for a fallback now
     ├── DriverFailed        the platform did not start or end workers
     └── GetTimeout          the run has not ended in the time given
 
@@ -103,6 +104,7 @@ __all__ = [
     "JournalUnreadable",
     "KeyReused",
     "LetterNotFound",
+    "LimitReached",
     "NoPoolFor",
     "NoWorkers",
     "NotInRun",
@@ -274,6 +276,20 @@ class BreakerOpen(Unavailable):
             f'Breaker "{self.name}" is open: what it guards has failed too often of late. '
             f"The next call may pass in {self.retry_after:g} s."
         )
+
+
+class LimitReached(Unavailable):
+    """A rate or limit has no room for a fallback, which does not wait; perhaps after `retry_after` seconds."""
+
+    code = "limit_reached"
+    name: str
+    retry_after: float
+
+    def __init__(self, *, name: str, retry_after: float) -> None:
+        self._fill(name=name, retry_after=retry_after)
+
+    def describe(self) -> str:
+        return f'Limit "{self.name}" has no room now. There may be some in {self.retry_after:g} s.'
 
 
 class DriverFailed(Unavailable):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from agentq.core.errors import BreakerOpen, BudgetExceeded, InvalidArguments, from_wire
+from agentq.core.errors import BreakerOpen, BudgetExceeded, InvalidArguments, LimitReached, from_wire
 from agentq.core.guards import Breaker, Rate
 from agentq.core.key_template import fill
 from agentq.core.models import Usage
@@ -25,19 +25,21 @@ OWN_NAMES: Final = ("tenant", "step")
 """What a guard's name may stand for beside the step's arguments; an argument of that name goes first."""
 
 
-def admit(attempt: Attempt, *, refresh: bool = False) -> AdmissionReply | None:
+def admit(attempt: Attempt, *, refresh: bool = False, instead: Any = None) -> AdmissionReply | None:
     """Return once the attempt may go on (``go``) or the cache has answered (``cached``); None when it has no guards.
 
     One round trip. A second call of the same attempt first settles what the one before has reserved. ``refresh``: what
-    the cache holds is of no use.
+    the cache holds is of no use. ``instead``: a fallback step that is about to be called in this one's place; it has
+    guards, and does not wait for them.
 
     Raises:
         Waits: the step stands in a line now, and the attempt is over.
-        BreakerOpen: a breaker is open, and the step has a fallback.
+        BreakerOpen: a breaker is open, and the step has a fallback, or is one.
+        LimitReached: there is no room for the fallback now.
         Interrupted: a budget refuses it; nothing is tried in its place.
         BudgetExceeded: a budget is used up, and the step is to take its cheaper way.
     """
-    admission = _admission_of(attempt, refresh=refresh)
+    admission = _admission_instead(attempt, instead) if instead is not None else _admission_of(attempt, refresh=refresh)
     if admission is None:
         return None
     token = attempt.store.new_token()
@@ -53,6 +55,8 @@ def admit(attempt: Attempt, *, refresh: bool = False) -> AdmissionReply | None:
             raise Waits(f"step {attempt.step_id} waits in line")
         case "open":
             raise BreakerOpen(name=reply.name, retry_after=reply.wait_ms / 1000)
+        case "full":
+            raise LimitReached(name=reply.name, retry_after=reply.wait_ms / 1000)
         case _:
             error = from_wire(reply.refusal)
             if reply.verdict == "degraded" and attempt.task.agentq.fallbacks:
@@ -70,9 +74,9 @@ def _admission_of(attempt: Attempt, *, refresh: bool) -> Admission | None:
     guarded = options.is_guarded and not attempt.task.is_agent
     if not guarded and not charged:
         return None
-    estimate = _estimate_of(attempt) if not attempt.task.is_agent else Usage()
+    estimate = _estimate_of(attempt, attempt.task) if not attempt.task.is_agent else Usage()
     return Admission(
-        gates=_gates_of(attempt) if guarded else (),
+        gates=_gates_of(attempt, attempt.task) if guarded else (),
         accounts=accounts if charged else (),
         tokens=estimate.tokens_in + estimate.tokens_out,
         usd_micro=int(estimate.usd * 1_000_000),
@@ -80,15 +84,31 @@ def _admission_of(attempt: Attempt, *, refresh: bool) -> Admission | None:
         depth=int(attempt.ours.get("dp", 0)),
         fallback=bool(options.fallbacks),
         cache=wish_of(attempt, refresh=refresh),
-        before=attempt.settlement() | {"usage": usage_of(attempt.spent)} if attempt.admitted else None,
+        before=_before(attempt),
     )
 
 
-def _gates_of(attempt: Attempt) -> list[dict[str, Any]]:
-    options, name = attempt.task.agentq, attempt.task.name
+def _admission_instead(attempt: Attempt, fallback: Any) -> Admission:
+    """Return what a fallback asks; of budgets nothing, since it is the cheaper way."""
+    estimate = _estimate_of(attempt, fallback)
+    return Admission(
+        gates=_gates_of(attempt, fallback),
+        tokens=estimate.tokens_in + estimate.tokens_out,
+        before=_before(attempt),
+        charged=accounts_of(attempt),
+        at_once=True,
+    )
+
+
+def _before(attempt: Attempt) -> dict[str, Any] | None:
+    return attempt.settlement() | {"usage": usage_of(attempt.spent)} if attempt.admitted else None
+
+
+def _gates_of(attempt: Attempt, task: Any) -> list[dict[str, Any]]:
+    options, name = task.agentq, task.name
     values: Mapping[str, Any] = {}
     if any("{" in template for _, template in options.templates()):
-        values = {"tenant": (attempt.ours.get("cd") or {}).get("tenant") or "", "step": name, **_named(attempt)}
+        values = {"tenant": (attempt.ours.get("cd") or {}).get("tenant") or "", "step": name, **_named(attempt, task)}
     gates = [_breaker(each, fill(each.name, values, step=name)) for each in options.breakers]
     for rate in options.rates:
         gates.extend(_rate(rate, fill(rate.name, values, step=name)))
@@ -100,10 +120,10 @@ def _gates_of(attempt: Attempt) -> list[dict[str, Any]]:
     return list({gate["d"]: gate for gate in gates}.values())
 
 
-def _named(attempt: Attempt) -> Mapping[str, Any]:
-    """Return the attempt's arguments by name, defaults included."""
+def _named(attempt: Attempt, task: Any) -> Mapping[str, Any]:
+    """Return the attempt's arguments by the names that the task has for them, defaults included."""
     args, kwargs = attempt.arguments
-    bound = inspect.signature(attempt.task.run).bind(*args, **kwargs)
+    bound = inspect.signature(task.run).bind(*args, **kwargs)
     bound.apply_defaults()
     return bound.arguments
 
@@ -139,9 +159,9 @@ def _rate(rate: Rate, name: str) -> Sequence[dict[str, Any]]:
     ]
 
 
-def _estimate_of(attempt: Attempt) -> Usage:
+def _estimate_of(attempt: Attempt, task: Any) -> Usage:
     """Return what the step says that it is going to use; money by the prices where it names a model."""
-    estimate = attempt.task.agentq.estimate
+    estimate = task.agentq.estimate
     if callable(estimate):
         args, kwargs = attempt.arguments
         estimate = estimate(*args, **kwargs)
@@ -151,7 +171,7 @@ def _estimate_of(attempt: Attempt) -> Usage:
         return Usage(tokens_in=estimate)
     if not isinstance(estimate, Usage):
         reason = "it must return a number of tokens, or a Usage"
-        raise InvalidArguments(step=attempt.task.name, parameter="estimate", value=estimate, reason=reason)
+        raise InvalidArguments(step=task.name, parameter="estimate", value=estimate, reason=reason)
     return priced(attempt.binding.prices, estimate)
 
 

@@ -31,17 +31,7 @@ class AdmissionGuard:
             reply = admit(attempt, refresh=True)
         if reply is None:
             return call()
-        began = time.monotonic()
-        try:
-            value = call()
-        except (*CONTROL, OwnershipLost):
-            raise
-        except Exception as error:
-            attempt.call_went_well = not any(isinstance(error, each.on) for each in attempt.task.agentq.breakers)
-            raise
-        seconds = time.monotonic() - began
-        slow = [each.slow_after for each in attempt.task.agentq.breakers if each.slow_after is not None]
-        attempt.call_went_well = not any(seconds > each.total_seconds() for each in slow)
+        value = _told_of(attempt, attempt.task, call)
         attempt.fresh = value
         return value
 
@@ -53,3 +43,31 @@ def _fits(attempt: Attempt, value: Any) -> bool:
     except InvalidResult:
         return False
     return True
+
+
+def call_admitted(attempt: Attempt, fallback: Any) -> Any:
+    """Return what a fallback answers in the step's place, once its own guards let it through.
+
+    Raises what it raises, BreakerOpen and LimitReached.
+    """
+    options = getattr(fallback, "agentq", None)
+    if options is None or not options.is_guarded:
+        return attempt.call_other(fallback)
+    admit(attempt, instead=fallback)
+    return _told_of(attempt, fallback, lambda: attempt.call_other(fallback))
+
+
+def _told_of(attempt: Attempt, task: Any, call: Callable[[], Any]) -> Any:
+    """Return what the call returns; the task's breakers hear with the commit how it went."""
+    began = time.monotonic()
+    try:
+        value = call()
+    except (*CONTROL, OwnershipLost):
+        raise
+    except Exception as error:
+        attempt.call_went_well = not any(isinstance(error, each.on) for each in task.agentq.breakers)
+        raise
+    seconds = time.monotonic() - began
+    slow = [each.slow_after for each in task.agentq.breakers if each.slow_after is not None]
+    attempt.call_went_well = not any(seconds > each.total_seconds() for each in slow)
+    return value

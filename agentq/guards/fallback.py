@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
-from agentq.core.errors import OwnershipLost
+from agentq.core.errors import LimitReached, OwnershipLost
 from agentq.engine.attempt import Attempt
-from agentq.engine.ending import CONTROL
+from agentq.engine.ending import CONTROL, Again
+from agentq.guards.admission import call_admitted
 
 
 class FallbackGuard:
     """Calls each ``fallback`` with the step's own arguments, in the same attempt, until an answer passes.
 
-    An agent among them takes the step's place as a run: what comes behind it in the list is not asked any more.
+    One that is a step asks its own breakers, rates and limits first, and does not wait: the next one is asked then. An
+    agent among them takes the step's place as a run: what comes behind it in the list is not asked any more.
     """
 
     def __call__(self, attempt: Attempt, call: Callable[[], Any]) -> Any:
@@ -37,7 +40,7 @@ def _answer(attempt: Attempt, fallbacks: tuple[Any, ...], failure: Exception) ->
             args, kwargs = attempt.arguments
             attempt.task.replace(fallback.s(*args, **kwargs))
         try:
-            value = attempt.call_other(fallback)
+            value = call_admitted(attempt, fallback)
         except (*CONTROL, OwnershipLost):
             raise
         except Exception as error:
@@ -46,4 +49,7 @@ def _answer(attempt: Attempt, fallbacks: tuple[Any, ...], failure: Exception) ->
         else:
             attempt.note("fallback", fallback=attempt.name_of(fallback), error=told)
             return value
+    if isinstance(failure, LimitReached):
+        # As for the step itself: what is over a limit waits, and holds no worker.
+        raise Again(failure, timedelta(seconds=failure.retry_after)) from failure
     raise failure

@@ -14,7 +14,7 @@ from agentq.store.refs import Holder
 from agentq.store.steps import StepCalls
 from agentq.store.wire import dump, moment
 
-Admitted = Literal["go", "waits", "open", "refused", "degraded", "cached"]
+Admitted = Literal["go", "waits", "open", "full", "refused", "degraded", "cached"]
 _VERDICTS: dict[int, Admitted] = {1: "go", 2: "waits", 3: "open", 4: "refused", 5: "degraded", 6: "cached"}
 
 _STATES: dict[str | None, Literal["closed", "open", "half_open"]] = {
@@ -38,6 +38,8 @@ class Admission:
         fallback: whether the step has something to do while a breaker is open.
         cache: of a cached step, as `cache_wish` makes it.
         before: how what this same attempt has reserved before went, for a second question.
+        charged: the accounts for what it has used until then, where ``accounts`` are not asked.
+        at_once: it does not wait: it is told when it may come again.
     """
 
     gates: Sequence[dict[str, Any]] = ()
@@ -49,6 +51,8 @@ class Admission:
     fallback: bool = False
     cache: dict[str, Any] | None = None
     before: Mapping[str, Any] | None = None
+    charged: Sequence[dict[str, Any]] = ()
+    at_once: bool = False
 
     def to_wire(self) -> dict[str, Any]:
         """Return the script's argument, without holder and token."""
@@ -61,6 +65,8 @@ class Admission:
             "fb": int(self.fallback),
             "c": self.cache,
             "m": dict(self.before) if self.before is not None else None,
+            "sa": list(self.charged),
+            "nw": int(self.at_once),
         }
         return {name: value for name, value in optional.items() if value}
 
@@ -71,8 +77,8 @@ class AdmissionReply:
 
     Attributes:
         verdict: ``go``; ``waits``: the step stands in a line and this attempt is over; ``open``: a breaker, named by
-            ``name``, which may close in ``wait_ms``; ``refused`` and ``degraded``: a budget's ``refusal``;
-            ``cached``: it was answered before, with ``value`` (JSON).
+            ``name``, which may close in ``wait_ms``; ``full``: a limit, likewise, for what does not wait; ``refused``
+            and ``degraded``: a budget's ``refusal``; ``cached``: it was answered before, with ``value`` (JSON).
     """
 
     verdict: Admitted
@@ -95,7 +101,8 @@ class AdmissionCalls(StepCalls):
             self.expect_held(reply, holder, name)
         verdict = _VERDICTS[int(reply[0])]
         if verdict == "open":
-            return AdmissionReply(verdict, name=reply[1].decode(), wait_ms=int(float(reply[2])))
+            found: Admitted = "open" if reply[3] == b"b" else "full"
+            return AdmissionReply(found, name=reply[1].decode(), wait_ms=int(float(reply[2])))
         if verdict in ("refused", "degraded"):
             return AdmissionReply(verdict, refusal=json.loads(reply[1]))
         if verdict == "cached":

@@ -116,6 +116,25 @@ def test_a_breaker_keeps_calls_away_and_lets_probes_go(project: Any, tmp_path: P
     assert record["a"] == "1", "waiting is no attempt"
 
 
+def test_a_fallback_asks_its_own_guards(project: Any, tmp_path: Path) -> None:
+    path, gate = tmp_path / "calls", tmp_path / "well"
+    gate.touch()
+    answers = [project.spared.delay("a", str(path), str(gate)) for _ in range(3)]
+    assert [result.get(timeout=TIMEOUT) for result in answers] == ["spare"] * 3
+    assert most_at_once(read(path)) == 1, "its limit holds for it in another's place too"
+    # With something behind it, none waits for its place.
+    answers = [project.spared_twice.delay("a", str(path), str(gate)) for _ in range(4)]
+    assert {result.get(timeout=TIMEOUT) for result in answers} <= {"spare", "last"}
+    gate.unlink()
+    for _ in range(2):
+        assert project.spared_twice.delay("b", str(path), str(gate)).get(timeout=TIMEOUT) == "last"
+    (breaker,) = [each for each in project.app.store.gates("breaker") if each.name == "spare:b"]
+    assert (breaker.state, breaker.trips) == ("open", 1), "its breaker hears of its failures"
+    calls = len(read(path))
+    assert project.spared_twice.delay("b", str(path), str(gate)).get(timeout=TIMEOUT) == "last"
+    assert len(read(path)) == calls, "and keeps it away"
+
+
 def test_slow_calls_trip_it_and_the_fallback_answers_meanwhile(project: Any) -> None:
     answers = [project.slow.delay(0.05).get(timeout=TIMEOUT) for _ in range(2)]
     assert answers == ["itself", "itself"]

@@ -204,3 +204,27 @@ async def buying(run: Run) -> Any:
     first = await _outcome(run, 1)
     await run.local(buy)
     return [first, await _outcome(run, 2)]
+
+
+@app.step(
+    limit=Limit("spare:{name}", slots=1), breaker=Breaker("spare:{name}", volume=2, reset_after=timedelta(hours=1))
+)
+def spare(name: str, path: str, gate: str) -> str:
+    """Answer in another's place, alone, while the file is there; without it fail."""
+    note(path, f"+{name}")
+    time.sleep(0.1)
+    note(path, f"-{name}")
+    if not gone(gate):
+        raise ConnectionError(f"{name} is away as well")
+    return "spare"
+
+
+@app.step(fallback=spare)
+def spared(name: str, path: str, gate: str) -> str:
+    """Always need another in its place."""
+    raise TimeoutError(f"{name} is away")
+
+
+@app.step(fallback=[spare, lambda name, path, gate: "last"])
+def spared_twice(name: str, path: str, gate: str) -> str:
+    raise TimeoutError(f"{name} is away")

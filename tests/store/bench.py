@@ -133,7 +133,10 @@ class Bench:
                 return total
 
     def open_gates(self) -> None:
-        """Have nothing bound by a breaker, a rate or a limit any more, and call all that waits."""
+        """Have nothing bound by a breaker, a rate or a limit any more, nor stand still, and call all that waits."""
+        for (root,) in self.look().parts("cancelled"):
+            for run, _ in self.store.stops(root.strip("{}")):
+                self.store.resume(root.strip("{}"), run)
         while lines := self.look().parts("waiters"):
             for (digest,) in lines:
                 self.client.hdel(self.keys.of("gate", digest), "in", "rq", "tk", "st")

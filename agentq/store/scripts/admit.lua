@@ -3,10 +3,11 @@
 -- ARGV: JSON {root, id, worker, take, token, gates: [{d digest, k 'r' rate or limit | 'b' breaker, nm name, its settings}…],
 --         c? {d digest, nm step name, sk? 1 what is kept is of no use, fr? 1 it need not wait for another that makes it},
 --         accounts: [{k, x?, b?, nm?}…], want: {tokens?, usd_micro?, attempts?, steps?}, fb? 1 when the step has a fallback,
---         m? how what this attempt has reserved before ended: {ok?, tokens?, usage?}}
--- Reply: {1} go; {2} it waits in a line, and is nobody's any more; {3, name, ms} a breaker is open, for a step with a
---        fallback; {4, refusal as JSON} a budget refuses it; {5, refusal as JSON} it is to take its cheaper way;
---        {6, value as JSON, tokens, micro-dollars} it was answered before: what that has saved;
+--         m? how what this attempt has reserved before ended: {ok?, tokens?, usage?}, sa? the accounts that it is charged to,
+--         where nothing is asked of them; nw? 1: it does not wait, as a fallback that is called in the step's place}
+-- Reply: {1} go; {2} it waits in a line, and is nobody's any more; {3, name, ms, k} a breaker is open, for a step with a
+--        fallback, or what does not wait has no room; {4, refusal as JSON} a budget refuses it; {5, refusal as JSON} it is
+--        to take its cheaper way; {6, value as JSON, tokens, micro-dollars} it was answered before: what that has saved;
 --        {0, state, worker, take} another holds the step
 -- Keeps: checked and reserved at once, so reserved never exceeds a limit (7); who waits holds no worker (6) and is in
 --   custody (1), in the order of its first asking; an attempt that was not let through does not count as one (9). Of
@@ -45,7 +46,7 @@ if f[5] then
       if h.c and entry.k == 'c' and entry.d == h.c.d then called = table.remove(before.g, i) break end
     end
     settle_guards(h.root, h.id, cjson.encode(before), h.m or {}, now)
-    if h.m and h.m.usage then spend(h.root, h.m.usage, h.accounts, now) end
+    if h.m and h.m.usage then spend(h.root, h.m.usage, h.sa or h.accounts, now) end
   end
 end
 
@@ -132,9 +133,9 @@ for i, wish in ipairs(h.gates) do
   if not (called and called.d == wish.d and G.still_holds(g, called)) then
     local fits, at = G.admits(wish.d, g, tokens, f[6], now)
     if wish.fr then fits = true end
-    if not fits and wish.k == 'b' and h.fb then
+    if not fits and (h.nw or (wish.k == 'b' and h.fb)) then
       give_up_place()
-      return answer({ 3, wish.nm, math.max((at or now + 1000) - now, 1) })
+      return answer({ 3, wish.nm, math.max((at or now + 1000) - now, 1), wish.k })
     elseif not fits then
       local words = { b = 'breaker ', r = 'limit ', c = 'the same call of ' }
       return wait_at(wish.d, g, words[wish.k] .. wish.nm)

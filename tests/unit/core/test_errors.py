@@ -75,6 +75,7 @@ SAMPLES: dict[type[AgentqError], dict[str, Any]] = {
     errors.ArchiveUnavailable: {"url": "sqlite:///archive.db", "reason": "disk full"},
     errors.NoWorkers: {"pools": ["model", "tools"]},
     errors.BreakerOpen: {"name": "llm", "retry_after": 2.5},
+    errors.LimitReached: {"name": "llm", "retry_after": 2.5},
     errors.DriverFailed: {"driver": "kubernetes", "pool": "tools", "reason": "403 forbidden"},
     errors.GetTimeout: {"run_id": "r-1", "seconds": 60.0},
 }

@@ -204,11 +204,12 @@ local function gates()
       end
       called[#called + 1] = head
     end
-    -- In front of their lanes, the first of them foremost.
-    for i = #called, 1, -1 do
-      local each = called[i]
+    -- In front of their lanes, the first of them foremost; what stood still comes behind what waits there, and in its order.
+    local front = g.k ~= 'z'
+    for i = 1, #called do
+      local each = called[front and #called + 1 - i or i]
       local rest = take_kept(each.root, each.id)
-      place_again(each.root, each.id, each.rec, each.queue, each.lane, each.generation, rest, now, true)
+      place_again(each.root, each.id, each.rec, each.queue, each.lane, each.generation, rest, now, front)
     end
     schedule(digest, g, now, at)
   end
