@@ -28,13 +28,6 @@ local function claim(worker, label, take, queue, lane, message, now, f, must)
     end
     redis.call('HSET', rec, 's', 'h', 'w', worker, 't', take, 'wl', label, 'b', ms_text(now), 'a', (f[3] or 0) + 1)
     if f[7] then arm_hedge(root, id, rec, generation, f[7], now) end
-    flags = flag_of(root, id, rec, f[4])
-    local stopped = flags ~= 1 and stopped_above(root, id, rec)
-    if stopped then
-      set_aside(root, id, rec, generation, rest_of(message), stopped)
-      return nil, true
-    end
-    redis.call('HSET', rec, 's', 'h', 'w', worker, 't', take, 'wl', label, 'b', ms_text(now), 'a', (f[3] or 0) + 1)
     if f[5] or f[6] == 'a' then note_step(root, rec, id, 'started', now) end
   end
   redis.call('HSET', K.held(worker), take, entry_of(queue, lane, message))

@@ -33,17 +33,19 @@ end
 
 -- Takes the step that was offered just now, or what is to come before it, if that is a short one. Replies as take_next.
 local function take_own(worker, token, next, o, now)
-  local f = redis.call('HMGET', K.step(o.root, o.id), 's', 'q', 'l', 'rs')
+  local f = redis.call('HMGET', K.step(o.root, o.id), 's', 'q', 'l', 'rs', 'hd')
   -- Refused, held back, due later, or known since long.
   if f[1] ~= 'q' then return { 1 } end
   local card = K.worker(worker)
   local c = redis.call('HMGET', card, 'last', 'takes', 'alone')
   local before = tonumber(c[2] or 0)
-  if next.over and not f[4] and may_take_next(worker, next, c[3]) and may_go_first(next, tonumber(f[3]), before) then
+  if next.over and not (f[4] or f[5]) and may_take_next(worker, next, c[3]) and may_go_first(next, tonumber(f[3]), before) then
     local message = unqueue(o, f[2], f[3])
     if message then
       local take = math.max(tonumber(c[1] or 0), next.floor) + 1
-      local flags = claim(worker, next.label, take, f[2], f[3], message, now)
+      local flags = claim(worker, next.label, take, f[2], f[3], message, now, nil, true)
+      -- Its run stands still: it is in that run's line.
+      if not flags then return { 1 } end
       redis.call('HSET', card, 'last', take, 'takes', before + 1, 'on:' .. next.seat, token .. '|' .. take)
       return next_reply(take, f[2], flags, message)
     end
