@@ -94,6 +94,7 @@ class Reader:
         self._asked_of: set[str] = set()
         self._asked_idle = False
         self._ran_dry: set[str] = set()
+        self._heard: set[str] = set()
 
     @property
     def is_taking(self) -> bool:
@@ -110,6 +111,11 @@ class Reader:
             channel.begin_poll(self._take(kept, credit))
         elif unkept or credit > 0:
             self._send_wait(kept if credit > 0 else [], unkept)
+
+    def hear_of(self, queue: str) -> None:
+        """End a wait that does not hear of ``queue``: its messages would lie there until the wait ends by itself."""
+        if self.channel._in_poll and self.stage == "wait" and queue not in self._heard:
+            self.channel.cut_wait()
 
     def read(self) -> bool:
         """Read the reply that has arrived; True when something was delivered, else raises Empty."""
@@ -163,7 +169,7 @@ class Reader:
         channel = self.channel
         keys = [channel.store.keys.bell(queue) for queue in kept]
         keys += [channel._q_for_pri(queue, step) for step in channel.priority_steps for queue in unkept]
-        self.stage = "wait"
+        self.stage, self._heard = "wait", {*kept, *unkept}
         wait = ("BRPOP", *keys, channel.brpop_timeout or 0)
         credit = channel.credit() if kept else 0
         self._ran_dry = set()

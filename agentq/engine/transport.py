@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
 from types import MappingProxyType
 from typing import Any
@@ -91,6 +92,7 @@ class Channel(kombu_redis.Channel):
         tag = kwargs.get("consumer_tag") or (args[1] if len(args) > 1 else None)
         if no_ack and tag is not None:
             self._unkept[tag] = queue
+        self.reader.hear_of(queue)
         return reply
 
     def _basic_cancel(self, consumer_tag: str) -> Any:
@@ -132,6 +134,16 @@ class Channel(kombu_redis.Channel):
         self._in_poll = connection
         self._brpop_sent_at = monotonic()  # type: ignore[assignment]  # kombu's default is None
         connection.send_packed_command(connection.pack_commands(commands))
+
+    def cut_wait(self) -> None:
+        """Have the server end the wait on the poll connection as if its time were over."""
+        told = getattr(self.client.connection, "handshake_metadata", None) or {}
+        number = told.get(b"id", told.get("id")) if isinstance(told, dict) else None
+        if number is None:
+            return
+        # A user of the server who may not do so waits for the second that a wait takes.
+        with suppress(*self.connection_errors, self.ResponseError), self.conn_or_acquire() as client:
+            client.client_unblock(int(number))
 
     def end_poll(self) -> None:
         """Note that the poll connection is idle, the only moment at which it may be authenticated anew."""

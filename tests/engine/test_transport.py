@@ -312,3 +312,18 @@ class TestConnections:
         connection = PlainConnection(server.celery_url, transport=Transport)
         json.dumps(connection.info(), default=str)
         assert PlainConnection("redis://h:1/2", transport=Transport).transport.store.url == "redis://h:1/2"
+
+
+@pytest.mark.leaves(r".*")
+def test_a_queue_that_is_added_is_not_kept_waiting(server: PrivateServer) -> None:
+    """The wait for the other queues would go on for its whole time."""
+    app = make_app(server.celery_url, broker_transport_options={"polling_interval": 30})
+    with app.connection_for_read() as connection:
+        channel, _ = consume(connection, "idle")
+        drain_until(connection, lambda: bool(channel._in_poll) and channel.reader.stage == "wait")
+        step = send_step(app, queue="late")
+        late: list[Any] = []
+        Consumer(channel, [Queue("late")], on_message=late.append, accept=["json"], auto_declare=False).consume()
+        drain_until(connection, lambda: bool(late))
+        assert late[0].headers["id"] == step
+    app.close()
