@@ -92,6 +92,7 @@ class PoolControl:
     _told: dict[str, int] = field(default_factory=dict)
     _ordered: deque[int] = field(default_factory=deque)
     _workers: int = 0
+    _known_objective: tuple[PoolSpec, int, Objective] | None = None
 
     # -- looking
 
@@ -208,7 +209,7 @@ class PoolControl:
         bound: Bound,
     ) -> Decision:
         """How many workers there should be, by the law."""
-        objective = objective_of(self.spec, self.slots)
+        objective = self._objective()
         now = load.ready + load.starting
         if self.sensor.glance is not None and self.sensor.glance.is_closed:
             size = Size(workers=now, asked=now, why="a person has drained the pool")
@@ -244,6 +245,11 @@ class PoolControl:
             cognition=cognition,
             steps=steps,
         )
+
+    def _objective(self) -> Objective:
+        if self._known_objective is None or self._known_objective[:2] != (self.spec, self.slots):
+            self._known_objective = (self.spec, self.slots, objective_of(self.spec, self.slots))
+        return self._known_objective[2]
 
     def orders(self, now_ms: int, decision: Decision, *, chooses: bool) -> Orders:
         """What is to be done, so that there come to be as many workers as were decided."""
