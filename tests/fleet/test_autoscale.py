@@ -27,6 +27,16 @@ def pool(server: PrivateServer, tmp_path: Path) -> Iterator[Callable[..., Scaled
         each.close()
 
 
+def test_a_worker_that_is_drained_under_load_ends_what_it_runs(pool: Callable[..., ScaledPool]) -> None:
+    scaled = pool(max=2)
+    scaled.send(range(20), 0.2)
+    scaled.run_until(lambda: scaled.up == 2, what="two workers")
+    scaled.change(max=1)
+    scaled.run_until(lambda: scaled.up == 1, what="one has gone while steps ran")
+    scaled.run_until(lambda: scaled.each_once(range(20)), what="all steps have ended")
+
+
+@pytest.mark.long
 def test_from_zero_under_load_smaller_and_back_to_zero(pool: Callable[..., ScaledPool]) -> None:
     scaled = pool(max=3)
     scaled.send(range(40), 0.2)
