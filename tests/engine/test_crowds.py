@@ -5,6 +5,7 @@ Slots waited by a step: how many steps began after it was queued and before it b
 
 from __future__ import annotations
 
+import logging
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from statistics import median
@@ -18,6 +19,8 @@ from tests.kit.projects import load_module
 from tests.kit.server import PrivateServer
 from tests.kit.waiting import wait_until
 from tests.kit.worker import WorkerProcess
+
+logger = logging.getLogger(__name__)
 
 CROWDED = "tests.projects.crowded"
 TIMEOUT = 60.0
@@ -59,6 +62,8 @@ class Crowd:
         self.store = site.crowded.app.store
         self.handle = site.crowded.crowd.using(**options).start(count, PAUSE)
         self.count = count
+        # Of those that were called off each is taken to be ended, and the run's own turn stands behind them.
+        self.patience = max(TIMEOUT, count / 25)
 
     def begun(self) -> list[int]:
         """Return when its steps began, in ms, those that have; the run's own turns are not among them."""
@@ -83,10 +88,15 @@ class Crowd:
         wait_until(
             lambda: self.handle.status() in expected,
             description="the crowd is gone",
+            timeout=self.patience,
             report=lambda: f"it was {'' if called_off else 'not '}called off, and is {self.handle.status()}",
         )
         # What was called off is still taken in its turn, to be ended: the next crowd would stand behind it.
-        wait_until(lambda: not any(self.store.waiting("celery").values()), description="nothing waits any more")
+        wait_until(
+            lambda: not any(self.store.waiting("celery").values()),
+            description="nothing waits any more",
+            timeout=self.patience,
+        )
 
 
 def span(site: Site, result: Any) -> tuple[int, int]:
@@ -158,6 +168,23 @@ def test_a_tenants_thousands_let_anothers_step_wait_for_a_few_slots(site: Site) 
     for found in spans.values():
         waited = slots_waited(found, begun)
         assert median(waited) <= (SLOTS / 2 if site.mode == "fused" else SLOTS), waited
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_a_tenants_ten_thousand_let_anothers_one_wait_for_a_few_slots(site: Site) -> None:
+    """Nearly all of them are queued still when the last of the other's has begun."""
+    crowd = Crowd(site, 10_000, tenant="big")
+    crowd.wait_until_it_runs()
+    spans = one_by_one(site, 20, tenant="small")
+    begun = crowd.begun()
+    left = crowd.count - len(begun)
+    crowd.end()
+    waited = slots_waited(spans, begun)
+    logger.info("%s: slots waited behind 10,000, of which %d were left: %s", site.mode, left, sorted(waited))
+    assert left > 5000, "as good as all were still queued"
+    assert median(waited) <= (SLOTS / 2 if site.mode == "fused" else SLOTS), waited
+    assert max(waited) <= 4 * SLOTS, waited
 
 
 def test_what_a_run_asks_for_has_its_lane_and_its_tenant(site: Site) -> None:
