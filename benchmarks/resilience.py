@@ -2,7 +2,7 @@
 
     python -m benchmarks.resilience --docs
 
-The steps come in bursts, 53 a second on average, whatever becomes of those before. What becomes of a call follows from
+The steps come in bursts, 67 a second on average, whatever becomes of those before. What becomes of a call follows from
 a seed (tests/kit/provider.py), so that all ways meet the same provider.
 """
 
@@ -14,7 +14,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,12 +41,13 @@ WAYS: Final[dict[str, list[str]]] = {
 
 STEPS: Final = 2000
 BURST: Final = 40
-PAUSE_S: Final = 0.75
+PAUSE_S: Final = 0.6
 
 REPEATED: Final = 5
-"""One prompt in so many was asked before."""
+"""One in so many has the prompt of half its number; half of these were asked before."""
 
-THREADS: Final = 64
+WORKERS: Final = 2
+THREADS: Final = 32
 PATIENCE_S: Final = 90.0
 """For what is still under way when all was sent."""
 
@@ -122,15 +123,18 @@ def _await(client: Any, ids: list[str]) -> dict[str, dict[str, Any]]:
 
 @contextmanager
 def served(place: str, database: int, wrappers: list[str], port: int, folder: Path) -> Iterator[tuple[Any, Any]]:
-    """An app with these wrappers and a worker of it, and a client of its database, until the block ends."""
+    """An app with these wrappers and two workers of it, and a client of its database, until the block ends."""
     url = f"{place}?db={database}"
     celery_url = url.replace("unix://", "redis+socket://").replace("?db=", "?virtual_host=")
     environment = {ADDRESS: celery_url, resilient.PROVIDER: str(port), resilient.WRAPPERS: ",".join(wrappers)}
-    log = folder / f"{database}.log"
     argv = celery_worker("benchmarks.apps.resilient", pool="threads", concurrency=THREADS, queues=None)
     client = redis.Redis.from_url(url)
-    with ended_afterwards(argv, log=log, environment={**environment, "AGENTQ_ARCHIVE": "off"}) as process:
-        await_line(log, " ready.", process)
+    with ExitStack() as workers:
+        for number in range(WORKERS):
+            log = folder / f"{database}-{number}.log"
+            named = [*argv, "-n", f"{number}-{os.getpid()}@%h"]
+            started = ended_afterwards(named, log=log, environment={**environment, "AGENTQ_ARCHIVE": "off"})
+            await_line(log, " ready.", workers.enter_context(started))
         app = resilient.make(celery_url, wrappers)
         try:
             yield app, client

@@ -87,6 +87,8 @@ OPTIONS: Final[dict[str, dict[str, Any]]] = {
     },
     "fallback": {"fallback": ask_small},
     "rate": {"rate": Rate("provider", in_flight=AT_ONCE)},
+    "hedge_after": {"hedge_after": timedelta(milliseconds=500)},
+    "cache": {"cache": timedelta(hours=1)},
 }
 """By wrapper, how the step is declared with it."""
 
