@@ -1,0 +1,113 @@
+"""`agentq autoscale` and `agentq pools --watch` as commands; the platform is one of the project's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.engine.test_cli import Command, Zygote, document
+from tests.kit.process import clean_environment
+from tests.kit.server import PrivateServer
+
+PROJECT = """
+from agentq import AgentQ, Run
+
+app = AgentQ("agents")
+
+
+@app.agent(pool="tools")
+async def read(run: Run, name: str) -> str:
+    return name
+"""
+
+PLATFORM = '''
+from agentq.fleet.drivers import Observed
+
+
+class Noting:
+    """Tells in a file what it is told."""
+
+    name, chooses, acts = "noting", False, True
+
+    def observe(self, pools):
+        return {pool: Observed(wanted=0) for pool in pools}
+
+    def apply(self, pool, instances, *, fence):
+        with open("applied", "a") as notes:
+            notes.write(f"{pool} {instances}\\n")
+
+    def drain(self, pool, names, *, fence):
+        raise AssertionError("it does not choose")
+
+    def close(self, *, keep):
+        pass
+
+
+def make(setup):
+    return Noting()
+'''
+
+POOLS = """
+[pools.tools]
+max = 5
+best_effort = true
+
+[pools.plain]
+"""
+
+
+@pytest.fixture
+def agentq(tmp_path: Path, server: PrivateServer) -> Iterator[Command]:
+    (tmp_path / "agents.py").write_text(PROJECT)
+    (tmp_path / "platform_of_mine.py").write_text(PLATFORM)
+    (tmp_path / "pools.toml").write_text(POOLS)
+    (tmp_path / "agentq.toml").write_text('app = "agents:app"\nautoscale_driver = "platform_of_mine:make"\n')
+    command = Zygote(tmp_path, clean_environment({"AGENTQ_REDIS_URL": server.celery_url}))
+    yield command
+    command.close()
+
+
+def test_it_decides_acts_and_tells_why(agentq: Command, tmp_path: Path) -> None:
+    dry = document(agentq("autoscale", "--dry-run", "--once", "--json"))
+    assert [(each["pool"], each["desired"], each["mode"]) for each in dry] == [("tools", 0, "dry")]
+    assert agentq("autoscale", "history")[1] == ""
+    for _ in range(3):
+        assert agentq("run", "read", "--name", "a", "--detach", "--no-workers")[0] == 0
+    (decided,) = document(agentq("autoscale", "--once", "--json"))
+    assert (decided["driver"], decided["desired"], decided["load"]["waiting"]) == ("noting", 3, 3)
+    assert (tmp_path / "applied").read_text() == "tools 3\n"
+    (kept,) = document(agentq("autoscale", "history", "tools", "--json"))
+    assert (kept["pool"], kept["desired"], kept["why"]) == ("tools", decided["desired"], decided["why"])
+    assert "tools" in agentq("autoscale", "history")[1]
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--pool", "nowhere"], 'No pool is called "nowhere"'),
+        (["--pool", "plain"], "Pool plain is not scaled"),
+        (["--driver", "cloud"], "there is no such driver: it is one of heroku, kubernetes, local, pull"),
+        (["--driver", "no.such:make"], "its maker cannot be imported"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_a_way_out(agentq: Command, argv: list[str], words: str) -> None:
+    code, _, err = agentq("autoscale", "--once", *argv)
+    assert code == 2
+    assert words in err
+
+
+def test_without_a_pool_that_says_max_it_is_refused(agentq: Command, tmp_path: Path) -> None:
+    (tmp_path / "pools.toml").write_text("[pools.tools]\n")
+    code, _, err = agentq("autoscale", "--once")
+    assert code == 2
+    assert "max = 8" in err
+
+
+def test_a_key_that_needs_max_is_refused_with_its_line(agentq: Command, tmp_path: Path) -> None:
+    (tmp_path / "pools.toml").write_text("[pools.tools]\nkind = 'solo'\nslo_wait = '5s'\n")
+    code, _, err = agentq("pools")
+    assert code == 2
+    assert "pools.toml:3" in err
+    assert "max = 8" in err

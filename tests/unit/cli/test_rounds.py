@@ -1,0 +1,73 @@
+"""What a controller's rounds come to in words, also while the store is away."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agentq.cli.scaling import Rounds, words_of
+from agentq.core.errors import StoreUnavailable
+from agentq.core.scaling import PoolLoad, Size
+from agentq.core.sizing import Decision
+
+
+def decision(had: int, desired: int, trouble: str | None = None) -> Decision:
+    size = Size(workers=desired, asked=desired, why="3 waiting")
+    return Decision(
+        pool="tools", at_ms=1, fence=1, had=had, desired=desired, load=PoolLoad(), size=size, trouble=trouble
+    )
+
+
+class Controller:
+    """Answers as it is told."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
+        self.leaders: dict[str, str] = {}
+        self.controls = {"tools": None}
+
+    def round(self) -> list[Decision]:
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        if isinstance(answer, str):
+            self.leaders = {"tools": answer}
+            return []
+        self.leaders = {}
+        return [answer]
+
+
+def run(*answers: Any) -> tuple[list[str], list[str]]:
+    told: list[str] = []
+    said: list[str] = []
+    controller: Any = Controller(*answers)
+    rounds = Rounds(controller, tell=lambda each: told.append(words_of(each)), say=said.append)
+    for _ in answers:
+        rounds._next = 0.0
+        rounds.tend()
+    return told, said
+
+
+def test_only_what_changes_is_told() -> None:
+    told, _ = run(decision(0, 3), decision(3, 3), decision(3, 1), decision(1, 1, "quota used up"))
+    assert told == [
+        "tools: 0 → 3 workers: 3 waiting",
+        "tools: 3 → 1 worker: 3 waiting",
+        "tools: 1 worker: 3 waiting; quota used up",
+    ]
+
+
+def test_a_store_that_is_away_is_told_once_and_when_it_is_back() -> None:
+    away = StoreUnavailable(url="redis://x", reason="refused")
+    told, said = run(decision(0, 3), away, away, away, decision(3, 3))
+    assert len(told) == 1
+    assert len(said) == 2
+    assert said[0].endswith("The workers go on as they are.")
+    assert said[1] == "The store is reached again."
+
+
+def test_who_leads_is_told_when_it_changes() -> None:
+    _, said = run("host:1", "host:1", decision(0, 1))
+    assert said == [
+        "Pool tools is led by host:1; this controller takes over when that one is gone.",
+        "Pool tools is led by this controller now.",
+    ]
