@@ -155,7 +155,7 @@ def decide_size(load: PoolLoad, objective: Objective, past: Sequence[Asked] = ()
     if wanted > most:
         why = cap
     elif wanted < objective.least:
-        why = f"at least {objective.least} workers"
+        why = f"at least {objective.least} worker{'s' if objective.least > 1 else ''}"
     if load.is_breaker_open and asked > now:
         asked, why = now, "a breaker is open: more workers would only wait with the others"
     workers = asked

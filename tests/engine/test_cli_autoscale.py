@@ -12,13 +12,13 @@ from tests.kit.process import clean_environment
 from tests.kit.server import PrivateServer
 
 PROJECT = """
-from agentq import AgentQ, Run
+from agentq import AgentQ
 
 app = AgentQ("agents")
 
 
-@app.agent(pool="tools")
-async def read(run: Run, name: str) -> str:
+@app.step(pool="tools")
+def read(name: str) -> str:
     return name
 """
 
@@ -51,8 +51,8 @@ def make(setup):
 
 POOLS = """
 [pools.tools]
+min = 1
 max = 5
-best_effort = true
 
 [pools.plain]
 """
@@ -70,17 +70,14 @@ def agentq(tmp_path: Path, server: PrivateServer) -> Iterator[Command]:
 
 
 def test_it_decides_acts_and_tells_why(agentq: Command, tmp_path: Path) -> None:
-    dry = document(agentq("autoscale", "--dry-run", "--once", "--json"))
-    assert [(each["pool"], each["desired"], each["mode"]) for each in dry] == [("tools", 0, "dry")]
-    assert agentq("autoscale", "history")[1] == ""
-    for _ in range(3):
-        assert agentq("run", "read", "--name", "a", "--detach", "--no-workers")[0] == 0
+    (dry,) = document(agentq("autoscale", "--dry-run", "--once", "--json"))
+    assert (dry["pool"], dry["desired"], dry["mode"]) == ("tools", 1, "dry")
+    assert not (tmp_path / "applied").exists()
     (decided,) = document(agentq("autoscale", "--once", "--json"))
-    assert (decided["driver"], decided["desired"], decided["load"]["waiting"]) == ("noting", 3, 3)
-    assert (tmp_path / "applied").read_text() == "tools 3\n"
+    assert (decided["driver"], decided["desired"], decided["why"]) == ("noting", 1, "at least 1 worker")
+    assert (tmp_path / "applied").read_text() == "tools 1\n"
     (kept,) = document(agentq("autoscale", "history", "tools", "--json"))
-    assert (kept["pool"], kept["desired"], kept["why"]) == ("tools", decided["desired"], decided["why"])
-    assert "tools" in agentq("autoscale", "history")[1]
+    assert (kept["pool"], kept["desired"], kept["why"]) == ("tools", 1, decided["why"])
 
 
 @pytest.mark.parametrize(
