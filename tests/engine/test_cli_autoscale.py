@@ -83,28 +83,11 @@ def test_it_decides_acts_and_tells_why(agentq: Command, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["--pool", "nowhere"], 'No pool is called "nowhere"'),
         (["--pool", "plain"], "Pool plain is not scaled"),
         (["--driver", "cloud"], "there is no such driver: it is one of heroku, kubernetes, local, pull"),
-        (["--driver", "no.such:make"], "its maker cannot be imported"),
     ],
 )
 def test_what_cannot_be_is_refused_with_a_way_out(agentq: Command, argv: list[str], words: str) -> None:
     code, _, err = agentq("autoscale", "--once", *argv)
     assert code == 2
     assert words in err
-
-
-def test_without_a_pool_that_says_max_it_is_refused(agentq: Command, tmp_path: Path) -> None:
-    (tmp_path / "pools.toml").write_text("[pools.tools]\n")
-    code, _, err = agentq("autoscale", "--once")
-    assert code == 2
-    assert "max = 8" in err
-
-
-def test_a_key_that_needs_max_is_refused_with_its_line(agentq: Command, tmp_path: Path) -> None:
-    (tmp_path / "pools.toml").write_text("[pools.tools]\nkind = 'solo'\nslo_wait = '5s'\n")
-    code, _, err = agentq("pools")
-    assert code == 2
-    assert "pools.toml:3" in err
-    assert "max = 8" in err

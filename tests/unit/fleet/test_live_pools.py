@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from agentq.core.errors import InvalidFile
 from agentq.core.pools import PoolSpec, load_pools
 from agentq.fleet.live_pools import LivePools
 
@@ -54,3 +55,19 @@ def test_what_code_declares_stays_and_only_those_named_count(file: Path) -> None
     assert set(LivePools(declared, file)()) == {"tools", "code", "more"}
     assert set(LivePools(declared, file, only=["code"])()) == {"code"}
     assert set(LivePools(declared, None)()) == {"tools", "code", "more"}
+
+
+@pytest.mark.parametrize(
+    ("table", "line", "words"),
+    [
+        ("kind = 'solo'\nslo_wait = '5s'", 3, "say the most workers that it may have, max = 8"),
+        ("max = 2\nmin = 3", 3, "it is 3, and max is 2"),
+        ("max = 2\nmax_cost_per_hour = 1", 3, "cost_per_hour does not say what a slot costs"),
+        ("max = 0", 2, "greater than 0"),
+        ("max = 2\nidle_to_zero = 'soon'", 3, "idle_to_zero"),
+    ],
+)
+def test_a_key_that_cannot_be_is_refused_with_its_line(file: Path, table: str, line: int, words: str) -> None:
+    file.write_text(f"[pools.tools]\n{table}\n")
+    with pytest.raises(InvalidFile, match=f":{line}: .*{words}"):
+        load_pools(file)
