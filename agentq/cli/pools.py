@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -149,19 +150,30 @@ def _standing(spec: PoolSpec, stands: Standing) -> dict[str, Any]:
     from agentq.store.survey import load_of
 
     wait = load_of(stands).wait_s(PRIORITIES["normal"]) if stands.slots else None
-    held_back, waiting = sum(stands.held_back), sum(stands.waiting)
+    held_back, refused = sum(stands.held_back), _full_for(spec, stands)
     return {
         "resting": stands.resting,
         "slots": stands.slots,
         "busy": stands.busy,
         "waiting": dict(zip(PRIORITIES, stands.waiting, strict=True)),
         "held_back": held_back,
-        "full": held_back > 0 or (spec.max_waiting is not None and waiting >= spec.max_waiting),
+        "full": held_back > 0 or bool(refused),
+        "full_for": refused,
         "oldest_s": stands.oldest_s,
         "service_s": stands.service_s,
         "expected_wait_s": wait,
         "per_second": stands.per_second,
     }
+
+
+def _full_for(spec: PoolSpec, stands: Standing) -> list[str]:
+    """The priorities in which no newcomer has room: what would go before it counts, its own lane and those above."""
+    from agentq.core.lanes import PRIORITIES
+
+    if spec.max_waiting is None:
+        return []
+    before = accumulate(stands.waiting)
+    return [name for name, waiting in zip(PRIORITIES, before, strict=True) if waiting >= spec.max_waiting]
 
 
 def _stranded(stands: Standing, noted: int) -> int:
@@ -206,5 +218,7 @@ def _notes(row: Mapping[str, Any]) -> list[str]:
         notes.append(f"{row['suspects']} wait to run alone: agentq doctor")
     if row["full"]:
         bound = f" ({row['max_waiting']} may wait)" if row["max_waiting"] is not None else ""
-        notes.append(f"full{bound}" + (f", {row['held_back']} held back" if row["held_back"] else ""))
+        refused = row["full_for"]
+        lanes = f" for {' and '.join(refused)}" if 0 < len(refused) < len(row["waiting"]) else ""
+        notes.append(f"full{lanes}{bound}" + (f", {row['held_back']} held back" if row["held_back"] else ""))
     return notes

@@ -44,6 +44,8 @@ class WorkerPlan:
     hard_time_limit: timedelta | None = None
     """`None` for a grace after the soft one."""
     max_tasks_per_child: int | None = None
+    least: int | None = None
+    """Of a prefork worker that grows and shrinks by its queues: it has so many slots at least."""
 
     @property
     def name(self) -> str:
@@ -187,6 +189,8 @@ def worker_argv(
     limits = [] if soft is None else [f"--soft-time-limit={soft:g}", f"--time-limit={_hard_seconds(plan, soft):g}"]
     if plan.max_tasks_per_child is not None:
         limits.append(f"--max-tasks-per-child={plan.max_tasks_per_child}")
+    if plan.least is not None:
+        limits.append(f"--autoscale={plan.concurrency},{plan.least}")
     return [
         sys.executable,
         "-m",

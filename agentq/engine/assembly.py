@@ -32,6 +32,9 @@ from agentq.store.wire import redacted
 BACKEND = "agentq.engine.backend:Backend"
 """As Celery names a class of another package."""
 
+CELERYS_AUTOSCALER = "celery.worker.autoscale:Autoscaler"
+"""The setting's default: one who has named another has meant it."""
+
 DEFAULT_CONNECTION_RETRIES = 100
 """Celery's default; a worker that gives up after it would need somebody to start it when the server is back."""
 
@@ -106,6 +109,8 @@ def bind_app(
             conf.worker_enable_prefetch_count_reduction = False
             given = conf.broker_transport_options or {}
             conf.broker_transport_options = {"low_share": binding.limits.low_share, **given}
+        if conf.worker_autoscaler == CELERYS_AUTOSCALER:
+            conf.worker_autoscaler = "agentq.engine.elastic:QueueAutoscaler"
         if conf.broker_connection_retry_on_startup is None:
             conf.broker_connection_retry_on_startup = True
         if conf.broker_connection_max_retries == DEFAULT_CONNECTION_RETRIES:

@@ -315,6 +315,9 @@ class Frame(bootsteps.StartStopStep):
         if not afterwords.finish(AFTERWORDS_S):
             logger.warning("worker_left_with_words_unsaid: what it had to say of lost steps, the others find out")
         service = self.service
+        close = getattr(getattr(parent, "autoscaler", None), "close", None)
+        if close is not None:
+            close()
         if service.monitor is not None:
             service.monitor.close()
         if service.recaller is not None:

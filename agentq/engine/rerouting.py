@@ -20,6 +20,9 @@ from agentq.store.survey import Standing, load_of
 
 logger = logging.getLogger(__name__)
 
+LOOKED_AT = 1000
+"""Of what is unschedulable, at each look of each worker; those that have waited longest, and the rest when these go."""
+
 
 class Rerouter(Background):
     """Looks after the pools of one app while its worker lives.
@@ -102,7 +105,7 @@ class Rerouter(Background):
     def _unmark(self, stands: Mapping[str, Standing]) -> None:
         """Have what waits in a queue that is served again no longer be unschedulable."""
         served: dict[str, list[Move]] = {}
-        for each in self.store.unserved():
+        for each in self.store.unserved(limit=LOOKED_AT):
             standing = stands.get(each.queue)
             if each.lacks == "worker" and standing is not None and standing.workers:
                 step = Stranded(f"{each.root_id}|{each.step_id}|", 0, "", None)

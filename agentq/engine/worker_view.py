@@ -46,7 +46,7 @@ def card_of(
     return Card(
         label=worker.hostname,
         queues=queues_of(worker),
-        concurrency=worker.concurrency,
+        concurrency=slots_of(worker),
         details={
             "pid": os.getpid(),
             "host": node_name(),
@@ -56,6 +56,12 @@ def card_of(
             **({"devices": [asdict(device) for device in outfit.devices]} if outfit is not None else {}),
         },
     )
+
+
+def slots_of(worker: Any) -> int:
+    """Return how many steps a worker may run at once; of a pool that grows and shrinks, the most."""
+    autoscale = getattr(worker, "autoscale", None)
+    return int(max(autoscale)) if autoscale else int(worker.concurrency)
 
 
 def queues_of(worker: Any) -> tuple[str, ...]:

@@ -2,37 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal, cast
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, Literal, cast
 
 from agentq.core.models import Unserved
 from agentq.store.connection import StoreConnection
 from agentq.store.wire import moment, text
 
+PAGE: Final = 1000
+"""So many are read at once."""
+
 
 class UnservedReads(StoreConnection):
     """The list of them."""
 
-    def unserved(self, *, limit: int = 1000) -> list[Unserved]:
-        """Return steps and runs that no worker with their code has taken, the longest first; forgets what goes on."""
+    def unserved(self, *, limit: int | None = None) -> list[Unserved]:
+        """Return steps and runs that no worker with their code has taken, the longest first; forgets what goes on.
 
-        def read() -> list[Unserved]:
-            names = [name.decode() for name in self.client.zrange(self.keys.of("unserved"), 0, limit - 1)]
-            with self.client.pipeline(transaction=False) as pipe:
-                for name in names:
-                    pipe.hmget(self.keys.step(*name.split("|")), "un", "a", "s", "nm", "v", "q", "pr", "k")
-                replies = pipe.execute()
-            found, gone = [], []
-            for name, fields in zip(names, replies, strict=True):
+        ``limit``: look at so many at most; there may be as many as there are steps.
+        """
+        return list(self._each_unserved(limit))
+
+    def _each_unserved(self, limit: int | None) -> Iterator[Unserved]:
+        at, gone = 0, []
+        while names := self._unserved_names(at, PAGE if limit is None else min(PAGE, limit - at)):
+            for name, fields in zip(names, self._unserved_fields(names), strict=True):
                 said = unserved_of(text(fields[0]), text(fields[1]), text(fields[2]))
                 if said is None:
                     gone.append(name)
                 else:
                     root, _, step_id = name.partition("|")
-                    found.append(_unserved(root, step_id, said, fields))
-            if gone:
-                self.client.zrem(self.keys.of("unserved"), *gone)
-            return found
+                    yield _unserved(root, step_id, said, fields)
+            at += len(names)
+        # Afterwards: what goes meanwhile would move those behind it past the next page.
+        for start in range(0, len(gone), PAGE):
+            self._forget(gone[start : start + PAGE])
+
+    def _forget(self, names: Sequence[str]) -> None:
+        self.guarded(lambda: self.client.zrem(self.keys.of("unserved"), *names))
+
+    def _unserved_names(self, at: int, count: int) -> list[str]:
+        key = self.keys.of("unserved")
+        if count <= 0:
+            return []
+        return [name.decode() for name in self.guarded(lambda: self.client.zrange(key, at, at + count - 1))]
+
+    def _unserved_fields(self, names: Sequence[str]) -> list[list[bytes | None]]:
+        def read() -> list[list[bytes | None]]:
+            with self.client.pipeline(transaction=False) as pipe:
+                for name in names:
+                    pipe.hmget(self.keys.step(*name.split("|")), "un", "a", "s", "nm", "v", "q", "pr", "k")
+                return list(pipe.execute())
 
         return self.guarded(read)
 

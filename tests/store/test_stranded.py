@@ -50,6 +50,19 @@ class TestStrand:
         assert (first.step_id, first.lacks, first.queue, first.words) == ("a", "worker", "far", WORDS)
         assert second.step_id == "b"
 
+    def test_all_that_is_unschedulable_is_told_and_what_went_on_is_forgotten(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("agentq.store.unserved.PAGE", 2)
+        bench.store.offer([bench.step(f"s{number}", queue="far") for number in range(5)])
+        stranded(bench)
+        assert {each.step_id for each in bench.store.unserved()} == {f"s{number}" for number in range(5)}
+        assert len(bench.store.unserved(limit=3)) == 3
+        for step in ("s0", "s3"):
+            bench.client.hset(bench.keys.step(step, step), "s", "d")
+        assert {each.step_id for each in bench.store.unserved()} == {"s1", "s2", "s4"}
+        assert bench.client.zcard(bench.keys.of("unserved")) == 3
+
     def test_a_run_is_unschedulable_and_its_history_says_so_once(self, bench: Bench) -> None:
         bench.store.offer([bench.agent("run", queue="far")])
         for _ in range(3):

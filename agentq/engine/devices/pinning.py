@@ -52,6 +52,11 @@ def forget() -> None:
     os.environ.pop(PLACE, None)
 
 
+def is_pinned() -> bool:
+    """Tell whether this worker's children get devices by their slots."""
+    return bool(os.environ.get(PLACE))
+
+
 def pin(slot: int) -> None:
     """Let this process, the child in a slot of a pool, see its device and no other; nothing happens in other pools."""
     names = [name for name in os.environ.get(PLACE, "").split(",") if name]

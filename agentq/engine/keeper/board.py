@@ -199,6 +199,14 @@ class Board:
         self._whole[_USED] = max(self._whole[_USED], slot + 1)
         return True
 
+    def vacate(self, slot: int) -> None:
+        """Note that the slot's process goes and no other follows: its id may be another program's soon."""
+        if 0 <= slot < SLOTS:
+            self.clear(slot)
+            self.go_on(slot, 0.0)
+            self.note_warm(slot, 0)
+            self._whole[_HEADER + slot * _SLOT + _PID] = 0
+
     def take_slot(self) -> int | None:
         """Return a free slot for a thread of this process; None when all are taken."""
         with self._lock:
@@ -268,7 +276,7 @@ class Board:
 
     def pids(self) -> set[int]:
         """Return the processes that have a slot, alive or not; the main process too when its threads run steps."""
-        return {self._whole[_HEADER + slot * _SLOT + _PID] for slot in range(self._used)}
+        return {self._whole[_HEADER + slot * _SLOT + _PID] for slot in range(self._used)} - {0}
 
     def running(self) -> Iterator[Running]:
         """Yield the attempts that run."""
