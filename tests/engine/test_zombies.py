@@ -207,18 +207,26 @@ def is_set_aside(project: Any, handle: Any) -> bool:
 
 def test_a_run_of_which_nothing_is_heard_is_stopped(project: Any, tmp_path: Path) -> None:
     path, gate = tmp_path / "begun", tmp_path / "gate"
-    beating = project.beating.start(str(tmp_path / "beats"), str(gate))
     handle = project.hanging.start(str(path), str(gate))
     wait_stopped(handle)
     (event,) = stops(handle)
     assert event.fields["rule"] == "quiet"
-    assert stops(beating) == [], "a heartbeat below it is one"
     gate.touch()
     wait_until(lambda: is_set_aside(project, handle), description="its next turn waits in its line")
-    assert read(path) == ["stand 0"]
-    handle.resume()
+    # On a busy machine it may have been quiet before it sent anything.
+    assert read(path) in (["stand 0"], [])
+    handle.resume(allow=["quiet"])
     assert handle.get(timeout=TIMEOUT) == 1
-    assert beating.get(timeout=TIMEOUT) == "through"
+
+
+@pytest.mark.long
+def test_a_heartbeat_below_it_is_one(project: Any, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    handle = project.beating.start(str(tmp_path / "beats"), str(gate))
+    wait_until(lambda: len(list(handle.events(follow=False))) > 100, description="it has said for long that it lives")
+    assert stops(handle) == []
+    gate.touch()
+    assert handle.get(timeout=TIMEOUT) == "through"
 
 
 def test_a_run_that_does_not_end_is_stopped(project: Any) -> None:
@@ -256,7 +264,8 @@ def test_a_worker_that_dies_around_the_stop_changes_nothing(started: tuple[Any, 
     project, worker = started
     handles = [project.stuck.start(str(tmp_path / f"looks{number}")) for number in range(4)]
     # The children die again and again while the rules find them all.
-    for _ in range(3):
+    # Twice: the third death in a row would condemn a step.
+    for _ in range(2):
         wait_for_any(handles)
         for child in worker.pool_children():
             os.kill(child, signal.SIGKILL)

@@ -91,7 +91,7 @@ async def crowded(run: Run, path: str, gate: str, members: int) -> list[int]:
             pass
         return -2
 
-    crowd = run.starmap(stand.using(priority="low"), [(path, gate, number, 0.2) for number in range(members)])
+    crowd = run.starmap(stand.using(priority="low"), [(path, gate, number, 0.4) for number in range(members)])
     below: list[Any] = [run.call(waiting.using(priority=lane), path, gate, 0.5) for lane in ("normal", "low")]
     looked, one, two, stood = await asyncio.gather(loop(), *below, crowd)
     return [looked, one, two, sum(stood)]
@@ -103,7 +103,7 @@ async def hanging(run: Run, path: str, gate: str) -> int:
     return await run.call(stand, path, gate, 1)
 
 
-@app.agent(zombies=Zombies(quiet=timedelta(seconds=1)))
+@app.agent(zombies=Zombies(quiet=timedelta(seconds=3)))
 async def beating(run: Run, path: str, gate: str) -> str:
     """Say now and then that it goes on; a sub-agent's word counts as well."""
     return await run.call(beating_below, path, gate)
