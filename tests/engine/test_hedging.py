@@ -20,7 +20,6 @@ from tests.kit.worker import WorkerProcess
 
 TWICE = "tests.projects.twice"
 TIMEOUT = 60.0
-SHORT = {"AGENTQ_CANCEL_GRACE": "1s"}
 
 
 class Pair:
@@ -28,7 +27,7 @@ class Pair:
 
     def __init__(self, server: PrivateServer, start: Callable[..., WorkerProcess], **env: str) -> None:
         self.server = server
-        self.env = {**SHORT, **env}
+        self.env = env
         self.project: Any = load_module(TWICE, url=server.celery_url, **self.env)
         self.start = start
         self.workers = [self.one_more() for _ in range(2)]

@@ -137,6 +137,18 @@ def test_all_guards_together_cost_one_more(counted: Counted) -> None:
     assert two.total() - one.total() <= 3 * STEPS + SLACK, (one, two)
 
 
+def test_a_kept_answer_costs_one_more(counted: Counted) -> None:
+    counted.flows.kept.delay(7).get(timeout=TIMEOUT)
+
+    def work() -> None:
+        results = [counted.flows.kept.delay(7) for _ in range(STEPS)]
+        assert [result.get(timeout=TIMEOUT) for result in results] == [7] * STEPS
+
+    asked = counted.during(work)
+    assert asked["admit"] == STEPS
+    assert asked.total() <= 3 * STEPS + SLACK, asked
+
+
 def test_one_more_round_trip_would_be_seen(counted: Counted) -> None:
     """A step that says something on its way."""
     project, steps = counted.flows, STEPS // 4

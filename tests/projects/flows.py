@@ -66,6 +66,12 @@ def wrapped(number: int) -> int:
     return number
 
 
+@app.step(cache=timedelta(hours=1))
+def kept(number: int) -> int:
+    """Have its answer kept."""
+    return number
+
+
 @app.agent(budget=Budget(usd=100, tokens=10_000_000, attempts=100_000))
 async def wrap(run: Run, size: int) -> int:
     return sum(await run.map(wrapped, list(range(size))))
