@@ -46,6 +46,7 @@ class TestMainProcessGone:
     test_with_its_whole_tree_within_four = _Gone.test_with_its_whole_tree_within_four
 
 
+@pytest.mark.leaves(r".*")
 def test_a_parked_run_is_as_small(empty_field: Field) -> None:
     """How fast they wake and that none is lost, the long test of fused mode tells; here a hundred of them do."""
     assert start_parked(empty_field, 2000)[1] <= LARGEST_BYTES
