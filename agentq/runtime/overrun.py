@@ -10,11 +10,14 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Final, TypeVar
 
 T = TypeVar("T")
+
+_AWAKE_S: Final = 1.0
+"""After a computation the watchdog looks once more so much later: the next ones, soon after one another, need not wake
+it each."""
 
 _AGAIN_S: Final = 1.0
 """Whoever catches the exception gets it again after so long, until he gives up."""
@@ -84,6 +87,7 @@ class _Watchdog:
         watch.close()
 
     def _run(self) -> None:
+        woken = False
         while True:
             # Before it looks: who comes in between wakes it.
             self._next = float("inf")
@@ -93,10 +97,15 @@ class _Watchdog:
                     watch.interrupt()
                     watch.deadline = now + _AGAIN_S
             earliest = min((each.deadline for each in list(self._watches)), default=None)
+            if earliest is None and woken:
+                earliest = now + _AWAKE_S
             if earliest is not None:
                 self._next = earliest
-            with suppress(Empty):
+            try:
                 self._wakes.get(timeout=None if earliest is None else max(0.0, earliest - time.monotonic()))
+                woken = True
+            except Empty:
+                woken = False
 
 
 def _send(thread: int, error: type[BaseException] | None) -> None:
