@@ -7,19 +7,14 @@ directories of agents, runs and asks.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import timedelta
 from functools import partial
 from typing import Any
 
 from celery import Celery
 
 from agentq.core.errors import InvalidSetting, StoreUnavailable
-from agentq.core.guards import Budget
 from agentq.core.pools import Declared, PoolSpec, declared_in_code, load_pools
-from agentq.core.prices import Prices, load_prices
-from agentq.core.tenants import EVERYBODY, TenantSpec, load_tenants
-from agentq.core.vitals import Thresholds
-from agentq.core.zombies import NONE, Zombies
+from agentq.core.tenants import TenantSpec, load_tenants
 from agentq.directory import Agents, Asks, Breakers, Caches, DeadLetters, Limits, Runs
 from agentq.engine.assembly import (
     agents_of,
@@ -31,11 +26,8 @@ from agentq.engine.assembly import (
     named_queues,
 )
 from agentq.engine.binding import Binding, find_binding
-from agentq.engine.binding import Limits as StepLimits
-from agentq.engine.bootsteps import Terms
 from agentq.engine.declare import Declarations
 from agentq.engine.devices.finding import Outfit, find_outfit
-from agentq.engine.health.monitor import HealthTerms
 from agentq.engine.lookout import SHARED_MS, Lookout
 from agentq.engine.messages import stow
 from agentq.engine.mode import Mode, decide_mode, is_redis
@@ -43,17 +35,16 @@ from agentq.engine.remote import announcement_of
 from agentq.engine.routing import home_of
 from agentq.engine.split.steps import SplitTerms
 from agentq.engine.tls import tls_named, with_tls
-from agentq.engine.twins import is_of_a_step, is_told
-from agentq.engine.watching import Watcher
+from agentq.engine.worker_terms import Terms
 from agentq.guards import AdmissionGuard, FallbackGuard, RetryGuard
-from agentq.observability.sentry import Sentry
 from agentq.runtime.port import run_turn
 from agentq.settings import Settings
 from agentq.store import Store
 from agentq.store.client import is_sentinel, normalise, sentinel_place
 from agentq.store.embedded import ServerAddress, ensure_server
-from agentq.store.runner import Patience, Weights
+from agentq.store.runner import Patience
 from agentq.store.wire import redacted
+from agentq.terms import health_of, limits_of, prices_of, tenant_budget_of, watcher_of, weights_of, zombies_of
 
 
 class Toolkit(Declarations):
@@ -80,7 +71,7 @@ class Toolkit(Declarations):
         self._embedded = False
         self._store: Store | None = None
         self._lookout = Lookout(lambda: self.store.survey(list(self.declared_pools), fresh_ms=SHARED_MS))
-        watcher = _watcher(self._settings)
+        watcher = watcher_of(self._settings)
         bind_app(
             celery,
             Binding(
@@ -91,11 +82,11 @@ class Toolkit(Declarations):
                 default_queue=lambda: str(celery.conf.task_default_queue),
                 middleware=[FallbackGuard(), RetryGuard(), AdmissionGuard()],
                 run_turn=run_turn,
-                limits=_limits(self._settings),
-                prices=_prices(self._settings),
-                tenant_budget=_tenant_budget(self._settings),
+                limits=limits_of(self._settings),
+                prices=prices_of(self._settings),
+                tenant_budget=tenant_budget_of(self._settings),
                 watcher=watcher,
-                zombies=_zombies(self._settings),
+                zombies=zombies_of(self._settings),
             ),
             Terms(
                 open_store=lambda: self.store,
@@ -109,7 +100,7 @@ class Toolkit(Declarations):
                 renew_s=self._settings.renew.total_seconds(),
                 tick_s=self._settings.tick.total_seconds(),
                 find_outfit=self.outfit_for,
-                health=_health(self._settings),
+                health=health_of(self._settings),
                 instance=self._settings.instance,
                 cancel_grace_s=self._settings.cancel_grace.total_seconds(),
                 hard_s=(self._settings.step_soft_limit + self._settings.step_hard_grace).total_seconds(),
@@ -253,7 +244,7 @@ class Toolkit(Declarations):
                 unknown_ms=int(self.settings.unknown_task_grace.total_seconds() * 1000),
                 age_ms=int(self.settings.age_after.total_seconds() * 1000),
             ),
-            weights=_weights(self.tenants),
+            weights=weights_of(self.tenants),
         )
         store.stow = partial(stow, most_bytes=int(self.settings.inline_limit))
         store.most_input_bytes = int(self.settings.signal_limit)
@@ -345,65 +336,3 @@ def with_master(url: str, given: str | None) -> str:
             'broker_transport_options = {"master_name": NAME}',
         )
     return f"{url}{'&' if '?' in url.rsplit(';', 1)[-1] else '?'}master_name={given}"
-
-
-def _weights(tenants: Mapping[str, TenantSpec]) -> Weights:
-    weights = {name: spec.weight for name, spec in tenants.items()}
-    others = weights.pop(EVERYBODY, 1)
-    return Weights(weights, others)
-
-
-def _prices(settings: Settings) -> Prices:
-    return load_prices(settings.models_file) if settings.models_file is not None else Prices()
-
-
-def _tenant_budget(settings: Settings) -> Budget | None:
-    given = Budget(
-        usd=settings.tenant_day_usd,
-        tokens=settings.tenant_day_tokens,
-        per="tenant",
-        on_exceeded=settings.tenant_day_exceeded,
-    )
-    return given if given.limits() else None
-
-
-def _watcher(settings: Settings) -> Watcher:
-    if not settings.tells_sentry:
-        return Watcher()
-    dsn = settings.sentry_dsn.get_secret_value() if settings.sentry_dsn is not None else None
-    return Sentry(dsn=dsn, is_of_a_step=is_of_a_step, is_told=is_told)
-
-
-def _zombies(settings: Settings) -> Zombies:
-    given = {"repeats": settings.zombie_repeats, "cycles": settings.zombie_cycles, "tokens": settings.zombie_tokens}
-    spans = {"quiet": settings.zombie_quiet, "wall": settings.zombie_wall}
-    return NONE.model_copy(update={name: limit or None for name, limit in (given | spans).items()})
-
-
-def _health(settings: Settings) -> HealthTerms:
-    grace = settings.stop_grace
-    return HealthTerms(
-        limits=Thresholds(
-            delay_s=settings.unhealthy_delay.total_seconds() or None,
-            errors=settings.unhealthy_errors if settings.unhealthy_errors < 1 else None,
-            free_bytes=int(settings.unhealthy_memory) or None,
-        ),
-        stop_grace_s=grace.total_seconds() if isinstance(grace, timedelta) else None,
-        every_s=min(1.0, settings.lease.total_seconds() / 3),
-    )
-
-
-def _limits(settings: Settings) -> StepLimits:
-    return StepLimits(
-        step_s=settings.step_soft_limit.total_seconds(),
-        grace_s=settings.step_hard_grace.total_seconds(),
-        turn_s=settings.turn_limit.total_seconds(),
-        linger_s=settings.linger.total_seconds(),
-        low_share=settings.low_share,
-        inline_bytes=settings.inline_limit,
-        result_bytes=settings.result_limit,
-        cache_bytes=settings.cache_limit,
-        prefer_wait_s=settings.prefer_wait.total_seconds(),
-        on_full=settings.on_full,
-        full_wait_s=settings.full_wait.total_seconds(),
-    )

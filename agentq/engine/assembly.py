@@ -17,7 +17,7 @@ from kombu.entity import Queue
 from agentq.core.errors import AgentqError, InvalidSetting
 from agentq.engine.batch import open_batches
 from agentq.engine.binding import Binding, bind, find_binding
-from agentq.engine.bootsteps import Terms, attach
+from agentq.engine.bootsteps import attach
 from agentq.engine.connection import fuse
 from agentq.engine.internal import register_internal_steps
 from agentq.engine.messages import HEADER
@@ -25,6 +25,7 @@ from agentq.engine.mode import REDIS_SCHEMES, is_redis
 from agentq.engine.split.sending import divert
 from agentq.engine.split.steps import SplitTerms, attach_split
 from agentq.engine.task import Agent
+from agentq.engine.worker_terms import Terms
 from agentq.store import Store
 from agentq.store.client import is_sentinel, normalise, sentinel_place, without_query
 from agentq.store.wire import redacted

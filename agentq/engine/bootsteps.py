@@ -7,8 +7,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -19,15 +18,13 @@ from celery.worker import state
 from celery.worker.components import Pool
 
 from agentq.core.errors import Unavailable, UsageError
-from agentq.core.pools import Declared
 from agentq.engine import afterwords
 from agentq.engine.archivist import Archivist
-from agentq.engine.delivery import condemn
 from agentq.engine.devices import pinning
 from agentq.engine.devices.finding import Outfit
 from agentq.engine.devices.later_queues import refuse_misfits
 from agentq.engine.given_up import stop_attempts
-from agentq.engine.health.monitor import HealthTerms, Monitor
+from agentq.engine.health.monitor import Monitor
 from agentq.engine.keeper import claims
 from agentq.engine.misfits import Misfits, fits
 from agentq.engine.presence import LeaseTerms, Presence
@@ -37,7 +34,9 @@ from agentq.engine.rerouting import Rerouter
 from agentq.engine.resources import open_shared, warm_names
 from agentq.engine.slots import Taker
 from agentq.engine.task import Step
-from agentq.engine.watching import LossTeller, Watcher, watch_worker
+from agentq.engine.unreadable import keep_unreadable
+from agentq.engine.watching import LossTeller, watch_worker
+from agentq.engine.worker_terms import Terms
 from agentq.engine.worker_view import card_of, free_slots, node_name, queues_of, running_takes, wake_when_free
 from agentq.engine.zombie_watch import ZombieWatch
 from agentq.store import Store
@@ -52,49 +51,6 @@ EXIT_USAGE = 2
 
 BEAT_S = 0.5
 """How often the main loop shows that it comes round; it is judged by the minute."""
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """On which terms the workers of an app serve.
-
-    Attributes:
-        open_store: the app's store.
-        open_archive_store: a store of the archivist's own; None where ended runs are not kept.
-        open_brief_store: one with a short time-out, for questions that are asked again soon.
-        find_outfit: the GPUs of this machine for a worker of these queues; None where it needs none.
-        lease_s, renew_s, tick_s: of the lease, in seconds.
-        cancel_grace_s: how long a step may take to stop when it is told to.
-        hard_s: hard limit of an attempt that has none of its own.
-        reconcile_s: how often the store's account of what is held here is compared with ours, by one short command.
-        kill_grace_s: from a hard limit to the end of its process.
-        announcements: by agent name, what workers publish of it.
-        pools: the declared pools.
-        queues: all queues that the app's steps may go to.
-        stranded_s: how long after its last worker a pool's steps go elsewhere.
-        health: from when on a worker takes nothing, and how long it may take to stop.
-        instance: what the worker's platform calls it; None: by DYNO, or the host's name.
-        watcher: is told of failures, losses and dead letters.
-    """
-
-    open_store: Callable[[], Store]
-    open_brief_store: Callable[[], Store]
-    open_archive_store: Callable[[], Store | None] = lambda: None
-    find_outfit: Callable[[Iterable[str]], Outfit | None] = lambda queues: None
-    lease_s: float = 3.0
-    renew_s: float = 0.5
-    tick_s: float = 0.25
-    cancel_grace_s: float = 10.0
-    hard_s: float = 630.0
-    kill_grace_s: float = 1.0
-    reconcile_s: float = 3.0
-    announcements: Callable[[], Mapping[str, dict[str, Any]]] = dict
-    pools: Callable[[], Declared] = Declared
-    queues: Callable[[], Sequence[str]] = tuple
-    stranded_s: float = 5.0
-    health: HealthTerms = field(default_factory=HealthTerms)
-    instance: str | None = None
-    watcher: Watcher = field(default_factory=Watcher)
 
 
 def attach(app: Any, terms: Terms) -> None:
@@ -400,30 +356,6 @@ def warn_of_eviction(store: Store) -> None:
 def _highest_of_children(worker: Any, presence: Presence | None) -> int:
     # Threads tell the taker themselves.
     return presence.board.highest() if presence is not None and has_children(worker.pool) else 0
-
-
-def keep_unreadable(consumer: Any) -> None:
-    """Have messages that cannot be decoded, or are no valid task, go to the dead letters, whole.
-
-    Celery acknowledges or rejects such messages: a plain one would be gone, a step would stay in this worker's hands
-    for ever.
-    """
-
-    def guard(method: Callable[..., Any], *, at: int, words: str) -> Callable[..., Any]:
-        def handle(*args: Any) -> Any:
-            message, error = args[at], args[-1]
-            channel = message.channel
-            if isinstance(getattr(channel, "taker", None), Taker) and str(message.delivery_tag).isdigit():
-                headers = message.headers or {}
-                logger.error("unreadable id=%s task=%s: %r", headers.get("id"), headers.get("task"), error)
-                condemn(channel, int(message.delivery_tag), words if error is message else f"{words}: {error!r}")
-            return method(*args)
-
-        return handle
-
-    consumer.on_decode_error = guard(consumer.on_decode_error, at=0, words="its body cannot be decoded")
-    consumer.on_invalid_task = guard(consumer.on_invalid_task, at=1, words="it is no valid task")
-    consumer.on_unknown_message = guard(consumer.on_unknown_message, at=1, words="it names no task")
 
 
 def _header_of(app: Any, payload: dict[str, Any]) -> dict[str, Any] | None:

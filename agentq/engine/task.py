@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, ParamSpec, TypeVar, cast
 
 from celery.canvas import Signature, signature
-from celery.exceptions import Ignore, OperationalError, Retry
+from celery.exceptions import Ignore, OperationalError
 
 from agentq.core.codec import canonical, short_hash, to_jsonable
 from agentq.core.errors import InvalidArguments, RunCancelled, StoreUnavailable, UsageError
@@ -296,9 +296,6 @@ class Step(Task, Generic[P, R]):
         with attempt.whole_request(), capture.capturing() as caught:
             try:
                 return super().retry(*args, headers=headers, **kwargs)
-            except Retry:
-                setattr(self.request, CAUGHT, caught)
-                raise
             finally:
                 setattr(self.request, CAUGHT, caught)
 

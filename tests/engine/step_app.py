@@ -11,8 +11,8 @@ from celery import Celery
 
 from agentq.engine.assembly import bind_app
 from agentq.engine.binding import Binding
-from agentq.engine.bootsteps import Terms
 from agentq.engine.declare import Declarations
+from agentq.engine.worker_terms import Terms
 from agentq.store import Store
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from celery import Celery
 
-from agentq.engine.bootsteps import Terms, attach
+from agentq.engine.bootsteps import attach
 from agentq.engine.connection import fuse
+from agentq.engine.worker_terms import Terms
 from agentq.store import Store
 
 
