@@ -132,7 +132,9 @@ class Backend(RedisBackend):
     @cached_property
     def _is_plain(self) -> bool:
         """Whether results are written as plain JSON with Celery's usual fields; read once, as a worker's tracers do."""
-        return self.serializer == "json" and not self.compression and not self.app.conf.result_extended
+        # Celery before 5.7 compresses no results.
+        compresses = getattr(self, "compression", None)
+        return self.serializer == "json" and not compresses and not self.app.conf.result_extended
 
     def mark_as_failure(
         self,

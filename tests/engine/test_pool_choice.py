@@ -214,7 +214,7 @@ def test_agentq_pools_tells_how_each_pool_stands(placed: Any) -> None:
     assert (rows["plain"]["full"], rows["plain"]["held_back"], rows["plain"]["max_waiting"]) == (True, 2, 8)
     assert rows["small"]["tags"] == {"disk": "nvme"}
     words = {name: _words(row) for name, row in rows.items()}
-    assert words["plain"][-1] == "no worker: 8 unschedulable; full (8 may wait), 2 held back"
+    assert words["plain"][-1] == "no worker: 8 unschedulable; full for normal and low (8 may wait), 2 held back"
     assert words["small"][:6] == ("small", "threads", 0, 4, 0, "1 high")
     placed.app.store.drain("pool|us")
     (drained,) = [row for row in pool_rows(placed.app) if row["pool"] == "us"]

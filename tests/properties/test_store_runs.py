@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import pytest
+import redis
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
@@ -378,7 +379,8 @@ def test_the_machine_notices_a_missing_rule(bench: Bench, name: str) -> None:
         suppress_health_check=list(HealthCheck),
         report_multiple_bugs=False,
     )
-    with pytest.raises((AssertionError, StaleHolder)):
+    # Without its rule a script may also stumble over what it then finds.
+    with pytest.raises((AssertionError, StaleHolder, redis.ResponseError)):
         run_state_machine_as_test(machine(bench), settings=quick)
 
 
