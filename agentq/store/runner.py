@@ -135,7 +135,8 @@ class ScriptSet:
             replies = pipe.execute(raise_on_error=False)
         for reply in replies:
             if isinstance(reply, Exception) and not str(reply).rstrip(".").endswith("already exists"):
-                if _is_without_functions(reply):
+                # A full server takes no functions, and yet scripts: somebody has to come who makes room.
+                if _is_without_functions(reply) or isinstance(reply, redis.exceptions.OutOfMemoryError):
                     return False
                 raise reply
         for library in client.function_list(library=f"{_STEM}_*"):
@@ -169,7 +170,8 @@ class ScriptSet:
         """Tell whether the server does not know the script, so that nothing of the call has run, and ``load`` helps."""
         if isinstance(error, redis.exceptions.NoScriptError):
             return True
-        return self._by_function and (str(error).startswith("Function not found") or _is_without_functions(error))
+        # Also after another thread has learnt that there are no functions: this call was on its way then.
+        return str(error).startswith("Function not found") or _is_without_functions(error)
 
     def call(self, client: Any, name: str, *arguments: Any) -> Any:
         """Call a script; loads all of them and repeats when the server does not know it."""

@@ -53,6 +53,35 @@ def test_where_functions_may_not_be_called_they_are_scripts(bench: Bench, carefu
     store.close()
 
 
+def test_a_full_server_that_knows_no_functions_is_called_by_scripts(server: PrivateServer) -> None:
+    """Else nobody could come who ends what is in custody."""
+    bench = Bench(server)
+    worker = bench.worker()
+    bench.store.offer([bench.step("s1")])
+    holder = bench.take_one(worker).holder
+    server.client.function_flush()
+    server.client.config_set("maxmemory", "1")
+    try:
+        bench.finish(holder)
+    finally:
+        server.client.config_set("maxmemory", "0")
+    assert bench.state("s1") == "d"
+    assert server.client.function_list() == []
+    bench.drain()
+    bench.store.close()
+
+
+def test_a_call_that_was_on_its_way_when_another_learnt_better_is_repeated(bench: Bench, careful_user: str) -> None:
+    forget_all(bench.client)
+    store = type(bench.store)(careful_user, prefix=bench.store.keys.prefix)
+    late = store.scripts.command("offer", 0, 0)
+    store.offer([bench.step("s1")])
+    with pytest.raises(redis.ResponseError) as refused:
+        store.client.execute_command(*late)
+    assert store.scripts.is_unknown(refused.value)
+    store.close()
+
+
 def test_what_one_call_remembers_is_forgotten_by_the_next(bench: Bench) -> None:
     """Functions stay; a bell that was full in one call must ring again in the next one."""
     for call in range(3):
