@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, ClassVar
 
+import billiard.pool
 from billiard import current_process
 from celery import bootsteps, signals
 from celery.utils.log import get_logger
@@ -49,6 +50,9 @@ AFTERWORDS_S = 5.0
 EXIT_USAGE = 2
 """Exit status of a worker that can never start so: its configuration is wrong."""
 
+LAST_WORDS = 40
+"""How many tenths of a second a child waits at its end for what it has sent to be read."""
+
 BEAT_S = 0.5
 """How often the main loop shows that it comes round; it is judged by the minute."""
 
@@ -64,6 +68,9 @@ def attach(app: Any, terms: Terms) -> None:
 
 
 def _take_seat(**_kwargs: Any) -> None:
+    # A child that ends waits until the main process has read what it has sent, for 30 s: but in its own shutdown that
+    # one may have stopped reading, and platforms kill after 30 s. A step's outcome is in the store by then.
+    billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = LAST_WORDS
     slot = int(getattr(current_process(), "index", -1))
     # First of all: whatever this process imports from here on may ask which devices it sees.
     pinning.pin(slot)
