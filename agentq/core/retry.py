@@ -23,6 +23,9 @@ Strategy = Callable[[Any], Any]
 Change = Callable[[int, BaseException | None, dict[str, Any]], Mapping[str, Any] | None]
 """Called with the number of the coming attempt, the last error and the arguments by name; returns those to change."""
 
+EARLIER_FAILED: Final = "Earlier attempts failed with:"
+"""Begins the note that `told` adds."""
+
 LONGEST_ASKED: Final = timedelta(days=1)
 """A server that asks for a longer pause is believed this far."""
 
@@ -181,7 +184,7 @@ def changed_arguments(
 def told(lines: Sequence[str], error: BaseException) -> BaseException:
     """The error, with what the attempts before it failed with in its traceback."""
     if lines:
-        error.add_note("Earlier attempts failed with:\n" + "\n".join(f"  {line}" for line in lines))
+        error.add_note(f"{EARLIER_FAILED}\n" + "\n".join(f"  {line}" for line in lines))
     return error
 
 

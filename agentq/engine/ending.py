@@ -35,14 +35,23 @@ CAUGHT = "agentq_caught"
 class Again(Exception):
     """Raised by middleware: the attempt failed with ``error``, and the step is to run again after ``delay``.
 
-    ``changed``: arguments, by name, that the next attempt gets others of.
+    ``changed``: arguments, by name, that the next attempt gets others of. Where it does not count, the step's function
+    was not called: the next try has the same number.
     """
 
-    def __init__(self, error: BaseException, delay: timedelta, *, changed: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        error: BaseException,
+        delay: timedelta,
+        *,
+        changed: Mapping[str, Any] | None = None,
+        counts: bool = True,
+    ) -> None:
         super().__init__(str(error))
         self.error = error
         self.delay = delay
         self.changed = changed or {}
+        self.counts = counts
 
 
 class Interrupted(Exception):
@@ -222,7 +231,14 @@ class Ending:
             self.binding.watcher.tell(lambda: trouble_of(self, error))
 
     def _onward(
-        self, *, mode: str, chain: Any, callbacks: Any, error: BaseException | None = None, changed: str = ""
+        self,
+        *,
+        mode: str,
+        chain: Any,
+        callbacks: Any,
+        error: BaseException | None = None,
+        changed: str = "",
+        idle: bool = False,
     ) -> None:
         """Commit what ``retry`` or ``replace`` would have sent: this step's next generation first, if it is there."""
         caught: Capture = getattr(self.request, CAUGHT, None) or Capture()
@@ -240,6 +256,7 @@ class Ending:
                     arrivals=caught.arrivals,
                     error=outcome.line_of(error) if error is not None else None,
                     changed=changed or None,
+                    idle=idle,
                     usage=charge.usage,
                     accounts=charge.accounts,
                     settles=charge.settles,

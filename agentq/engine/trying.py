@@ -132,7 +132,9 @@ class Trying(Ending):
 
     def _again(self, again: Again) -> None:
         """Commit the step's next generation, due after the delay; raises Celery's Retry for its events."""
-        self._remember(line_of(again.error))
+        if again.counts:
+            self._remember(line_of(again.error))
+        made = int(again.counts)
         args, kwargs = self._changed(again.changed)
         with self.whole_request(), capture.capturing() as caught:
             signature = self.task.signature_from_request(
@@ -140,12 +142,13 @@ class Trying(Ending):
                 args,
                 kwargs,
                 countdown=max(again.delay.total_seconds(), 0.0),
-                retries=self.request.retries + 1,
-                headers={HEADER: {**self.ours, "n": self.tries() + 1}},
+                retries=self.request.retries + made,
+                headers={HEADER: {**self.ours, "n": self.tries() + made}},
             )
             signature.apply_async()
         setattr(self.request, CAUGHT, caught)
-        self._onward(mode="again", chain=None, callbacks=None, error=again.error, changed=_told(again.changed))
+        changed, idle = _told(again.changed), not again.counts
+        self._onward(mode="again", chain=None, callbacks=None, error=again.error, changed=changed, idle=idle)
         raise Retry(exc=again.error, when=again.delay.total_seconds()) from again.error
 
     def _changed(self, changed: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from agentq.core.errors import LimitReached, OwnershipLost
+from agentq.core.errors import BreakerOpen, BudgetExceeded, LimitReached, OwnershipLost
 from agentq.engine.attempt import Attempt
 from agentq.engine.ending import CONTROL, Again
 from agentq.guards.admission import call_admitted
@@ -33,6 +33,8 @@ class FallbackGuard:
 
 
 def _answer(attempt: Attempt, fallbacks: tuple[Any, ...], failure: Exception) -> Any:
+    # By one of these its own guards have kept it from being called.
+    called = not isinstance(failure, BreakerOpen | BudgetExceeded)
     for fallback in fallbacks:
         told = f"{type(failure).__name__}: {failure}"
         if getattr(fallback, "is_agent", False):
@@ -49,7 +51,7 @@ def _answer(attempt: Attempt, fallbacks: tuple[Any, ...], failure: Exception) ->
         else:
             attempt.note("fallback", fallback=attempt.name_of(fallback), error=told)
             return value
-    if isinstance(failure, LimitReached):
-        # As for the step itself: what is over a limit waits, and holds no worker.
-        raise Again(failure, timedelta(seconds=failure.retry_after)) from failure
+    if isinstance(failure, BreakerOpen | LimitReached):
+        # As for the step itself: what is over a limit, or kept away, waits, and holds no worker.
+        raise Again(failure, timedelta(seconds=failure.retry_after), counts=called) from failure
     raise failure

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from pydantic import ValidationError
 
 from agentq.core.error_base import AgentqError, from_wire
+from agentq.core.retry import EARLIER_FAILED
 
 FILTERED: Final = "[Filtered]"
 """Sentry's own word for what is left out."""
@@ -16,14 +17,32 @@ QUOTES: Final = ("value",)
 """Fields of agentq's errors that hold what a caller passed or a step returned."""
 
 
-def without_values(error: BaseException) -> dict[str | None, str]:
-    """Return, for each error of the chain whose text quotes a value, that text and the one that does not."""
+def without_values(error: BaseException, text_of: Callable[[BaseException], str] = str) -> dict[str | None, str]:
+    """Return, for each error of the chain whose text quotes a value, that text and the one that does not.
+
+    What earlier attempts failed with is left out too, whatever the error.
+
+    Args:
+        error: the last of the chain.
+        text_of: gives an error's text as it is to be looked up, its notes included or not.
+    """
     found: dict[str | None, str] = {}
     for each in _chain(error):
-        said = _discreet(each)
+        said, text = _discreet(each), text_of(each)
         if said is not None:
-            found[str(each)] = said
+            found[text] = said
+        elif (alone := _without_earlier(each, text)) != text:
+            # Another error of the same text may quote a value, which goes first.
+            found.setdefault(text, alone)
     return found
+
+
+def _without_earlier(error: BaseException, text: str) -> str:
+    notes = getattr(error, "__notes__", None)
+    for note in notes if isinstance(notes, list) else ():
+        if isinstance(note, str) and note.startswith(EARLIER_FAILED):
+            text = text.replace(f"\n{note}", "")
+    return text
 
 
 def _discreet(error: BaseException) -> str | None:

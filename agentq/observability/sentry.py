@@ -197,7 +197,7 @@ def _send(trouble: Trouble) -> None:
 
 
 def _of_an_error(error: BaseException, options: dict[str, Any], personal: bool) -> tuple[Event, Hint]:
-    from sentry_sdk.utils import event_from_exception
+    from sentry_sdk.utils import event_from_exception, get_error_message
 
     event, hint = event_from_exception(
         error, client_options=dict(options), mechanism={"type": MECHANISM, "handled": False}
@@ -207,7 +207,7 @@ def _of_an_error(error: BaseException, options: dict[str, Any], personal: bool) 
         for value in (event.get("exception") or {}).get("values") or ():
             for frame in (value.get("stacktrace") or {}).get("frames") or ():
                 frame.pop("vars", None)
-        texts = without_values(error)
+        texts = without_values(error, get_error_message)
         for value in (event.get("exception") or {}).get("values") or ():
             value["value"] = texts.get(value.get("value"), value.get("value"))
     return event, hint

@@ -144,6 +144,7 @@ class StepCalls(PayloadCalls, SurveyReads):
         name: str = "",
         going_on: GoOn | None = None,
         changed: str | None = None,
+        idle: bool = False,
     ) -> Taken | None:
         """Make an attempt's outcome the step's, with all that follows from it.
 
@@ -169,6 +170,7 @@ class StepCalls(PayloadCalls, SurveyReads):
             name: the step's name, for the error.
             going_on: on which terms the worker takes the next step by the same call; None: it does not.
             changed: the arguments of which the next attempt gets others, for people.
+            idle: with ``again``: the step's function was not called, so the attempt does not count as one.
 
         Raises:
             StaleHolder: another attempt holds the step, or it is done; nothing was written.
@@ -181,6 +183,7 @@ class StepCalls(PayloadCalls, SurveyReads):
             "tells": tells,
             "error": error,
             "changed": changed,
+            "idle": int(idle),
             "usage": usage,
             "accounts": list(accounts) if usage else None,
             "m": dict(settles) if settles else None,

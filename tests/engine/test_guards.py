@@ -135,6 +135,35 @@ def test_a_fallback_asks_its_own_guards(project: Any, tmp_path: Path) -> None:
     assert len(read(path)) == calls, "and keeps it away"
 
 
+def test_a_step_that_is_kept_away_and_finds_no_room_for_its_fallback_uses_up_no_attempt(
+    project: Any, tmp_path: Path
+) -> None:
+    path, way = tmp_path / "calls", tmp_path / "through"
+    first = project.reserved.delay(str(path), str(way))
+    wait_until(lambda: "reserve" in read(path), description="the breaker is open, and its fallback's only place taken")
+    calls = read(path)
+    second = project.reserved.delay(str(path), str(way))
+
+    def record() -> Any:
+        return project.app.store.record(second.id, second.id) or {}
+
+    wait_until(lambda: int(record().get("g", 0)) >= 3, description="it has found no room twice")
+    assert read(path) == calls, "nothing was called"
+    way.touch()
+    assert [result.get(timeout=TIMEOUT) for result in (first, second)] == ["reserve"] * 2
+    assert record()["a"] == "1"
+    (started,) = read(path)[len(calls) :]
+    assert started == "reserve"
+
+
+def test_a_step_whose_last_fallback_is_kept_away_goes_on_when_the_breaker_closes(project: Any, tmp_path: Path) -> None:
+    path, gate = tmp_path / "calls", tmp_path / "well"
+    gate.touch()
+    assert project.spared.delay("c", str(path), str(gate)).get(timeout=TIMEOUT) == "spare"
+    assert project.app.store.trip_breaker("spare:c", span_ms=2_000)
+    assert project.spared.delay("c", str(path), str(gate)).get(timeout=TIMEOUT) == "spare"
+
+
 def test_slow_calls_trip_it_and_the_fallback_answers_meanwhile(project: Any) -> None:
     answers = [project.slow.delay(0.05).get(timeout=TIMEOUT) for _ in range(2)]
     assert answers == ["itself", "itself"]

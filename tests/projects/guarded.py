@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from agentq import AgentQ, Breaker, Budget, Limit, Rate, Run, Usage, this_step
+from agentq import AgentQ, Breaker, Budget, Limit, Rate, Retry, Run, Usage, this_step
 from tests.kit.notes import note
 
 app = AgentQ("guarded")
@@ -228,3 +228,22 @@ def spared(name: str, path: str, gate: str) -> str:
 @app.step(fallback=[spare, lambda name, path, gate: "last"])
 def spared_twice(name: str, path: str, gate: str) -> str:
     raise TimeoutError(f"{name} is away")
+
+
+@app.step(limit=Limit("reserve", slots=1))
+def reserve(path: str, gate: str) -> str:
+    """Answer once the gate's file is there."""
+    note(path, "reserve")
+    while not gone(gate):
+        time.sleep(0.02)
+    return "reserve"
+
+
+@app.step(
+    breaker=Breaker("main", volume=1, reset_after=timedelta(hours=1)),
+    retry=Retry(attempts=2, wait=timedelta(milliseconds=1)),
+    fallback=reserve,
+)
+def reserved(path: str, gate: str) -> str:
+    note(path, "main")
+    raise TimeoutError("it is away")

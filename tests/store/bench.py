@@ -114,10 +114,10 @@ class Bench:
         taken = self.finish(holder, going_on=GoOn(seat=seat, names=tuple(names), **fields))
         return gots(holder.worker, TakeReply(refused=False, taken=(taken,)))[0] if taken is not None else None
 
-    def again(self, holder: Holder, *, due_ms: int | None = None) -> None:
+    def again(self, holder: Holder, *, due_ms: int | None = None, idle: bool = False) -> None:
         """Commit that the step is tried again."""
         offer = self.step(holder.id, root=holder.root, due_ms=due_ms)
-        self.store.commit(holder, mode="again", status="RETRY", offers=[offer], error="ValueError: x")
+        self.store.commit(holder, mode="again", status="RETRY", offers=[offer], error="ValueError: x", idle=idle)
 
     # -- time
 

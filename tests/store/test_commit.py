@@ -87,6 +87,14 @@ class TestAgain:
         assert (got.holder.id, got.generation) == ("s1", 2)
         assert bench.store.tree("s1")["live"] == 1
 
+    def test_a_retry_of_what_called_nothing_is_no_attempt(self, bench: Bench, held: Holder) -> None:
+        for _ in range(2):
+            bench.again(held, idle=True)
+        assert bench.record("s1")["a"] == "0"
+        second = bench.take_one("w2").holder
+        bench.again(second)
+        assert bench.record("s1")["a"] == "1"
+
     def test_a_delayed_retry_waits_among_the_timers(self, bench: Bench, held: Holder) -> None:
         bench.again(held, due_ms=bench.store.now_ms() + 60_000)
         assert bench.state("s1") == "l"

@@ -1,8 +1,9 @@
 -- commit: an attempt's outcome, with all that follows from it, at once.
 -- include: common tree offer join refuse finish cancel pace gates going_on answering
 -- ARGV: JSON header {root, id, worker, take, token, mode, status, error?, changed?, usage?, accounts?, m?, entry?, tells?, inside?,
---           closes?, cancels?, next?}
+--           closes?, cancels?, idle?, next?}
 --         mode: 'done', 'again' (the first offer is this step's next generation), 'replaced' (another will carry its id)
+--         idle: 1 with 'again': its function was not called, so this does not count as an attempt
 --         entry: what the log of the step's own parent is told; tells: [run, entry]… for other runs of the tree
 --         usage: what was spent, on the tree and on the accounts; m: {ok?, tokens?}, how what was reserved is settled
 --         next: with what the worker goes on at once, see going_on
@@ -31,7 +32,7 @@ if f[6] == 'a' and h.mode == 'done' then
   keep(h.root, h.id, rest_of(message))
 end
 redis.call('HDEL', K.held(h.worker), h.take)
-note_pace(f[7], f[10], f[8], h.take, now, h.status == 'FAILURE' or h.error, h.usage and h.usage.tokens, h.mode == 'done')
+note_pace(f[7], f[10], f[8], h.take, now, h.status == 'FAILURE' or (h.error and not h.idle), h.usage and h.usage.tokens, h.mode == 'done')
 redis.call('HSET', rec, 'tok', h.token, 'd', 0)
 if f[9] then
   redis.call('HDEL', rec, 'gd')
@@ -77,6 +78,7 @@ for i = 1, offers do
     adopt_arguments(h.root, rec, o.pl)
     become(o, rec, now)
     if h.error then redis.call('HSET', rec, 'e', h.error) end
+    if h.idle then redis.call('HINCRBY', rec, 'a', -1) end
     local due = due_of(o, now)
     place(h.root, h.id, rec, o.q, o.l, generation, rest, due, now)
     note_step(h.root, rec, h.id, 'retrying', now, { error = h.error, changed = h.changed, due = due and ms_text(due) or nil })

@@ -16,7 +16,8 @@ from sentry_sdk.envelope import Envelope
 from sentry_sdk.scope import global_event_processors
 from sentry_sdk.transport import Transport
 
-from agentq.core.errors import InvalidArguments, ResultRefused, StepTimeout
+from agentq.core.errors import InvalidArguments, InvalidResult, ResultRefused, StepTimeout
+from agentq.core.retry import told
 from agentq.engine.watching import Trouble, trouble_of_loss
 from agentq.observability.discretion import without_values
 from agentq.observability.sentry import Sentry
@@ -75,11 +76,11 @@ def failed(error: BaseException, **fields: Any) -> Trouble:
 
 
 def test_it_is_off_until_somebody_turns_it_on(turn_on: Turn) -> None:
-    told = watcher()
-    assert not told.is_on()
-    told.tell(lambda: pytest.fail("nobody asks what there is to tell"))
+    off = watcher()
+    assert not off.is_on()
+    off.tell(lambda: pytest.fail("nobody asks what there is to tell"))
     turn_on()
-    assert told.is_on()
+    assert off.is_on()
 
 
 @pytest.mark.filterwarnings("ignore:The send_default_pii option is deprecated")
@@ -122,6 +123,30 @@ def test_what_agentqs_errors_quote_is_left_out() -> None:
     assert "[Filtered]" in found[str(error)]
     assert "number: int_parsing" in found[str(caught.value)]
     assert without_values(StepTimeout(step="s", step_id="i", seconds=1)) == {}
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ResultRefused(step="s", value=SECRET, reason="no"), "[Filtered]"),
+        (InvalidResult(step="s", value=SECRET, reason="no"), "[Filtered]"),
+        (ValueError("it is wrong"), "it is wrong"),
+    ],
+)
+def test_neither_the_last_attempts_value_nor_what_earlier_ones_said_goes_out(
+    turn_on: Turn, error: BaseException, said: str
+) -> None:
+    kept = turn_on()
+    error.add_note("a note of the application's")
+    told([f"attempt 1: ValueError: {SECRET}"], error)
+    last = RuntimeError("its fallback is away too")
+    last.__cause__ = error
+    watcher().tell(lambda: failed(last))
+    (event,) = kept.events
+    assert SECRET not in json.dumps(event)
+    texts = [value["value"] for value in event["exception"]["values"]]
+    assert said in texts[0]
+    assert texts[1] == "its fallback is away too"
 
 
 def test_an_error_that_is_expected_is_not_told(turn_on: Turn) -> None:
@@ -178,6 +203,6 @@ def test_lines_of_the_log_that_tell_the_same_are_dropped(turn_on: Turn) -> None:
 
 def test_without_the_package_the_setting_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sentry_sdk", None)
-    told = Sentry(dsn="https://k@h/1", is_of_a_step=bool, is_told=lambda record: False)
+    sentry = Sentry(dsn="https://k@h/1", is_of_a_step=bool, is_told=lambda record: False)
     with pytest.raises(Exception, match=r"agentq-celery\[sentry\]"):
-        told.begin()
+        sentry.begin()
