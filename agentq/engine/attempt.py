@@ -265,7 +265,9 @@ class Attempt(Trying):
         """Whether the worker ended the function before its limit, because the step was called off (see ``recall``)."""
         if isinstance(overdue, realloop.Stopped):
             return True
-        return isinstance(overdue, SoftTimeLimitExceeded) and time.monotonic() - self.began < limit - EARLY_S
+        if not isinstance(overdue, SoftTimeLimitExceeded) or exits.is_due():
+            return False
+        return time.monotonic() - self.began < limit - EARLY_S
 
     @property
     def hard_limit(self) -> timedelta:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from billiard.pool import SIG_SOFT_TIMEOUT, soft_timeout_sighandler
@@ -75,7 +76,7 @@ def ignore_soft_limit() -> Callable[[], Any]:
         return _nothing
     if _hearing.pid != os.getpid():
         # Once per child: to change a signal's handler twice for each step costs more than its record does.
-        if signal.getsignal(SIG_SOFT_TIMEOUT) is not soft_timeout_sighandler:
+        if not hears_soft_limit():
             return _nothing
         signal.signal(SIG_SOFT_TIMEOUT, _hear_soft_limit)
         _hearing.pid = os.getpid()
@@ -83,10 +84,50 @@ def ignore_soft_limit() -> Callable[[], Any]:
     return _hear_again
 
 
+def hears_soft_limit() -> bool:
+    """Whether a soft time limit's signal raises in this thread: in a pool's child, under Celery's handler or ours."""
+    if threading.current_thread() is not threading.main_thread() or SIG_SOFT_TIMEOUT is None:
+        return False
+    return signal.getsignal(SIG_SOFT_TIMEOUT) in (soft_timeout_sighandler, _hear_soft_limit)
+
+
+@contextmanager
+def one_step() -> Iterator[None]:
+    """Have what has come to ignore the soft limit within hear it again only behind this.
+
+    The turn's guard may be about to interrupt the step in its slot. Heard from that step's end on, before the guard is
+    called off, the signal would hit the turn.
+    """
+    _hearing.is_kept, _hearing.is_due = True, False
+    try:
+        yield
+    finally:
+        _hearing.is_kept = False
+        _hear_again()
+
+
+def end_in_time() -> None:
+    """Interrupt, from another thread, the step that the main thread runs: its soft limit is over."""
+    _hearing.is_due = True
+    signal.pthread_kill(threading.main_thread().ident or 0, SIG_SOFT_TIMEOUT)
+
+
+def is_due() -> bool:
+    """Whether ``end_in_time`` was called for the step that runs here: nobody has called it off."""
+    return _hearing.is_kept and _hearing.is_due
+
+
 class _Hearing:
-    """Whether the soft time limit is heard; ``pid``: of the process in which ``_hear_soft_limit`` is its handler."""
+    """Whether the soft time limit is heard; ``pid``: of the process in which ``_hear_soft_limit`` is its handler.
+
+    Attributes:
+        is_kept: whether who is deaf stays so until the end of ``one_step``.
+        is_due: whether the soft limit of what runs in it is over.
+    """
 
     is_deaf = False
+    is_kept = False
+    is_due = False
     pid = 0
 
 
@@ -99,7 +140,7 @@ def _hear_soft_limit(signum: int, frame: Any) -> None:
 
 
 def _hear_again() -> None:
-    _hearing.is_deaf = False
+    _hearing.is_deaf = _hearing.is_kept
 
 
 def _nothing() -> None:

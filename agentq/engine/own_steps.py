@@ -7,18 +7,15 @@ out long must not keep the agent from its inputs: its turn is then given back, a
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from billiard.pool import SIG_SOFT_TIMEOUT, soft_timeout_sighandler
 from celery.utils.log import get_logger
 
 from agentq.core.errors import StaleHolder, Unavailable
-from agentq.engine import going_on, later
+from agentq.engine import exits, going_on, later
 from agentq.engine.slots import current
 from agentq.store.refs import GoOn, Offer, Taken
 
@@ -108,17 +105,18 @@ class OwnSteps:
                 return None
             if (left := began + soft_s - monotonic()) > 0:
                 return left
-            signal.pthread_kill(threading.main_thread().ident or 0, SIG_SOFT_TIMEOUT)
+            exits.end_in_time()
             return None
 
-        guard = later.after(LONG_S if soft_s is None else min(LONG_S, soft_s), look)
-        try:
-            with going_on.aside():
-                yield
-        finally:
-            guard.call_off()
-            going_on.note_pace(call[0], monotonic() - began)
-            attempt.claim.finish()
+        with exits.one_step() if soft_s is not None else nullcontext():
+            guard = later.after(LONG_S if soft_s is None else min(LONG_S, soft_s), look)
+            try:
+                with going_on.aside():
+                    yield
+            finally:
+                guard.call_off()
+                going_on.note_pace(call[0], monotonic() - began)
+                attempt.claim.finish()
         if given_back:
             holder = attempt.holder
             raise StaleHolder(
@@ -128,9 +126,7 @@ class OwnSteps:
 
 def _soft_limit(call: going_on.Call) -> float | None:
     """Return after how many seconds this process is to interrupt the step; None where nobody does, or its loop does."""
-    if threading.current_thread() is not threading.main_thread() or SIG_SOFT_TIMEOUT is None:
-        return None
-    if signal.getsignal(SIG_SOFT_TIMEOUT) is not soft_timeout_sighandler:
+    if not exits.hears_soft_limit():
         return None
     limits = call[2].get("timelimit") or (None, None)
     return float(limits[1]) if limits[1] else None

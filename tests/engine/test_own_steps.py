@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,30 @@ def test_one_that_is_waited_for_runs_on_when_the_turn_is_given_back(project: tup
     gate.touch()
     assert handle.get(timeout=TIMEOUT) == "slept"
     assert [step.attempts for step in handle.steps()] == [1] * (STEPS + 1)
+
+
+def test_one_is_ended_at_its_soft_limit(project: tuple[str, Any], tmp_path: Path) -> None:
+    """The pool knows of the turn alone; other attempts have ended before in the child that interrupts its step."""
+    pool, found = project
+    if pool != "prefork":
+        pytest.skip("a plain function in a thread goes on to its end")
+    numbers = count()
+
+    def is_ended_at_home() -> bool:
+        marks = tmp_path / str(next(numbers))
+        handle = found.hurried.start(STEPS, str(marks))
+        home, told, last = handle.get(timeout=TIMEOUT)
+        assert (told, last) == ("gave up", 2 * STEPS), "the fallback answered, and the run went on"
+        assert [step.attempts for step in handle.steps()] == [1] * (STEPS + 2)
+        (error,) = [event.fields["error"] for event in handle.events(follow=False) if event.kind == "fallback"]
+        assert error.startswith("StepTimeout")
+        (note,) = marks.read_text().splitlines()
+        place, seconds = note.split()
+        assert float(seconds) < 10.0
+        return bool(int(place) == home)
+
+    # It is the run's own step where those before it were short, which on a busy machine they need not be.
+    wait_until(is_ended_at_home, description="a run whose own step ends at its soft limit", timeout=TIMEOUT)
 
 
 def test_a_child_that_dies_by_a_step_is_not_its_agent_s_fault(project: tuple[str, Any], tmp_path: Path) -> None:

@@ -7,7 +7,10 @@ import gc
 import os
 import signal
 import time
+from datetime import timedelta
 from pathlib import Path
+
+from celery.exceptions import SoftTimeLimitExceeded
 
 from agentq import AgentQ, Run
 
@@ -35,6 +38,24 @@ def nap(gate: str = "") -> str:
     while gate and not Path(gate).exists():
         time.sleep(0.02)
     return gate
+
+
+def gave_up(_marks: str = "") -> str:
+    return "gave up"
+
+
+@app.step(name="dawdle", timeout=timedelta(seconds=0.5), fallback=gave_up)
+def dawdle(marks: str = "") -> str:
+    """Go on until it is interrupted, where a file is named; note there where it ran and for how many seconds."""
+    began = time.monotonic()
+    try:
+        while marks:
+            time.sleep(0.02)
+    except SoftTimeLimitExceeded:
+        with Path(marks).open("a") as notes:
+            notes.write(f"{os.getpid()} {time.monotonic() - began}\n")
+        raise
+    return "in time"
 
 
 @app.step(name="fails")
@@ -82,3 +103,22 @@ async def patient(run: Run, size: int, gate: str, patience: float) -> str:
     except TimeoutError:
         return "gave up"
     return "slept"
+
+
+def home_of(note: Path) -> int:
+    """Return the process that was the first to ask."""
+    if not note.exists():
+        note.write_text(str(os.getpid()))
+    return int(note.read_text())
+
+
+@app.agent(name="hurried", version="1")
+async def hurried(run: Run, size: int, marks: str) -> tuple[int, str, int]:
+    """Steps that are known to be short, one that is ended at its soft limit, and another.
+
+    Returns where the agent was before that one, what it came to, and what the last one did.
+    """
+    for _ in range(size):
+        await run.call(dawdle)
+    home = home_of(Path(f"{marks}.home"))
+    return home, await run.call(dawdle, marks), await run.call(double, size)
