@@ -268,10 +268,14 @@ class Frame(bootsteps.StartStopStep):
         """Make the page and start the keeper.
 
         What is loaded by now stays for good: left out of Python's search for garbage, it costs no time with each
-        search, and the pool's children go on sharing it, since a search writes to all that it looks at.
+        search, and the pool's children go on sharing it, since a search writes to all that it looks at. A worker
+        without children may be a part of somebody else's process, whose objects are not ours to keep.
         """
         self.service.prepare(parent)
-        gc.freeze()
+        if pinning.forks(parent):
+            # What is garbage already would stay as well.
+            gc.collect()
+            gc.freeze()
 
     def stop(self, parent: Any) -> None:
         """Leave: all that was taken has come to its end."""

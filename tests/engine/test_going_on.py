@@ -93,6 +93,7 @@ def test_a_child_that_dies_takes_only_the_step_that_it_ran(project: tuple[str, A
 
 
 def test_what_a_worker_has_loaded_is_not_searched_for_garbage(project: tuple[str, Any]) -> None:
-    """Its children share it as long as no search writes to it."""
-    _, found = project
-    assert found.left_out.delay().get(timeout=TIMEOUT) > 10_000
+    """Its children share it as long as no search writes to it; a worker of threads may be a guest in its process."""
+    pool, found = project
+    left_out = found.left_out.delay().get(timeout=TIMEOUT)
+    assert left_out > 10_000 if pool == "prefork" else left_out == 0
