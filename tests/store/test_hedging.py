@@ -160,6 +160,17 @@ def test_the_second_answers_for_both(bench: Bench, hedges: Hedges) -> None:
     assert [kind for kind in bench.events("run") if kind in ("hedged", "won")] == ["hedged", "won"]
 
 
+def test_what_the_first_says_of_itself_late_is_no_answer(bench: Bench, hedges: Hedges) -> None:
+    first = hedges.begin("a")
+    got = hedges.hedge("a")
+    assert bench.store.progress(first, meta("a", status="PROGRESS", result=50))
+    assert hedges.result("a")["result"] == 50
+    hedges.commit(got.holder, "SUCCESS", also="a", value=7)
+    assert bench.store.progress(first, meta("a", status="PROGRESS", result=60)), "it still holds its step"
+    assert (hedges.result("a")["result"], hedges.result("a")["status"]) == (7, "SUCCESS")
+    hedges.commit(first, "REVOKED")
+
+
 def test_the_first_answers_and_the_second_ends(bench: Bench, hedges: Hedges) -> None:
     first = hedges.begin("a")
     got = hedges.hedge("a")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agentq.store.refs import TakeReply
-from tests.store.bench import Bench, break_rule
+from tests.store.bench import Bench, break_rule, gots
 
 
 def offered(bench: Bench, number: int) -> list[str]:
@@ -48,6 +48,16 @@ class TestApart:
         # Also not, if the worker should forget what it was told.
         assert took(bench.take_reply("w2", slots=5)) == 0
         assert bench.state("other") == "q"
+
+    def test_one_whose_run_stands_still_keeps_nothing_out(self, bench: Bench) -> None:
+        bench.store.offer([bench.agent("r")])
+        bench.take_one("w1")
+        bench.kill("w1")
+        bench.store.stop("r", "r", "why", rule="person")
+        bench.store.offer([bench.step("other")])
+        reply = bench.take_reply("w2", slots=5)
+        assert ([got.holder.id for got in gots("w2", reply)], reply.rest) == (["other"], False)
+        assert bench.state("r") == "l"
 
     def test_when_it_has_ended_the_worker_takes_as_before(self, bench: Bench) -> None:
         killed(bench, 1)

@@ -91,9 +91,12 @@ local function fits(rec)
 end
 
 local function accept_suspect(queue, lane, message, rec)
+  local before = last
   accept(queue, lane, message, SUSPECT)
-  most, alone, slots = math.min(most, tonumber(redis.call('HGET', rec, 'co') or 1)), true, 0
   if redis.call('GET', K.freeing(queue)) == worker then redis.call('DEL', K.freeing(queue)) end
+  -- Its run stands still: it waits elsewhere now, and keeps nothing out of this worker.
+  if last == before then return end
+  most, alone, slots = math.min(most, tonumber(redis.call('HGET', rec, 'co') or 1)), true, 0
 end
 
 local function take_suspects(queue)
