@@ -34,6 +34,7 @@ from agentq.engine.request import has_children, recaller_of
 from agentq.engine.rerouting import Rerouter
 from agentq.engine.resources import open_shared, warm_names
 from agentq.engine.slots import Taker
+from agentq.engine.stopping import keep_what_was_sent
 from agentq.engine.task import Step
 from agentq.engine.unreadable import keep_unreadable
 from agentq.engine.watching import LossTeller, watch_worker
@@ -175,6 +176,7 @@ class Service(bootsteps.StartStopStep):
         keep_unreadable(parent.consumer)
         refuse_misfits(parent.consumer, self.outfit, self.terms.find_outfit)
         wake_when_free(parent)
+        keep_what_was_sent(parent)
         self._open_archive()
         self.rerouter = Rerouter(
             self.terms.open_brief_store(),
