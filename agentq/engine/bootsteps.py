@@ -34,7 +34,7 @@ from agentq.engine.request import has_children, recaller_of
 from agentq.engine.rerouting import Rerouter
 from agentq.engine.resources import open_shared, warm_names
 from agentq.engine.slots import Taker
-from agentq.engine.stopping import keep_what_was_sent
+from agentq.engine.stopping import bound_goodbye, keep_what_was_sent
 from agentq.engine.task import Step
 from agentq.engine.unreadable import keep_unreadable
 from agentq.engine.watching import LossTeller, watch_worker
@@ -343,6 +343,10 @@ class Upkeep(bootsteps.StartStopStep):
         entries, self._entries = self._entries, []
         for entry in entries:
             parent.timer.cancel(entry)
+
+    def shutdown(self, parent: Any) -> None:
+        """The consumer's connection is closed next."""
+        bound_goodbye(parent.connection)
 
 
 def _unless_misused(call: Callable[[], None]) -> None:

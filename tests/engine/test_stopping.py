@@ -6,14 +6,18 @@ moment now and then, and hung.
 
 from __future__ import annotations
 
+import socket
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from amqp.transport import TCPTransport
 from celery.bootsteps import CLOSE, RUN
 from celery.concurrency.asynpool import AsynPool
+from kombu import Connection
 
-from agentq.engine.stopping import keep_what_was_sent
+from agentq.engine import stopping
+from agentq.engine.stopping import bound_goodbye, keep_what_was_sent
 
 
 def call(cache: dict[int, Any], number: int, *, alive: bool | None) -> None:
@@ -51,3 +55,21 @@ def test_only_one_that_stops_keeps_what_a_living_child_has(state: int, kept: lis
     pool.flush()
     assert sorted(cache) == kept
     assert [each._worker_pid for each in cache.values()] == [100 + number for number in kept]
+
+
+def test_a_broker_that_does_not_answer_holds_no_goodbye_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has stopped to read: as a broker does with who publishes more than it bears."""
+    monkeypatch.setattr(stopping, "GOODBYE_S", 0.2)
+    here, there = socket.socketpair()
+    with here, there:
+        transport = TCPTransport("localhost")
+        transport.sock = here
+        bound_goodbye(SimpleNamespace(_connection=SimpleNamespace(transport=transport)))
+        with pytest.raises(TimeoutError):
+            here.recv(1)
+        transport.sock = None
+
+
+def test_a_connection_that_was_never_made_needs_no_goodbye() -> None:
+    bound_goodbye(None)
+    bound_goodbye(Connection("redis://"))
