@@ -14,7 +14,7 @@ import pytest
 from amqp.transport import TCPTransport
 from celery.bootsteps import CLOSE, RUN
 from celery.concurrency.asynpool import AsynPool
-from kombu import Connection
+from kombu.connection import Connection
 
 from agentq.engine import stopping
 from agentq.engine.stopping import bound_goodbye, keep_what_was_sent
