@@ -175,9 +175,10 @@ class Backend(RedisBackend):
             try:
                 with unless_stale(), capture.capturing() as caught:
                     mark()
-                    commit_failure(store, holder, caught, request, exc)
+                    answers = commit_failure(store, holder, caught, request, exc)
                     task = self.app.tasks.get(request.task)
-                    binding.watcher.tell(lambda: trouble_of_request(task, request, holder, store, exc))
+                    if answers:
+                        binding.watcher.tell(lambda: trouble_of_request(task, request, holder, store, exc))
             except CalledOff:
                 self.mark_as_called_off(task_id, RunCancelled(run_id=holder.root), request)
 

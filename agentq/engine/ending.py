@@ -212,7 +212,7 @@ class Ending:
             if errbacks and self.task.name == joins.DISPATCH_TASK:
                 joins.tell_body(self.task.app, self.request.args[0], error)
         with self._charged(caught) as charge:
-            outcome.commit_failure(
+            answers = outcome.commit_failure(
                 self.store,
                 self.holder,
                 caught,
@@ -227,7 +227,8 @@ class Ending:
             )
         self.request.chain = None
         setattr(self.request, COMMITTED, True)
-        if status == states.FAILURE:
+        # While its hedge still runs nothing has failed.
+        if status == states.FAILURE and answers:
             self.binding.watcher.tell(lambda: trouble_of(self, error))
 
     def _onward(

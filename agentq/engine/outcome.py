@@ -132,7 +132,7 @@ def commit_success(
             name=request.task or "",
             going_on=going_on,
         )
-    )
+    ).following
 
 
 def commit_failure(
@@ -149,8 +149,8 @@ def commit_failure(
     inside: bool = False,
     ran: bool = False,
     dropped: bool = False,
-) -> None:
-    """Commit a failure, or with ``status`` REVOKED a cancelled step.
+) -> bool:
+    """Commit a failure, or with ``status`` REVOKED a cancelled step; False when it is not the step's answer.
 
     ``ran``: the cancelled step had started. ``inside``: an agent ends by itself. ``dropped``: a person gave it up.
     An undo that has failed becomes a dead letter instead: a person is to see to it.
@@ -158,13 +158,13 @@ def commit_failure(
     name = getattr(request, "task", None) or ""
     if status == states.FAILURE and not dropped and (getattr(request, HEADER, None) or {}).get("ud"):
         _condemn_undo(store, holder, error, charge, name=name)
-        return
+        return True
     wire = error_to_wire(error, step=name, step_id=holder.id)
     line = line_of(error)
     outcome = "revoked" if status == states.REVOKED else "error"
     results = [(key, _having_run(meta) if ran and key == holder.id else meta) for key, meta in caught.results]
     results = _for_first(results, request)
-    keep_trying(
+    return keep_trying(
         lambda: store.commit(
             holder,
             mode="done",
@@ -184,7 +184,7 @@ def commit_failure(
             inside=inside,
             name=name,
         )
-    )
+    ).answers
 
 
 def _condemn_undo(store: Store, holder: Holder, error: BaseException, charge: Charge, *, name: str) -> None:
@@ -192,7 +192,9 @@ def _condemn_undo(store: Store, holder: Holder, error: BaseException, charge: Ch
     told = {"usage": charge.usage, "accounts": list(charge.accounts) if charge.usage else None, "m": charge.settles}
     given = {field: value for field, value in told.items() if value}
     held = keep_trying(
-        lambda: store.condemn(holder.worker, holder.take, why="undo failed", words=line_of(error), charge=given)
+        lambda: store.condemn(
+            holder.worker, holder.take, why="undo failed", words=line_of(error), charge=given, holder=holder
+        )
     )
     if not held:
         store.expect_held([0, b"", b"", b""], holder, name)

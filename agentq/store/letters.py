@@ -31,12 +31,23 @@ class Claimed:
 class LetterCalls(StoreConnection):
     """The scripts of dead letters, and their readers."""
 
-    def condemn(self, worker: str, take: int, *, why: str, words: str, charge: Mapping[str, Any] | None = None) -> bool:
+    def condemn(
+        self,
+        worker: str,
+        take: int,
+        *,
+        why: str,
+        words: str,
+        charge: Mapping[str, Any] | None = None,
+        holder: Holder | None = None,
+    ) -> bool:
         """Put what a worker holds among the dead letters, whole; False when it holds nothing under that number.
 
         ``charge``: what the attempt has used, on which ``accounts``, and how what was reserved ends (``m``).
+        ``holder``: of a step that was read; asked again after a lost reply, the answer is the same.
         """
-        done = int(self.run_script("condemn", worker, take, why, words, dump(charge) if charge else "")) == 1
+        names = (holder.root, holder.id) if holder is not None else ("", "")
+        done = int(self.run_script("condemn", worker, take, why, words, dump(charge) if charge else "", *names)) == 1
         if done:
             report_condemned()
         return done

@@ -217,6 +217,19 @@ class Taken:
 
 
 @dataclass(frozen=True, slots=True)
+class Committed:
+    """What a commit has brought.
+
+    Attributes:
+        following: the step that the worker goes on with, if it asked for one and there is one.
+        answers: whether the outcome is the step's; not where its hedge, or the step that it is the hedge of, answers.
+    """
+
+    following: Taken | None = None
+    answers: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class GoOn:
     """With what a worker goes on by the script that commits a short step.
 

@@ -11,7 +11,18 @@ import redis
 from agentq.core.errors import CalledOff, KeyReused, QueueFull, StaleHolder
 from agentq.store.alarm import report_condemned
 from agentq.store.payloads import PayloadCalls
-from agentq.store.refs import Arrival, GoOn, Holder, Join, Offer, OfferReply, Taken, TakeReply, checked_lane
+from agentq.store.refs import (
+    Arrival,
+    Committed,
+    GoOn,
+    Holder,
+    Join,
+    Offer,
+    OfferReply,
+    Taken,
+    TakeReply,
+    checked_lane,
+)
 from agentq.store.survey import SurveyReads
 from agentq.store.wire import (
     arrivals_arguments,
@@ -145,10 +156,8 @@ class StepCalls(PayloadCalls, SurveyReads):
         going_on: GoOn | None = None,
         changed: str | None = None,
         idle: bool = False,
-    ) -> Taken | None:
+    ) -> Committed:
         """Make an attempt's outcome the step's, with all that follows from it.
-
-        Returns the step that the worker goes on with, if it asked for one and there is one.
 
         Args:
             holder: the attempt.
@@ -203,7 +212,7 @@ class StepCalls(PayloadCalls, SurveyReads):
         )
         reply = self.run_script("commit", *arguments)
         self.expect_held(reply, holder, name)
-        return parse_taken(reply, 1) if len(reply) > 1 else None
+        return Committed(parse_taken(reply, 1) if len(reply) > 1 else None, answers=int(reply[0]) != 3)
 
     def follow(self, worker: str, token: str, terms: GoOn, *, wait_s: float = 0.0) -> Taken | None:
         """Take the next step for a seat, once a bell has rung or after ``wait_s`` seconds.
@@ -232,7 +241,7 @@ class StepCalls(PayloadCalls, SurveyReads):
 
     def expect_held(self, reply: Sequence[Any], holder: Holder, name: str) -> None:
         """Return if the script accepted the holder; raises StaleHolder or CalledOff with what it found otherwise."""
-        if int(reply[0]) == 1:
+        if int(reply[0]) in (1, 3):
             return
         if int(reply[0]) == 2:
             raise CalledOff(step=name or holder.id, run_id=holder.root)

@@ -19,7 +19,7 @@ class Witness:
 
     def __call__(self, call: Call, reply: bytes) -> None:
         """Hear of a call and its reply."""
-        if call.name == "commit" and reply.startswith(b"*1\r\n:1\r\n"):
+        if call.name == "commit" and reply.startswith((b"*1\r\n:1\r\n", b"*1\r\n:3\r\n")):
             header = json.loads(call.arguments[0])
             if header["mode"] == "done":
                 self._ends[header["root"], header["id"]].add((header["worker"], header["take"]))

@@ -102,9 +102,9 @@ class Bench:
         return self.take_one(worker).holder
 
     def finish(self, holder: Holder, **options: Any) -> Taken | None:
-        """Commit a success; options as in the store's commit, whose answer is returned."""
+        """Commit a success; options as in the store's commit; returns the step to go on with."""
         fields: dict[str, Any] = {"mode": "done", "status": "SUCCESS", "results": [(holder.id, meta(holder.id))]}
-        return self.store.commit(holder, **{**fields, **options})
+        return self.store.commit(holder, **{**fields, **options}).following
 
     def go_on(
         self, holder: Holder, *, seat: str = "seat", names: Sequence[str] = ("read",), **options: Any

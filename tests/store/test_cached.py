@@ -261,6 +261,23 @@ def test_a_refused_answer_is_made_anew(bench: Bench) -> None:
     assert calls.ask("c").value == b"2"
 
 
+def test_a_refused_answer_has_saved_nothing(bench: Bench) -> None:
+    calls = Calls(bench)
+    calls.begin("a")
+    calls.answer("a", '"of earlier code"', tokens=70, usd_micro=1500)
+    bench.store.offer([bench.step("b", hedge="p95")])
+    calls.take()
+    assert calls.ask("b").verdict == "cached"
+    assert [calls.ask("b", refresh=True, token="t").verdict for _ in range(2)] == ["go", "go"]
+    (found,) = bench.store.caches()
+    assert (found.hits, found.saved_tokens, float(found.saved_usd)) == (0, 0, 0.0)
+    tree = bench.store.tree("b")
+    assert (tree["n_cached"], tree["n_saved_tokens"], tree["n_saved_usd_micro"]) == (0, 0, 0)
+    assert bench.record("b")["hg"] == "p95"
+    calls.answer("b", "2")
+    assert calls.is_clean()
+
+
 def test_a_hedge_does_not_wait_for_what_it_is_to_overtake(bench: Bench) -> None:
     calls = Calls(bench)
     calls.begin("a")

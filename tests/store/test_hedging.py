@@ -62,13 +62,14 @@ class Hedges:
         assert got.holder.id == self.second_of(name, root)
         return got
 
-    def fail(self, holder: Holder, *, also: str | None = None, **options: Any) -> None:
-        self.commit(holder, "FAILURE", also=also, **options)
+    def fail(self, holder: Holder, *, also: str | None = None, **options: Any) -> bool:
+        return self.commit(holder, "FAILURE", also=also, **options)
 
-    def commit(self, holder: Holder, status: str, *, also: str | None = None, value: Any = 1, **options: Any) -> None:
+    def commit(self, holder: Holder, status: str, *, also: str | None = None, value: Any = 1, **options: Any) -> bool:
+        """Commit an end; whether it is the answer."""
         ids = [holder.id, *([also] if also is not None else [])]
         results = [(each, meta(each, status=status, result=value)) for each in ids]
-        self.bench.store.commit(holder, mode="done", status=status, results=results, **options)
+        return self.bench.store.commit(holder, mode="done", status=status, results=results, **options).answers
 
     def result(self, name: str) -> Any:
         return self.bench.look().result(name)
@@ -169,6 +170,15 @@ def test_what_the_first_says_of_itself_late_is_no_answer(bench: Bench, hedges: H
     assert bench.store.progress(first, meta("a", status="PROGRESS", result=60)), "it still holds its step"
     assert (hedges.result("a")["result"], hedges.result("a")["status"]) == (7, "SUCCESS")
     hedges.commit(first, "REVOKED")
+
+
+def test_an_end_says_whether_it_is_the_answer_also_when_asked_again(bench: Bench, hedges: Hedges) -> None:
+    first = hedges.begin("a")
+    got = hedges.hedge("a")
+    assert [hedges.fail(first) for _ in range(2)] == [False, False]
+    assert [hedges.commit(got.holder, "SUCCESS", also="a") for _ in range(2)] == [True, True]
+    alone = hedges.begin("b")
+    assert [hedges.fail(alone) for _ in range(2)] == [True, True]
 
 
 def test_the_first_answers_and_the_second_ends(bench: Bench, hedges: Hedges) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -81,6 +82,21 @@ class TestCondemned:
         assert not bench.store.condemn("w1", holder.take, why="unreadable", words="again")
         assert not bench.store.condemn("w2", 1, why="unreadable", words="x")
         assert bench.store.letters()[0].words == "its body cannot be decoded"
+        drop(bench, "s0")
+
+    def test_asked_again_the_answer_is_the_same(self, bench: Bench) -> None:
+        """The reply may be lost: who asks again is no stale holder."""
+        bench.store.offer([bench.step("s0")])
+        holder = bench.take_one("w1").holder
+
+        def condemns(by: Holder, why: str = "undo failed") -> bool:
+            return bench.store.condemn(by.worker, by.take, why=why, words="x", holder=by)
+
+        assert [condemns(holder), condemns(holder)] == [True, True]
+        assert not condemns(replace(holder, take=holder.take + 1))
+        assert not condemns(replace(holder, worker="w2"))
+        assert not condemns(holder, "poison"), "this was another's doing"
+        assert len(bench.store.letters()) == 1
         drop(bench, "s0")
 
     def test_who_held_it_can_write_nothing(self, bench: Bench) -> None:

@@ -88,14 +88,15 @@ local function answer_with(kept)
     redis.call('HINCRBY', rec, 'a', -1)
     -- It gets no hedge either, and its time is none of its function's.
     redis.call('ZREM', K.hedges(), h.root .. '|' .. h.id .. '|' .. f[7])
+    local hedge = redis.call('HGET', rec, 'hg') or ''
     redis.call('HDEL', rec, 'wt', 'hg')
     if late then
       redis.call('HDEL', rec, 'ov')
       for _, account in ipairs(accounts) do reserve_at(account, { steps = 1 }) end
     end
-    note_hit(h.root, h.c.nm, kept)
+    note_hit(h.root, h.c.nm, kept, 1)
     note_step(h.root, rec, h.id, 'cached', now, { tokens = kept.tk > 0 and kept.tk or nil })
-    answer({ 6 })
+    answer({ 6, kept.tk, kept.us, hedge })
   end
   give_up_place()
   -- Who waits for it need not wait until time looks.
@@ -109,7 +110,15 @@ if kept and kept.v and not h.c.sk
   return answer_with(kept)
 end
 -- It is gone since the first time of asking, or was of no use: the attempt, which was taken back, is made after all.
-if again or (h.c and h.c.sk) then redis.call('HINCRBY', rec, 'a', 1) end
+if again or (h.c and h.c.sk) then
+  redis.call('HINCRBY', rec, 'a', 1)
+  local hit = f[4] and cjson.decode(string.match(f[4], '%[.*$')) or {}
+  -- It has saved nothing; what it takes is its function's time again, and another try of it may get a hedge.
+  if hit[1] == 6 and hit[4] then
+    note_hit(h.root, h.c.nm, { tk = hit[2], us = hit[3] }, -1)
+    if hit[4] ~= '' then redis.call('HSET', rec, 'hg', hit[4]) end
+  end
+end
 h.gates = h.gates or {}
 -- For what is too large to be kept nobody waits.
 if h.c and not (kept and not kept.v) then table.insert(h.gates, 1, { d = h.c.d, k = 'c', nm = h.c.nm, fr = h.c.fr }) end

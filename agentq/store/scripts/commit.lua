@@ -13,7 +13,8 @@
 --       number of arrivals; per arrival: root, join id, index, 1 succeeded | 0 failed
 -- Reply: {1} committed (also when asked again with the same token); {1, take, queue, flags, message} committed, and the
 --        next one taken, flags as in take; {0, state, worker, take} another holds it;
---        {2} nobody wants the step any more: nothing was written, and REVOKED is the only outcome that it may have
+--        {2} nobody wants the step any more: nothing was written, and REVOKED is the only outcome that it may have;
+--        {3} committed, and answers nothing: another step answers for both
 -- Keeps: the rule and 1 as take does; one commit per step (2); results, onward messages, joins and the parent's wake are one
 --   instant (1, 4, 5).
 -- Full server: runs, what is in custody can end.
@@ -21,7 +22,7 @@ local h = cjson.decode(ARGV[1])
 local now = now_ms()
 local rec = K.step(h.root, h.id)
 local f = redis.call('HMGET', rec, 's', 'w', 't', 'tok', 'g', 'k', 'q', 'b', 'gd', 'nm', 'hg', 'tw')
-if f[4] == h.token then return h.next and next_again(h.worker, h.next.seat, h.token) or { 1 } end
+if f[4] == h.token then return h.next and next_again(h.worker, h.next.seat, h.token) or { redis.call('HEXISTS', rec, 'si') == 1 and 3 or 1 } end
 if f[1] ~= 'h' or f[2] ~= h.worker or f[3] ~= tostring(h.take) then
   return { 0, f[1] or '', f[2] or '', f[3] or '' }
 end
@@ -42,7 +43,7 @@ end
 if f[11] then disarm_hedge(h.root, h.id, rec, f[11], f[5], f[8], h.status, now) end
 if f[12] and h.mode ~= 'again' and not answers_for_both(h.root, h.id, rec, f[12], h.status, now) then
   end_silently(h, rec, f[12], ARGV, now)
-  return h.next and take_next(h.worker, h.token, h.next, now) or { 1 }
+  return h.next and take_next(h.worker, h.token, h.next, now) or { 3 }
 end
 
 local at = 1

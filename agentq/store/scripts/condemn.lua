@@ -1,11 +1,16 @@
 -- condemn: what a worker holds and nobody can read, or an undo that has failed, goes to the dead letters, whole.
 -- include: common tree offer suspects letters gates
--- ARGV: worker, take, why (a word), what was wrong, of an undo JSON {usage?, accounts?, m?} as commit has them, else ''
--- Reply: 1 when something was held under that number, else 0
+-- ARGV: worker, take, why (a word), what was wrong, of an undo JSON {usage?, accounts?, m?} as commit has them, else '',
+--   root, id ('' for what names no step)
+-- Reply: 1 when something was held under that number, of a named step also when asked again; else 0
 -- Keeps: nothing loops for ever, and nothing is thrown away (1, 9).
 local worker, take, why, words = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local entry = redis.call('HGET', K.held(worker), take)
-if not entry then return 0 end
+if not entry then
+  if ARGV[7] == '' or redis.call('HGET', K.letter(ARGV[7]), 'why') ~= why then return 0 end
+  local f = redis.call('HMGET', K.step(ARGV[6], ARGV[7]), 's', 'w', 't')
+  return f[1] == 'x' and f[2] == worker and f[3] == take and 1 or 0
+end
 redis.call('HDEL', K.held(worker), take)
 local now = now_ms()
 local queue, lane, message = parts_of(entry)

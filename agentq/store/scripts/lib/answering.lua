@@ -51,10 +51,11 @@ local function answers_for_both(root, id, rec, other, status, now)
   return true
 end
 
--- The end of the one that does not answer. results: as the script was given them.
+-- The end of the one that does not answer, which its record says for who asks again. results: as the script was given them.
 local function end_silently(h, rec, other, results, now)
   local its = K.step(h.root, other)
   local f = redis.call('HMGET', rec, 'hd', 'pl')
+  redis.call('HSET', rec, 'si', 1)
   for at = 3, 1 + 2 * tonumber(results[2]), 2 do
     local id, meta = results[at], results[at + 1]
     -- Who asks for the first by its id hears the answer; of a failure nothing, while the second may still succeed.

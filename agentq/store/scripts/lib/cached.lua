@@ -21,14 +21,14 @@ local function keep_answer(digest, name, epoch, answer)
   redis.call('PEXPIRE', key, string.format('%.0f', answer.ms))
 end
 
--- A step was answered so: what that has saved, of its name and of its tree.
-local function note_hit(root, name, answer)
-  redis.call('HINCRBY', K.caches(), 'hits|' .. name, 1)
-  redis.call('HINCRBY', K.tree(root), 'n_cached', 1)
+-- A step was answered so: what that has saved, of its name and of its tree. times: 1, or -1 to take it back.
+local function note_hit(root, name, answer, times)
+  redis.call('HINCRBY', K.caches(), 'hits|' .. name, times)
+  redis.call('HINCRBY', K.tree(root), 'n_cached', times)
   for field, amount in pairs({ tokens = answer.tk, usd_micro = answer.us }) do
     if amount > 0 then
-      redis.call('HINCRBY', K.caches(), field .. '|' .. name, string.format('%.0f', amount))
-      redis.call('HINCRBY', K.tree(root), 'n_saved_' .. field, string.format('%.0f', amount))
+      redis.call('HINCRBY', K.caches(), field .. '|' .. name, string.format('%.0f', amount * times))
+      redis.call('HINCRBY', K.tree(root), 'n_saved_' .. field, string.format('%.0f', amount * times))
     end
   end
 end
