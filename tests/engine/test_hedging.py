@@ -12,6 +12,7 @@ import pytest
 from celery import chain, chord
 
 from agentq import RunCancelled
+from tests.kit.envelopes import Envelopes, envelopes
 from tests.kit.leaks import check_leaks
 from tests.kit.projects import load_module
 from tests.kit.server import PrivateServer
@@ -56,8 +57,16 @@ class Pair:
 
 
 @pytest.fixture(scope="module")
-def pair(module_server: PrivateServer, start_module_worker: Callable[..., WorkerProcess]) -> Iterator[Pair]:
-    yield Pair(module_server, start_module_worker)
+def sentry() -> Iterator[Envelopes]:
+    with envelopes() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def pair(
+    module_server: PrivateServer, start_module_worker: Callable[..., WorkerProcess], sentry: Envelopes
+) -> Iterator[Pair]:
+    yield Pair(module_server, start_module_worker, AGENTQ_SENTRY_DSN=sentry.dsn)
     check_leaks(module_server.client)
 
 
@@ -135,13 +144,20 @@ def test_members_of_a_fan_out_have_their_own(pair: Pair, tmp_path: Path) -> None
     assert len(handle.steps()) == 4
 
 
-def test_a_failure_is_no_answer_while_the_other_runs(pair: Pair, folder: str) -> None:
+def test_a_failure_is_no_answer_while_the_other_runs(pair: Pair, folder: str, sentry: Envelopes) -> None:
     result = pair.project.first_fails.delay(folder)
     wait_until(lambda: pair.steps(result.id)[result.id].get("o") == "FAILURE", description="the first has failed")
     assert result.state == "PENDING"
     (Path(folder) / "go").touch()
     assert result.get(timeout=TIMEOUT) == "second"
     assert sorted(pair.ended(result.id).values()) == ["FAILURE", "SUCCESS"]
+    both = pair.project.both_fail.delay(folder)
+    with pytest.raises(ConnectionError, match="the first"):
+        both.get(timeout=TIMEOUT)
+    sentry.wait_for(1, step_id=both.id)
+    told = {event["tags"]["step"].rpartition(".")[2] for event in sentry.events}
+    assert told == {"both_fail"}, "what its hedge could still do had not failed"
+    assert len(sentry.of(run=both.id)) == 1
 
 
 def test_a_chain_and_a_chord_go_on_once(pair: Pair, tmp_path: Path) -> None:

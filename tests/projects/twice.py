@@ -121,6 +121,17 @@ async def until(path: str) -> None:
         await asyncio.sleep(0.02)
 
 
+async def until_ended(path: str) -> None:
+    """Return when the step that the file's last line names has ended."""
+    attempt = current_attempt.get()
+    assert attempt is not None
+    while not (is_there(path) and "failed" in Path(path).read_text()):  # noqa: ASYNC110, ASYNC240
+        await asyncio.sleep(0.02)
+    name = Path(path).read_text().split()[-1]  # noqa: ASYNC240
+    while attempt.store.record(attempt.holder.root, name)["s"] != "d":  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
+
+
 async def sits(folder: str) -> None:
     """Say that it was stopped; the folder's file ends it if nobody stops it."""
     try:
@@ -179,6 +190,16 @@ async def first_fails(folder: str) -> str:
     note(f"{folder}/notes", "came")
     await until(f"{folder}/go")
     return "second"
+
+
+@app.step(hedge_after=SOON)
+async def both_fail(folder: str) -> str:
+    """The first fails when the second has."""
+    if is_second():
+        note(f"{folder}/notes", f"failed {this_step.step_id}")
+        raise LookupError("the second")
+    await until_ended(f"{folder}/notes")
+    raise ConnectionError("the first")
 
 
 @app.step(hedge_after="p95")
