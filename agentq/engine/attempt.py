@@ -174,6 +174,8 @@ class Attempt(Trying):
         except BaseException as error:
             if exits.is_ordered(error):
                 raise
+            # Of the worker's health neither a line nor a place that another keeps says anything.
+            self.claim.counts = not isinstance(error, Waits) and not (isinstance(error, Again) and not error.counts)
             self.claim.failed = not isinstance(error, Ignore | Retry | Reject | CalledOff | Interrupted)
             failure = exits.as_failure(error, step=self.task.name, step_id=self.step_id)
             if failure is error:

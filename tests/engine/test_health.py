@@ -192,6 +192,21 @@ def test_tries_that_failed_in_place_count_as_the_workers(ward: Ward, tmp_path: P
     wait_until(lambda: ward.cards()["t"].report["failed"] == 6, description="its report counts them")
 
 
+def test_a_wait_in_line_is_no_attempt_that_failed(ward: Ward, tmp_path: Path) -> None:
+    ward.only("a")
+    gate = tmp_path / "gate"
+    results = [ward.module.alone.delay(str(gate)) for _ in range(4)]
+    wait_until(
+        lambda: [each.waiting for each in ward.app.store.gates() if each.name == "narrow"] == [3],
+        description="three wait in line",
+    )
+    gate.touch()
+    assert [each.get(timeout=60) for each in results] == ["a"] * 4
+    assert ward.module.third_time.delay(str(tmp_path / "tries")).get(timeout=60) == "a"
+    wait_until(lambda: ward.cards()["a"].report["failed"] >= 2, description="its report counts two tries that failed")
+    assert ward.cards()["a"].report["failed"] == 2
+
+
 def test_a_worker_whose_async_loop_is_blocked_takes_nothing_until_it_comes_round(ward: Ward, tmp_path: Path) -> None:
     ward.only("t")
     path = tmp_path / "notes"

@@ -8,7 +8,7 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
-from agentq import AgentQ, Retry
+from agentq import AgentQ, Limit, Retry
 from tests.kit.notes import note
 
 app = AgentQ("wellbeing")
@@ -52,6 +52,14 @@ def third_time(path: str) -> str:
     note(path, "tried")
     if len(Path(path).read_text().splitlines()) < 3:
         raise OSError("the disk was busy")
+    return WHO
+
+
+@app.step(limit=Limit("narrow", slots=1))
+def alone(gate: str) -> str:
+    """Run until a file is there; the next one waits in line for its place."""
+    while not os.path.exists(gate):
+        time.sleep(0.02)
     return WHO
 
 

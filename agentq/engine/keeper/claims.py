@@ -71,9 +71,10 @@ class Claim:
 
     Attributes:
         failed: whether its function has failed.
+        counts: whether it was an attempt at all; not where its guards have put the step into a line, or sent it back.
     """
 
-    __slots__ = ("_board", "_limit_s", "_own", "_slot", "_take", "failed")
+    __slots__ = ("_board", "_limit_s", "_own", "_slot", "_take", "counts", "failed")
 
     def __init__(self, board: Board | None, *, take: int, limit_s: float) -> None:
         self._board = board
@@ -82,6 +83,7 @@ class Claim:
         self._take = take
         self._limit_s = limit_s
         self.failed = False
+        self.counts = True
 
     def __enter__(self) -> Claim:
         if self._own and self._board is not None:
@@ -137,7 +139,8 @@ class Claim:
     def end(self) -> None:
         """Take it off the page."""
         if self._board is not None and self._slot is not None:
-            self._board.count(self._slot, failed=self.failed)
+            if self.counts:
+                self._board.count(self._slot, failed=self.failed)
             self._board.clear(self._slot)
 
 

@@ -100,6 +100,9 @@ def test_attempts_are_counted_over_all_slots(board: Board) -> None:
             claim.fail_in_place()
             claim.fail_in_place()
         assert board.counts() == (8, 5), "two tries that failed, and one that did not"
+        with claims.claim(6, 1.0) as claim:
+            claim.failed, claim.counts = True, False
+        assert board.counts() == (8, 5), "it only stood in a line"
     finally:
         claims.withdraw(board)
 
