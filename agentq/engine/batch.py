@@ -132,8 +132,9 @@ def _is_unwatched(task: Any) -> bool:
     return not (
         any(signal.receivers for signal in watchers)
         or any(hasattr(function, "__wrapped__") for function in functions)
-        or type(task.app).send_task is not Celery.send_task
-        or type(task).shadow_name is not Task.shadow_name
+        # By what they say of themselves: a task that is not finalized yet stands behind a proxy.
+        or task.app.__class__.send_task is not Celery.send_task
+        or task.__class__.shadow_name is not Task.shadow_name
         or task.app.conf.task_send_sent_event
     )
 

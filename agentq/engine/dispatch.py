@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from celery.canvas import Signature, _chain, _chord, chain, chord, group
 
 from agentq.core.errors import UsageError
 from agentq.core.ids import step_id
 from agentq.engine import capture, spread
+from agentq.engine.batch import template_of
 from agentq.engine.capture import Capture
 from agentq.engine.messages import HEADER, is_plain_json
 from agentq.engine.routing import router_for
+from agentq.engine.template import Template
 from agentq.store.refs import Join, Offer
 
 if TYPE_CHECKING:
     from agentq.engine.attempt import Attempt
+    from agentq.engine.options import CallOptions
     from agentq.engine.task import Step
 
 COLLECT_TASK = "agentq.collect"
@@ -30,27 +35,61 @@ COLLECT_TASK = "agentq.collect"
 Call = tuple[list[Any], dict[str, Any]]
 """Encoded arguments."""
 
+ALIKE_S: Final = 1.0
+"""So long the calls of a step are made from one message: then its route and limits are looked up again."""
 
-def call_offers(
-    attempt: Attempt,
-    step: Step[..., Any],
-    call: Call,
-    *,
-    ask_id: str,
-    undoes: bool = False,
-    spawned: bool = False,
-) -> Capture:
-    """Return the message of one step or sub-agent, whose outcome is told to the agent's log under ``ask_id``.
 
-    ``undoes``: it takes back another step, and runs although the agent was cancelled. ``spawned``: it goes on when
-    the agent ends.
-    """
-    ours: dict[str, Any] = {"pr": attempt.holder.id, "ak": ask_id}
-    if spawned:
-        ours["sp"] = 1
-    if undoes:
-        ours["ud"] = 1
-    return _applied(attempt, step, call, task_id=ask_id, ours=ours)
+@dataclass(slots=True)
+class _Alike:
+    """Calls of one step with the same options; ``template`` is False until the second one asks for it."""
+
+    options: CallOptions
+    born: float
+    template: Template | Literal[False] | None = False
+
+
+class Calls:
+    """The calls of one turn. Those of one step, one soon after the other, are made from one message."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+        self._alike: dict[str, _Alike] = {}
+
+    def offers(
+        self, step: Step[..., Any], call: Call, *, ask_id: str, undoes: bool = False, spawned: bool = False
+    ) -> Capture:
+        """Return the message of one step or sub-agent, whose outcome is told to the agent's log under ``ask_id``.
+
+        ``undoes``: it takes back another step, and runs although the agent was cancelled. ``spawned``: it goes on when
+        the agent ends.
+        """
+        ours: dict[str, Any] = {"pr": self._attempt.holder.id, "ak": ask_id}
+        if spawned:
+            ours["sp"] = 1
+        if undoes:
+            ours["ud"] = 1
+        if spawned or undoes or step.is_agent:
+            return _applied(self._attempt, step, call, task_id=ask_id, ours=ours)
+        now, alike = monotonic(), self._alike.get(step.name)
+        if alike is None or alike.options != step.call or now - alike.born > ALIKE_S:
+            self._alike[step.name] = _Alike(step.call, now)
+            return _applied(self._attempt, step, call, task_id=ask_id, ours=ours)
+        if alike.template:
+            return Capture(offers=[alike.template.offer(ask_id, 0, *call)])
+        caught = _applied(self._attempt, step, call, task_id=ask_id, ours=ours)
+        if alike.template is False:
+            alike.template = _template(step, caught.offers)
+        return caught
+
+
+def _template(step: Step[..., Any], offers: list[Offer]) -> Template | None:
+    """Return what makes other messages like this one; None where they would differ in more than ids and arguments."""
+    if len(offers) != 1 or offers[0].needs is not None or offers[0].due_ms is not None:
+        return None
+    # A moment that each counts from its own beginning.
+    if json.loads(offers[0].message)["headers"].get("expires"):
+        return None
+    return template_of(step, {}, offers)
 
 
 def map_offers(

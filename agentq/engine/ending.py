@@ -194,6 +194,7 @@ class Ending:
                 cancels=end.cancels if end is not None else (),
                 going_on=terms,
                 cached=self.cached,
+                waiting=going_on.waiting_here(self.holder.take),
             )
         if streak is not None and terms is not None:
             streak.go_on(following)

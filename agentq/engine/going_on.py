@@ -28,7 +28,7 @@ from agentq.engine.keeper import claims
 from agentq.engine.messages import HEADER, HOLDER_HEADER, body_of, is_plain_json
 from agentq.engine.outcome import keep_trying
 from agentq.engine.slots import current
-from agentq.store.refs import GoOn, Taken
+from agentq.store.refs import GoOn, LogPlace, Taken
 
 if TYPE_CHECKING:
     from agentq.engine.ending import Ending
@@ -325,14 +325,37 @@ def run_call(call: Call) -> None:
     celery_trace.fast_trace_task(*call)
 
 
+@dataclass(slots=True)
+class Waiting:
+    """A turn that waits in its slot for what runs there.
+
+    Attributes:
+        take: of that attempt.
+        place: how far the turn has read its log.
+        lines: what has come into the log since, as that attempt's commit has read it; None: it did not.
+        gone: the turn is given back, and goes on elsewhere.
+    """
+
+    take: int
+    place: LogPlace
+    lines: list[bytes] | None = None
+    gone: bool = False
+
+
+def waiting_here(take: int) -> Waiting | None:
+    """Return the turn that waits in this thread for the attempt of this take; None for one that runs by itself."""
+    found: Waiting | None = getattr(_here, "waiting", None)
+    return found if found is not None and found.take == take and not found.gone else None
+
+
 @contextmanager
-def aside() -> Iterator[None]:
+def aside(waiting: Waiting) -> Iterator[None]:
     """Have nobody go on from what runs within: the turn around it goes on itself."""
-    streak, _here.streak = streak_here(), None
+    streak, _here.streak, _here.waiting = streak_here(), None, waiting
     try:
         yield
     finally:
-        _here.streak = streak
+        _here.streak, _here.waiting = streak, None
 
 
 def _run_next(streak: Streak, taken: Taken, worker: str) -> None:

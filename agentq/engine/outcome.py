@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from celery import states
 from celery.utils.log import get_logger
@@ -16,6 +16,10 @@ from agentq.engine.capture import Capture
 from agentq.engine.messages import HEADER, HEDGED, HOLDER_HEADER
 from agentq.store import Store
 from agentq.store.refs import Arrival, GoOn, Holder, Taken
+from agentq.store.steps import Outcome
+
+if TYPE_CHECKING:
+    from agentq.engine.going_on import Waiting
 
 logger = get_logger(__name__)
 
@@ -108,31 +112,33 @@ def commit_success(
     cancels: tuple[str, ...] = (),
     going_on: GoOn | None = None,
     cached: bool = False,
+    waiting: Waiting | None = None,
 ) -> Taken | None:
     """Commit a success; ``value`` is JSON-able. Raises StaleHolder when another attempt owns the step.
 
-    Returns the step to go on with, if there is one and it was asked for.
+    Returns the step to go on with, if there is one and it was asked for. ``waiting`` hears what has come into its log.
     """
     entry = _entry(request, "ok", value, inline_bytes, tokens=charge.usage.get("tokens", 0), cached=cached)
-    return keep_trying(
-        lambda: store.commit(
-            holder,
-            mode="done",
-            status=states.SUCCESS,
-            results=_for_first(caught.results, request),
-            joins=caught.joins,
-            offers=caught.offers,
-            arrivals=_of_first(caught.arrivals, request),
-            entry=entry,
-            usage=charge.usage,
-            accounts=charge.accounts,
-            settles=charge.settles,
-            closes=closes,
-            cancels=cancels,
-            name=request.task or "",
-            going_on=going_on,
-        )
-    ).following
+    name = request.task or ""
+    parts: Outcome = {
+        "mode": "done",
+        "status": states.SUCCESS,
+        "results": _for_first(caught.results, request),
+        "joins": caught.joins,
+        "offers": caught.offers,
+        "arrivals": _of_first(caught.arrivals, request),
+        "entry": entry,
+        "usage": charge.usage,
+        "accounts": charge.accounts,
+        "settles": charge.settles,
+        "closes": closes,
+        "cancels": cancels,
+    }
+    place = waiting.place if waiting is not None else None
+    committed = keep_trying(lambda: store.commit(holder, name=name, going_on=going_on, hears=place, **parts))
+    if waiting is not None:
+        waiting.lines = committed.heard
+    return committed.following
 
 
 def commit_failure(

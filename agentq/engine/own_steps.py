@@ -17,7 +17,7 @@ from celery.utils.log import get_logger
 from agentq.core.errors import StaleHolder, Unavailable
 from agentq.engine import exits, going_on, later
 from agentq.engine.slots import current
-from agentq.store.refs import GoOn, Offer, Taken
+from agentq.store.refs import GoOn, LogPlace, Offer, Taken
 
 if TYPE_CHECKING:
     from agentq.engine.attempt import Attempt
@@ -67,12 +67,15 @@ class OwnSteps:
             name, began = self._sent.pop(ask_id)
             going_on.note_pace(name, monotonic() - began, known=False)
 
-    def run(self, taken: Taken | None) -> bool:
-        """Run what was taken with the send, and tell whether anything was; raises StaleHolder for a turn given back."""
+    def run(self, taken: Taken | None, seen: int) -> going_on.Waiting | None:
+        """Run what was taken with the send; None where nothing was. Raises StaleHolder for a turn given back.
+
+        ``seen``: how far the turn has read its log.
+        """
         attempt, streak = self._attempt, self._streak
         if taken is None or streak is None:
             attempt.claim.stay()
-            return False
+            return None
         worker = attempt.holder.worker
         if (taker := current()) is not None:
             taker.saw(taken.take)
@@ -81,13 +84,14 @@ class OwnSteps:
         except Exception as error:
             logger.info("handed_back take=%d: %s", taken.take, error)
             streak.hand_back(taken, worker, attempt)
-            return False
-        with self._watched(call):
+            return None
+        waiting = going_on.Waiting(taken.take, LogPlace(attempt.holder.root, attempt.holder.id, seen))
+        with self._watched(call, waiting):
             going_on.run_call(call)
-        return True
+        return waiting
 
     @contextmanager
-    def _watched(self, call: going_on.Call) -> Iterator[None]:
+    def _watched(self, call: going_on.Call, waiting: going_on.Waiting) -> Iterator[None]:
         """Give the turn back if this takes long, and end a step in time that the pool does not know of."""
         attempt, began = self._attempt, monotonic()
         given_back: list[float] = []
@@ -95,6 +99,8 @@ class OwnSteps:
 
         def look() -> float | None:
             if not given_back:
+                # Before: whoever has the turn next is to be rung for.
+                waiting.gone = True
                 try:
                     attempt.store.requeue(attempt.holder.worker, attempt.holder.take)
                 except Unavailable:
@@ -111,7 +117,7 @@ class OwnSteps:
         with exits.one_step() if soft_s is not None else nullcontext():
             guard = later.after(LONG_S if soft_s is None else min(LONG_S, soft_s), look)
             try:
-                with going_on.aside():
+                with going_on.aside(waiting):
                     yield
             finally:
                 guard.call_off()

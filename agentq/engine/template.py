@@ -42,6 +42,8 @@ class Template:
         ours = dict(headers[HEADER])
         if "ji" in ours:
             ours["ji"] = _Hole("place")
+        if first.ask is not None:
+            ours["ak"] = _Hole("id")
         if route is not None:
             ours["cd"] = {**(ours.get("cd") or {}), "why": _Hole("why")}
             properties = {
@@ -81,6 +83,7 @@ class Template:
             first,
             root=task_id if self._own_root else first.root,
             id=task_id,
+            ask=task_id if first.ask is not None else None,
             index=place if first.index is not None else None,
             message=text,
             queue=first.queue if route is None else route.queue,

@@ -21,7 +21,7 @@ from agentq.engine.attempt import Attempt
 from agentq.engine.binding import TurnEnd
 from agentq.engine.budgets import accounts_of
 from agentq.engine.capture import Capture
-from agentq.engine.dispatch import call_offers, canvas_offers, map_offers, next_generation
+from agentq.engine.dispatch import Calls, canvas_offers, map_offers, next_generation
 from agentq.engine.handle import failure_of
 from agentq.engine.outcome import keep_trying
 from agentq.engine.own_steps import OwnSteps
@@ -84,6 +84,7 @@ class EnginePort:
         self._store = attempt.store
         self._holder = attempt.holder
         self._own = OwnSteps(attempt)
+        self._calls = Calls(attempt)
 
     def read(self, seen: int) -> Sequence[bytes]:
         """The log from `seen` on."""
@@ -148,7 +149,11 @@ class EnginePort:
             if batch.stop is not None:
                 logger.warning("run_stopped run=%s rule=%s: %s", self._holder.id, batch.stop.rule, batch.stop.why)
             return None
-        return [*lines, *self.read(seen + len(lines))] if self._own.run(taken) else lines
+        seen += len(lines)
+        waiting = self._own.run(taken, seen)
+        if waiting is None:
+            return lines
+        return [*lines, *(waiting.lines if waiting.lines is not None else self.read(seen))]
 
     def _told(self, result: Result) -> tuple[str, tuple[str, str] | None]:
         """The entry of a local call's result, or of the error that it is too large; a large one with name and value."""
@@ -173,7 +178,7 @@ class EnginePort:
         if ask.kind == "canvas":
             return canvas_offers(self._attempt, effect.target, ask_id=ask.id)
         undoes, spawned = ask.kind == "undo", ask.kind == "spawn"
-        return call_offers(self._attempt, effect.target, effect.calls[0], ask_id=ask.id, undoes=undoes, spawned=spawned)
+        return self._calls.offers(effect.target, effect.calls[0], ask_id=ask.id, undoes=undoes, spawned=spawned)
 
     def park(self, *, seen: int, due_ms: int | None, waits: Sequence[str], rest_ms: int) -> bool:
         """The worker is given back, unless the log has grown."""

@@ -223,10 +223,12 @@ class Committed:
     Attributes:
         following: the step that the worker goes on with, if it asked for one and there is one.
         answers: whether the outcome is the step's; not where its hedge, or the step that it is the hedge of, answers.
+        heard: what has come into the log of the turn in whose slot it ran; None: that was not read.
     """
 
     following: Taken | None = None
     answers: bool = True
+    heard: list[bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +262,19 @@ class GoOn:
             "low": self.low_share,
             "floor": self.floor,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class LogPlace:
+    """A place in an agent's log: what a turn has read of it goes so far."""
+
+    root: str
+    run: str
+    seen: int
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return what the scripts read."""
+        return {"root": self.root, "run": self.run, "seen": self.seen}
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Required, TypedDict, Unpack
 
 import redis
 
@@ -17,6 +17,7 @@ from agentq.store.refs import (
     GoOn,
     Holder,
     Join,
+    LogPlace,
     Offer,
     OfferReply,
     Taken,
@@ -41,6 +42,49 @@ Verdict = Literal["go on", "not wanted", "another's", "next not wanted"]
 _VERDICTS: dict[int, Verdict] = {0: "go on", 1: "not wanted", 2: "another's", 3: "next not wanted"}
 
 CommitMode = Literal["done", "again", "replaced"]
+
+
+class Outcome(TypedDict, total=False):
+    """What an attempt's commit says.
+
+    Attributes:
+        mode: ``done``; ``again``: the first offer is the step's own next generation (a retry); ``replaced``: another
+            message will carry the step's id on.
+        status: Celery's state.
+        results: (task id, Celery's meta as JSON) to store and publish.
+        joins, offers, arrivals: what goes on from here.
+        entry: what the parent's log is told, JSON without time.
+        tells: (run id, entry) for the logs of other runs of the tree: a step that ends a chain for an agent which
+            asked for its last task only.
+        error: one line for listings.
+        usage: what was spent: ``tokens``, ``usd_micro``.
+        accounts: to whose account, beside the tree's.
+        settles: how what was reserved ends: ``ok`` 1 or 0 for breakers, ``tokens`` for rates.
+        inside: an agent has ended by itself; else what it has asked for is called off with it.
+        closes: ids of open asks of an agent that ends.
+        cancels: ids of child runs that are cancelled with it.
+        changed: the arguments of which the next attempt gets others, for people.
+        idle: with ``again``: the step's function was not called, so the attempt does not count as one.
+    """
+
+    mode: Required[CommitMode]
+    status: Required[str]
+    results: Sequence[tuple[str, str]]
+    joins: Sequence[Join]
+    offers: Sequence[Offer]
+    arrivals: Iterable[Arrival]
+    entry: str | None
+    tells: Sequence[tuple[str, str]]
+    error: str | None
+    usage: dict[str, int] | None
+    accounts: Sequence[dict[str, Any]]
+    settles: Mapping[str, Any] | None
+    closes: Sequence[str]
+    cancels: Sequence[str]
+    inside: bool
+    changed: str | None
+    idle: bool
+
 
 _FULL = 3
 """Of an offer: it was refused, since there was no room."""
@@ -137,82 +181,52 @@ class StepCalls(PayloadCalls, SurveyReads):
         self,
         holder: Holder,
         *,
-        mode: CommitMode,
-        status: str,
-        results: Sequence[tuple[str, str]] = (),
-        joins: Sequence[Join] = (),
-        offers: Sequence[Offer] = (),
-        arrivals: Iterable[Arrival] = (),
-        entry: str | None = None,
-        tells: Sequence[tuple[str, str]] = (),
-        error: str | None = None,
-        usage: dict[str, int] | None = None,
-        accounts: Sequence[dict[str, Any]] = (),
-        settles: Mapping[str, Any] | None = None,
-        closes: Sequence[str] = (),
-        cancels: Sequence[str] = (),
-        inside: bool = False,
         name: str = "",
         going_on: GoOn | None = None,
-        changed: str | None = None,
-        idle: bool = False,
+        hears: LogPlace | None = None,
+        **parts: Unpack[Outcome],
     ) -> Committed:
         """Make an attempt's outcome the step's, with all that follows from it.
 
         Args:
             holder: the attempt.
-            mode: ``done``; ``again``: the first offer is the step's own next generation (a retry); ``replaced``:
-                another message will carry the step's id on.
-            status: Celery's state.
-            results: (task id, Celery's meta as JSON) to store and publish.
-            joins, offers, arrivals: what goes on from here.
-            entry: what the parent's log is told, JSON without time.
-            tells: (run id, entry) for the logs of other runs of the tree: a step that ends a chain for an agent which
-                asked for its last task only.
-            error: one line for listings.
-            usage: what was spent: ``tokens``, ``usd_micro``.
-            accounts: to whose account, beside the tree's.
-            settles: how what was reserved ends: ``ok`` 1 or 0 for breakers, ``tokens`` for rates.
-            inside: an agent has ended by itself; else what it has asked for is called off with it.
-            closes: ids of open asks of an agent that ends.
-            cancels: ids of child runs that are cancelled with it.
             name: the step's name, for the error.
             going_on: on which terms the worker takes the next step by the same call; None: it does not.
-            changed: the arguments of which the next attempt gets others, for people.
-            idle: with ``again``: the step's function was not called, so the attempt does not count as one.
+            hears: of the turn in whose slot it ran, which so hears of it.
+            parts: see ``Outcome``; ``mode`` and ``status`` are needed.
 
         Raises:
             StaleHolder: another attempt holds the step, or it is done; nothing was written.
             CalledOff: it was cancelled, and ``status`` is not REVOKED; nothing was written.
         """
+        mode, offers, usage = parts["mode"], parts.get("offers", ()), parts.get("usage")
         if mode == "again" and not (offers and offers[0].id == holder.id):
             raise ValueError(f"a retry of step {holder.id} needs its own next message as the first offer")
-        optional = {
-            "entry": entry,
-            "tells": tells,
-            "error": error,
-            "changed": changed,
-            "idle": int(idle),
-            "usage": usage,
-            "accounts": list(accounts) if usage else None,
+        settles = parts.get("settles")
+        optional: dict[str, Any] = {
+            "accounts": list(parts.get("accounts", ())) if usage else None,
             "m": dict(settles) if settles else None,
-            "inside": inside,
-            "closes": closes,
-            "cancels": cancels,
+            "idle": int(parts.get("idle", False)),
         }
-        header = {**holder.to_wire(), "mode": mode, "status": status}
+        for field in ("entry", "tells", "error", "changed", "usage", "inside", "closes", "cancels"):
+            optional[field] = parts.get(field)
+        header = {**holder.to_wire(), "mode": mode, "status": parts["status"]}
         header.update({field: value for field, value in optional.items() if value})
         arguments = commit_arguments(
             header,
             going_on=going_on,
-            results=results,
-            joins=self.stowed_bodies(joins),
+            hears=hears,
+            results=parts.get("results", ()),
+            joins=self.stowed_bodies(parts.get("joins", ())),
             offers=self.stowed(offers),
-            arrivals=arrivals,
+            arrivals=parts.get("arrivals", ()),
         )
         reply = self.run_script("commit", *arguments)
         self.expect_held(reply, holder, name)
-        return Committed(parse_taken(reply, 1) if len(reply) > 1 else None, answers=int(reply[0]) != 3)
+        answers, says_more = int(reply[0]) != 3, len(reply) > 1
+        if hears is not None:
+            return Committed(answers=answers, heard=reply[1] if says_more else None)
+        return Committed(parse_taken(reply, 1) if says_more else None, answers=answers)
 
     def follow(self, worker: str, token: str, terms: GoOn, *, wait_s: float = 0.0) -> Taken | None:
         """Take the next step for a seat, once a bell has rung or after ``wait_s`` seconds.

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic_core import PydanticSerializationError, to_json
 
-from agentq.store.refs import Arrival, GoOn, Join, Offer, Taken, TakeReply
+from agentq.store.refs import Arrival, GoOn, Join, LogPlace, Offer, Taken, TakeReply
 
 _CANCELLED, _OVERDUE, _SUSPECT, _OVER_BUDGET, _REST = 1, 2, 4, 8, 2
 """Flags of a taken message; the reply of a take that tells the worker to make itself free."""
@@ -86,12 +86,13 @@ def commit_arguments(
     offers: Sequence[Offer],
     arrivals: Iterable[Arrival],
     going_on: GoOn | None = None,
+    hears: LogPlace | None = None,
 ) -> list[Any]:
     """Return a commit's header, with a token of its content, and the counted parts behind it.
 
-    What the worker goes on with is no part of the outcome, nor of its token. A caller that tries again makes the same
-    token. The main process that speaks of a time limit while its child succeeds makes another one: the later of the
-    two must hear that it lost.
+    What the worker goes on with or hears is no part of the outcome, nor of its token. A caller that tries again makes
+    the same token. The main process that speaks of a time limit while its child succeeds makes another one: the later
+    of the two must hear that it lost.
     """
     rest = [
         *pairs_arguments(results),
@@ -103,6 +104,8 @@ def commit_arguments(
     content = "\0".join([written, *map(str, rest)])
     token = hashlib.sha1(content.encode(), usedforsecurity=False).hexdigest()
     following = f',"next":{dump(going_on.to_wire())}' if going_on is not None else ""
+    if hears is not None:
+        following = f'{following},"hears":{dump(hears.to_wire())}'
     return [f'{written[:-1]},"token":"{token}"{following}}}', *rest]
 
 

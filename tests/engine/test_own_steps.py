@@ -55,6 +55,15 @@ def test_each_runs_once(project: tuple[str, Any]) -> None:
         assert [step.attempts for step in handle.steps()] == [1] * STEPS
 
 
+def test_calls_made_from_one_message_keep_what_is_theirs(project: tuple[str, Any]) -> None:
+    _, found = project
+    handle = found.mixed.start(STEPS)
+    assert handle.get(timeout=TIMEOUT) == [each for number in range(STEPS) for each in (2 * number, 7 * number)]
+    ids = [step.step_id for step in handle.steps() if step.name == "double"]
+    tenants = [found.app.store.record(handle.id, each).get("tn") for each in ids]
+    assert tenants == ["acme" if at % 5 == 4 else None for at in range(STEPS)]
+
+
 def test_one_that_turns_out_long_keeps_its_agent_from_nothing(project: tuple[str, Any], tmp_path: Path) -> None:
     _, found = project
     assert found.patient.start(STEPS, "", 60.0).get(timeout=TIMEOUT) == "slept"

@@ -105,6 +105,17 @@ async def patient(run: Run, size: int, gate: str, patience: float) -> str:
     return "slept"
 
 
+@app.agent(name="mixed", version="1")
+async def mixed(run: Run, size: int) -> list[int]:
+    """Calls of one step, with other options now and then, by turns with another one."""
+    found = []
+    for number in range(size):
+        step = double.using(tenant="acme") if number % 5 == 4 else double
+        found.append(await run.call(step, number))
+        found.append(await run.call(fails, 7 * number))
+    return found
+
+
 def home_of(note: Path) -> int:
     """Return the process that was the first to ask."""
     if not note.exists():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from agentq.core.errors import StaleHolder
-from agentq.store.refs import GoOn, Holder, Taken
+from agentq.store.refs import GoOn, Holder, LogPlace, Taken
 from tests.store.bench import Bench, break_rule
 
 SEAT = "4711"
@@ -50,6 +51,33 @@ def test_asked_again_it_names_the_same_step(bench: Bench, run: Holder) -> None:
     assert bench.take() == [], "its numbers go on behind it"
     bench.finish(holder_of(first))
     assert send(bench, run) is None, "it has ended since"
+
+
+def test_the_turn_hears_of_its_end_by_the_commit(bench: Bench, run: Holder) -> None:
+    taken = send(bench, run)
+    assert taken is not None
+    bench.store.signal("run", "run", "go", '"on"')
+    bench.client.delete(bench.keys.wake("run", "run"))
+    entry = '{"k":"result","id":"c","s":"ok","v":1}'
+    place = LogPlace("run", "run", 1)
+
+    def commit() -> list[bytes] | None:
+        return bench.store.commit(holder_of(taken), hears=place, mode="done", status="SUCCESS", entry=entry).heard
+
+    heard = commit()
+    assert heard is not None
+    assert [json.loads(line)["k"] for line in heard] == ["signal", "result"], "what came meanwhile stands in its order"
+    assert not bench.client.exists(bench.keys.wake("run", "run")), "nobody is to be woken"
+    assert commit() == heard, "asked again"
+
+
+def test_another_turn_is_rung_for(bench: Bench, run: Holder) -> None:
+    taken = send(bench, run)
+    assert taken is not None
+    place, entry = LogPlace("other", "other", 0), '{"k":"result","id":"c","s":"ok","v":1}'
+    committed = bench.store.commit(holder_of(taken), hears=place, mode="done", status="SUCCESS", entry=entry)
+    assert committed.heard == []
+    assert bench.client.exists(bench.keys.wake("run", "run"))
 
 
 def test_it_goes_before_others_of_its_lane_for_a_while_only(bench: Bench, run: Holder) -> None:

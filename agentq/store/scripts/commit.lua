@@ -1,18 +1,20 @@
 -- commit: an attempt's outcome, with all that follows from it, at once.
 -- include: common tree offer join refuse finish cancel pace gates going_on answering
 -- ARGV: JSON header {root, id, worker, take, token, mode, status, error?, changed?, usage?, accounts?, m?, entry?, tells?, inside?,
---           closes?, cancels?, idle?, next?}
+--           closes?, cancels?, idle?, next?, hears?}
 --         mode: 'done', 'again' (the first offer is this step's next generation), 'replaced' (another will carry its id)
 --         idle: 1 with 'again': its function was not called, so this does not count as an attempt
 --         entry: what the log of the step's own parent is told; tells: [run, entry]… for other runs of the tree
 --         usage: what was spent, on the tree and on the accounts; m: {ok?, tokens?}, how what was reserved is settled
 --         next: with what the worker goes on at once, see going_on
+--         hears: {root, run, seen}, the log of the turn in whose slot this runs
 --       number of results; per result: task id, Celery's meta as JSON
 --       number of joins; per join: JSON header, body message or ''
 --       number of offers; per offer: JSON header, message
 --       number of arrivals; per arrival: root, join id, index, 1 succeeded | 0 failed
 -- Reply: {1} committed (also when asked again with the same token); {1, take, queue, flags, message} committed, and the
---        next one taken, flags as in take; {0, state, worker, take} another holds it;
+--        next one taken, flags as in take; {1, {entries of that log from `seen` on…}} with hears, where it is done;
+--        {0, state, worker, take} another holds it;
 --        {2} nobody wants the step any more: nothing was written, and REVOKED is the only outcome that it may have;
 --        {3} committed, and answers nothing: another step answers for both
 -- Keeps: the rule and 1 as take does; one commit per step (2); results, onward messages, joins and the parent's wake are one
@@ -22,7 +24,14 @@ local h = cjson.decode(ARGV[1])
 local now = now_ms()
 local rec = K.step(h.root, h.id)
 local f = redis.call('HMGET', rec, 's', 'w', 't', 'tok', 'g', 'k', 'q', 'b', 'gd', 'nm', 'hg', 'tw')
-if f[4] == h.token then return h.next and next_again(h.worker, h.next.seat, h.token) or { redis.call('HEXISTS', rec, 'si') == 1 and 3 or 1 } end
+local function heard()
+  if not h.hears then return { 1 } end
+  return { 1, redis.call('LRANGE', K.log(h.hears.root, h.hears.run), h.hears.seen, -1) }
+end
+if f[4] == h.token then
+  if h.next then return next_again(h.worker, h.next.seat, h.token) end
+  return redis.call('HEXISTS', rec, 'si') == 1 and { 3 } or heard()
+end
 if f[1] ~= 'h' or f[2] ~= h.worker or f[3] ~= tostring(h.take) then
   return { 0, f[1] or '', f[2] or '', f[3] or '' }
 end
@@ -117,5 +126,7 @@ if h.mode ~= 'done' then return { 1 } end
 
 close_asks(h.root, h.closes)
 for _, child in ipairs(h.cancels or {}) do call_off(h.root, child, 'its parent ended', now) end
+-- That turn needs no bell: it reads of it in this reply.
+CALL.hears = h.hears and h.hears.run
 finish(h.root, h.id, h.status, h.entry, h.error, now, h.inside)
-return h.next and take_next(h.worker, h.token, h.next, now) or { 1 }
+return h.next and take_next(h.worker, h.token, h.next, now) or heard()

@@ -31,7 +31,7 @@ local function wake(root, run, now, urgent)
     redis.call('HDEL', rec, 'sw', 'hb', 'hw')
     place(root, run, rec, f[3], f[4], f[2], take_kept(root, run), nil, now)
     note_step(root, rec, run, 'woken', now)
-  elseif f[1] == 'h' then
+  elseif f[1] == 'h' and CALL.hears ~= run then
     local bell = K.wake(root, run)
     redis.call('LPUSH', bell, 1)
     redis.call('LTRIM', bell, 0, 0)
