@@ -11,6 +11,7 @@ from typing import Any, Final
 from celery._state import get_current_task
 from celery.worker import state
 
+from agentq.engine.keeper import claims
 from agentq.engine.outcome import holder_of
 from agentq.engine.request import StepRequest
 
@@ -40,7 +41,13 @@ def is_told(record: logging.LogRecord) -> bool:
 
 
 def _names_a_child_of_ours(arguments: Any) -> bool:
+    """Whether a child is named that runs a step.
+
+    The pool looks for dead children before it reads what they have said last: of a step that has killed its child at
+    once, or that its child has gone on with by itself, the main process may not have heard. The page knows of it then.
+    """
     said = arguments if isinstance(arguments, tuple) else ()
-    return any(
-        isinstance(request, StepRequest) and request.worker_pid in said for request in tuple(state.active_requests)
+    requests = (each for each in tuple(state.active_requests) if isinstance(each, StepRequest))
+    return any(request.worker_pid in said for request in requests) or any(
+        isinstance(each, int) and claims.is_busy(each) for each in said
     )

@@ -259,6 +259,14 @@ class Board:
         waits = (self._float[_HEADER + slot * _SLOT + _GOING_ON] for slot in range(self._used))
         return any(0.0 < began <= since for began in waits)
 
+    def is_busy(self, pid: int) -> bool:
+        """Tell whether a process runs an attempt, or is between two of them; also of one that has just died in it."""
+        at = (_HEADER + slot * _SLOT for slot in range(self._used))
+        return any(
+            self._whole[each + _PID] == pid and (self._float[each + _DEADLINE] or self._float[each + _GOING_ON])
+            for each in at
+        )
+
     @property
     def _used(self) -> int:
         return min(self._whole[_USED], SLOTS)

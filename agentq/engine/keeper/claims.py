@@ -60,6 +60,11 @@ def may_go_on() -> bool:
     return _board is None or not _board.closed
 
 
+def is_busy(pid: int) -> bool:
+    """Tell whether a child of this worker runs a step, or did when it died, as far as its page says."""
+    return _board is not None and _board.is_busy(pid)
+
+
 def note_warm(word: int) -> None:
     """Note what this process has open; see ``engine.resources``."""
     if _board is not None and (_slot is not None or _board.main == os.getpid()):
