@@ -52,6 +52,7 @@ class Report:
         runs: how many runs ended, by shape.
         most: by what is limited, how much of it went on at once when somebody looked.
         pardoned: how many steps were condemned, since faults killed them too often in a row, and delivered again.
+        told: what the histories of the runs have of stops, hedges and kept answers, by kind.
     """
 
     mode: str
@@ -63,6 +64,7 @@ class Report:
     runs: Counter[str] = field(default_factory=Counter)
     pardoned: int = 0
     most: Counter[str] = field(default_factory=Counter)
+    told: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
 
     def table(self) -> str:
@@ -81,6 +83,8 @@ class Report:
             ends += f"\n{self.pardoned} steps were condemned and delivered again"
         if self.most:
             ends += "\nseen at the most: " + ", ".join(f"{name} {number}" for name, number in sorted(self.most.items()))
+        if self.told:
+            ends += "\ntold by the runs: " + ", ".join(f"{number} {kind}" for kind, number in sorted(self.told.items()))
         wrong = [f"PROBLEM {problem}" for problem in self.problems] or ["no problem"]
         return "\n".join([head, "", *lines, "", ends, *wrong])
 
@@ -205,6 +209,7 @@ class Campaign:
                 problems.append(f"{one.shape} {one.handle.id} did not end: {error}")
                 continue
             self.report.runs[one.shape] += 1
+            self.report.told.update(one.told())
             if (outcome, shape) != self._calm[one.shape]:
                 problems.append(f"{one.shape} {one.handle.id} came to {outcome!r} by {shape}")
         striker.resume(all_of_them=True)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from celery import chain, chord
 
-from agentq import AgentqError
+from agentq import AgentqError, UsageError
 from tests.kit.field import shape_of
 
 TIMEOUT = 150.0
 """Seconds for a run to end after the last fault, on two busy cores."""
 
+
+TOLD = ("cached", "hedged", "resumed", "stopped", "won")
+"""Kinds of events that a campaign counts: what it had no occasion to disturb it says nothing of."""
 
 ENDS = ("succeeded", "failed", "cancelled")
 
@@ -27,6 +32,10 @@ EXPECTED: dict[str, Any] = {
     "everything at once": [2 * (1 + 2 + 3 + 4), 3, 10],
     "payloads": 3 * 100_000,
     "guarded steps": sum(range(1, 13)),
+    "stopped tree": 9 * (1 + 2 + 3),
+    "zombie": [2] * 8,
+    "hedged steps": 2 * (1 + 2 + 3),
+    "kept answers": 2 * 4 * (1 + 2 + 3),
     "cancelled tree": "run_cancelled",
     "undo": "run_failed",
     "signals": list(range(24)),
@@ -55,6 +64,11 @@ class Started:
     def is_agent(self) -> bool:
         """Whether it has a history; a canvas alone keeps none."""
         return hasattr(self.handle, "events")
+
+    def told(self) -> Counter[str]:
+        """Count what its history has of stops, hedges and kept answers, by kind."""
+        lines = self.handle.events(follow=False) if self.is_agent else ()
+        return Counter(line.kind for line in lines if line.kind in TOLD)
 
     def has_ended(self) -> bool:
         """Tell whether it has come to its end."""
@@ -89,12 +103,18 @@ def start_all(flows: Any) -> list[Started]:
         ("payloads", flows.heavy.using(**left).start(100_000)),
         ("guarded steps", flows.bounded.using(**right).start(12)),
         ("undo", flows.undone.start(3)),
+        ("kept answers", flows.remembered.using(**left).start(12)),
     ]
+    still, zombie = flows.nested.using(**left).start(2, 3), flows.circling.using(**right).start(8)
+    twice = flows.twice.using(**right).start(3)
     doomed = flows.doomed.using(**right).start(2)
     signals, parked = flows.heard.using(**left).start(24, 9, []), flows.parked.start(0.5)
     chords = chord([chain(flows.work.s(n), flows.double.s()) for n in range(8)], flows.total.s())
     return [
         *(Started(shape, handle, _nothing) for shape, handle in agents),
+        Started("stopped tree", still, _Stops(still, 2)),
+        Started("zombie", zombie, _Stops(zombie, 0)),
+        Started("hedged steps", twice, _nothing, alike=False),
         Started("cancelled tree", doomed, partial(_cancelled, doomed), alike=False),
         Started("signals", signals, _Signals(signals, 24)),
         Started("parked", parked, partial(_person, flows.app, parked)),
@@ -115,6 +135,23 @@ class _Signals:
             for _ in range(3):
                 self.handle.signal("number", number, id=f"n{number}")
             self.sent = number + 1
+
+
+class _Stops:
+    """Has a run and what stands below it stand still so many times while it is under way, and lets it go on again."""
+
+    def __init__(self, handle: Any, times: int) -> None:
+        self.handle = handle
+        self.times = times
+
+    def __call__(self) -> None:
+        status = str(self.handle.status())
+        with suppress(UsageError):  # It has ended since.
+            if status == "stopped":
+                self.handle.resume()
+            elif status not in ENDS and self.times and len(self.handle.steps()) > 2:
+                self.times -= 1
+                self.handle.stop("a person's word")
 
 
 def _cancelled(handle: Any) -> None:

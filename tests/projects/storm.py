@@ -9,9 +9,14 @@ from typing import Any
 
 from celery import chain, chord, group
 
-from agentq import AgentQ, Breaker, Budget, Limit, Rate, Retry, Run, this_step
+from agentq import AgentQ, Breaker, Budget, Limit, Rate, Retry, Run, Zombies, this_step
+from agentq.engine.messages import HEDGED
+from agentq.engine.this_step import current_attempt
 
 app = AgentQ("storm")
+
+LULL = timedelta(seconds=3.5)
+"""After that most runs of a round have ended, and workers are free for hedges."""
 
 PAUSE = 0.02
 """Seconds that a step takes: long enough to be killed in."""
@@ -206,3 +211,61 @@ async def undone(run: Run, count: int) -> None:
     for number in range(count):
         await run.call(promise, number)
     await run.call(stop, count)
+
+
+# -- what stands still, what is done twice, and what is not
+
+
+@app.agent(version="1", zombies=Zombies(repeats=3))
+async def circling(run: Run, calls: int) -> list[int]:
+    """Gets nowhere, and is stopped for it again and again; each time somebody lets it go on."""
+    return [await run.call(double, 1) for _ in range(calls)]
+
+
+def _pause_of(quick: float) -> float:
+    """Seconds that an attempt takes: a first one is slower than its hedge is awaited."""
+    attempt = current_attempt.get()
+    return quick if attempt is not None and HEDGED in attempt.ours else 1.5
+
+
+@app.step(hedge_after=timedelta(milliseconds=150))
+def hedged(number: int) -> int:
+    time.sleep(_pause_of(0.0))
+    return number + 1
+
+
+@app.step(hedge_after=timedelta(milliseconds=150), retry=Retry(attempts=3, wait=timedelta(milliseconds=20)))
+async def hedged_async(number: int) -> int:
+    """Fails first, in the hedge too: one of them is tried again while the other runs."""
+    await asyncio.sleep(_pause_of(0.3))
+    if this_step.attempt == 1 and number % 2:
+        raise ConnectionError("the first time")
+    return number + 1
+
+
+@app.agent(version="1", budget=Budget(steps=1000))
+async def twice(run: Run, size: int) -> int:
+    """Steps that are done twice, and count once; where others wait for a worker there are none."""
+    await run.sleep(LULL)
+    slow = run.map(hedged, list(range(size)))
+    return sum(await slow) + sum(await run.map(hedged_async, list(range(size))))
+
+
+@app.step(cache=timedelta(seconds=2), limit=Limit("kept", slots=2))
+def kept(number: int) -> int:
+    time.sleep(10 * PAUSE)
+    return number + 1
+
+
+@app.step(cache=timedelta(seconds=2), hedge_after=timedelta(milliseconds=150))
+def kept_and_hedged(number: int) -> int:
+    time.sleep(_pause_of(0.0))
+    return number + 1
+
+
+@app.agent(version="1")
+async def remembered(run: Run, size: int) -> int:
+    """The same calls many times: who makes an answer may die over it, and the next one makes it."""
+    numbers = [number % 3 for number in range(size)]
+    again = run.map(kept_and_hedged, numbers)
+    return sum(await run.map(kept, numbers)) + sum(await again)
