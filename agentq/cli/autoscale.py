@@ -31,6 +31,7 @@ LOOK_SECONDS = 1.0
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("--once", is_flag=True, help="Decide and act once, and end; workers go on.")
 @click.option("--metrics", metavar="[HOST:]PORT", help="Serve the decisions there, for KEDA, Prometheus and people.")
+@click.option("--push", metavar="[HOST:]PORT", help="Serve them there over gRPC too: KEDA's external push scaler.")
 @click.option("--keep", is_flag=True, help="Leave the local driver's workers running at the end.")
 @json_option
 @app_command
@@ -43,6 +44,7 @@ def autoscale(
     dry_run: bool,
     once: bool,
     metrics: str | None,
+    push: str | None,
     keep: bool,
     as_json: bool,
 ) -> int:
@@ -59,22 +61,24 @@ def autoscale(
     """
     if ctx.invoked_subcommand is not None:
         return 0
-    from agentq.cli.scaling import live_pools, make_controller, serving_metrics
+    from agentq.cli.scaling import live_pools, make_controller, serving
 
-    if metrics is not None and (once or dry_run):
-        raise CommandRefused("--metrics serves what is decided while the command runs: leave --once and --dry-run out.")
+    for name, address in (("metrics", metrics), ("push", push)):
+        if address is not None and (once or dry_run):
+            raise CommandRefused(f"--{name} serves what is decided while it runs: leave --once and --dry-run out.")
     pools = live_pools(session, only, say)
     if not pools():
         raise CommandRefused(
             "No pool is scaled: give those that shall be the most workers they may have, max = 8, in the pools file."
         )
+    hurry = threading.Event()
     controller = make_controller(
-        session, pools, driver=driver, is_dry=dry_run, say=lambda who, words: say(f"{who} {words}")
+        session, pools, driver=driver, is_dry=dry_run, say=lambda who, words: say(f"{who} {words}"), hurry=hurry
     )
     if once:
         return _once(controller, as_json=as_json)
-    with serving_metrics(session, metrics, say=say):
-        return _run(controller, is_dry=dry_run, keep=keep, as_json=as_json)
+    with serving(session, metrics=metrics, push=push, say=say):
+        return _run(controller, hurry, is_dry=dry_run, keep=keep, as_json=as_json)
 
 
 @autoscale.command("history")
@@ -119,6 +123,8 @@ def _once(controller: Controller, *, as_json: bool) -> int:
     controller.close(keep=True)
     for name, leader in controller.leaders.items():
         say(f"Pool {name} is led by {leader}: nothing is done here.")
+    for words in dict.fromkeys(controller.troubles.values()):
+        say(words)
     if as_json:
         print_json([document_of(decision) for decision in decided])
     elif decided:
@@ -126,10 +132,10 @@ def _once(controller: Controller, *, as_json: bool) -> int:
         from agentq.console.words import open_console
 
         open_console().print(sizing_table({each.pool: each for each in decided}, now_ms=decided[0].at_ms))
-    return 0 if decided else 1
+    return 0 if decided and not controller.troubles else 1
 
 
-def _run(controller: Controller, *, is_dry: bool, keep: bool, as_json: bool) -> int:
+def _run(controller: Controller, hurry: threading.Event, *, is_dry: bool, keep: bool, as_json: bool) -> int:
     from agentq.cli.scaling import Rounds, words_of
     from agentq.core.errors import StoreUnavailable
 
@@ -140,7 +146,11 @@ def _run(controller: Controller, *, is_dry: bool, keep: bool, as_json: bool) -> 
             click.echo(f"{_moment(decision).astimezone():%H:%M:%S} {words_of(decision)}")
 
     stopping = threading.Event()
-    before = {number: signal.signal(number, lambda *_: stopping.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def on_signal(_number: int, _frame: object) -> None:
+        (hurry if stopping.is_set() else stopping).set()
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     rounds = Rounds(controller, tell=tell, say=say)
     if is_dry:
         say("Nothing is done: this only says what would be.")
@@ -149,12 +159,14 @@ def _run(controller: Controller, *, is_dry: bool, keep: bool, as_json: bool) -> 
             rounds.tend()
             stopping.wait(TEND_SECONDS)
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if controller.driver.name == "local" and not (keep or is_dry):
+            say("Stopping: steps that run may finish; Ctrl-C again ends them at once.")
         try:
             controller.close(keep=keep or is_dry)
         except StoreUnavailable as error:
             say(str(error))
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return 0
 
 

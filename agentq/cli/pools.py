@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from agentq.app import AgentQ
     from agentq.core.pools import PoolSpec
+    from agentq.core.sizing import Decision
     from agentq.store.survey import Standing
 
 WATCH_SECONDS = 1.0
@@ -83,12 +84,25 @@ def watched(app: AgentQ) -> dict[str, Any]:
     """How all pools stand now: the leaders' decisions, and of the other pools what the store tells."""
     from agentq.cli.autoscale import document_of
 
-    decisions = app.store.decisions()
+    now_ms = app.store.now_ms()
+    decisions = scaled_now(app, now_ms)
     others = [row for row in pool_rows(app) if row["pool"] not in decisions]
     return {
-        "at_ms": app.store.now_ms(),
+        "at_ms": now_ms,
         "scaled": [document_of(decision) for decision in decisions.values()],
         "others": others,
+    }
+
+
+def scaled_now(app: AgentQ, now_ms: int) -> dict[str, Decision]:
+    """The last decision of each pool that is scaled; without those that nobody scales or declares any more."""
+    from agentq.console.sizing import STALE_MS
+
+    declared = {name for name, spec in app.pools.items() if spec.max is not None}
+    return {
+        name: decision
+        for name, decision in app.store.decisions().items()
+        if name in declared or now_ms - decision.at_ms <= STALE_MS
     }
 
 
@@ -99,7 +113,8 @@ def _picture(app: AgentQ) -> RenderableType:
     from agentq.core.errors import StoreUnavailable
 
     try:
-        decisions, now_ms = app.store.decisions(), app.store.now_ms()
+        now_ms = app.store.now_ms()
+        decisions = scaled_now(app, now_ms)
         stands = {row["pool"]: row for row in pool_rows(app) if row["pool"] not in decisions}
     except StoreUnavailable as error:
         return Text(str(error), style="yellow")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from threading import Event
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from agentq.cli.errors import CommandRefused
 from agentq.cli.workers import check_installed, child_environment, plan_workers, with_devices, worker_argv
 
 if TYPE_CHECKING:
+    from agentq.app import AgentQ
     from agentq.cli.session import Session
     from agentq.core.pools import PoolSpec
     from agentq.core.sizing import Decision
@@ -65,7 +68,7 @@ def make_controller(
         pools=pools,
         store=app.open_store(socket_timeout=STORE_TIMEOUT_S),
         command=_Commands(session, pools, log_level),
-        folder=app.settings.state_dir.absolute() / "fleet",
+        folder=app.settings.state_dir.absolute() / "fleet" / _place_of(app),
         say=say,
         hear=hear,
         outlives=outlives,
@@ -77,27 +80,45 @@ def make_controller(
 
 
 @contextmanager
-def serving_metrics(session: Session, address: str | None, *, say: Say) -> Iterator[None]:
-    """What is decided is served at `[HOST:]PORT` meanwhile; where no host is named, to this machine alone."""
-    if address is None:
+def serving(session: Session, *, metrics: str | None, push: str | None, say: Say) -> Iterator[None]:
+    """What is decided is served at each `[HOST:]PORT` meanwhile; where no host is named, to this machine alone."""
+    if metrics is None and push is None:
         yield
         return
-    from agentq.fleet.endpoint import Endpoint, Known
+    from agentq.fleet.published import Known, Published
 
+    store = session.app.open_store(socket_timeout=STORE_TIMEOUT_S)
+    published = Published(lambda: Known(store.now_ms(), store.decisions()))
+    with ExitStack() as served:
+        served.callback(store.close)
+        if metrics is not None:
+            from agentq.fleet.endpoint import Endpoint
+
+            host, port = _place(metrics, 9464)
+            endpoint = Endpoint(published, host=host, port=port)
+            endpoint.start()
+            served.callback(endpoint.stop)
+            say(f"Decisions are served at http://{_shown(host)}:{endpoint.port}/pools and /metrics.")
+        if push is not None:
+            from agentq.fleet.push import PushServer
+
+            host, port = _place(push, 9465)
+            server = PushServer(published, host=host, port=port)
+            server.start()
+            served.callback(server.stop)
+            say(f"Decisions are pushed to KEDA from {_shown(host)}:{server.port} (gRPC).")
+        yield
+
+
+def _place(address: str, usual: int) -> tuple[str, int]:
     host, colon, port = address.rpartition(":")
     if not port.isdecimal() or int(port) > 65_535 or (colon and not host):
-        raise CommandRefused(f'"{address}" is no address: write 9464, or 0.0.0.0:9464 for all who can reach it.')
-    store = session.app.open_store(socket_timeout=STORE_TIMEOUT_S)
-    endpoint = Endpoint(
-        lambda: Known(store.now_ms(), store.decisions()), host=host.strip("[]") or "127.0.0.1", port=int(port)
-    )
-    endpoint.start()
-    say(f"Decisions are served at http://{host or '127.0.0.1'}:{endpoint.port}/pools and /metrics.")
-    try:
-        yield
-    finally:
-        endpoint.stop()
-        store.close()
+        raise CommandRefused(f'"{address}" is no address: write {usual}, or 0.0.0.0:{usual} for all who can reach it.')
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 class _Commands:
@@ -124,6 +145,13 @@ class _Commands:
         label = instance.rpartition("/")[2]
         argv = worker_argv(plan, session.celery_spec, label=label, log_level=self._log_level)
         return argv, {**child_environment(session.source), "AGENTQ_INSTANCE": instance}
+
+
+def _place_of(app: AgentQ) -> str:
+    """A name for the store: what runs for another one, from the same folder, is none of this controller's."""
+    url = urlsplit(app.store.url)
+    place = f"{url.hostname}:{url.port}{url.path}?{url.query} {app.settings.prefix}"
+    return hashlib.sha256(place.encode()).hexdigest()[:12]
 
 
 def _slots(spec: PoolSpec) -> int:

@@ -64,6 +64,8 @@ class PoolSpec(Model):
     """Whether it may sleep at zero though a worker starts more slowly than `slo_wait` allows."""
     shrink_after: Duration | None = Field(default=None, ge=timedelta(0))
     """It shrinks only to the largest size asked for within it; None: as long as its own lulls say."""
+    startup_limit: Duration = Field(default=timedelta(minutes=1), gt=timedelta(0))
+    """A worker of the local driver that has not come up after so long is killed, and another started."""
     max_cost_per_hour: Decimal | None = Field(default=None, ge=0)
     """What all its workers together may cost in an hour, in the unit of `cost_per_hour`; None for no such limit."""
     target: str | None = Field(default=None, pattern=r"^[^\s]{1,200}$")
@@ -101,7 +103,9 @@ class PoolSpec(Model):
         return self
 
 
-_SCALING: Final = frozenset({"min", "slo_wait", "idle_to_zero", "best_effort", "shrink_after", "max_cost_per_hour"})
+_SCALING: Final = frozenset(
+    {"min", "slo_wait", "idle_to_zero", "best_effort", "shrink_after", "startup_limit", "max_cost_per_hour"}
+)
 
 
 class Declared(Mapping[str, PoolSpec]):

@@ -6,8 +6,7 @@ It asks and changes nothing itself: the controller does.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Final, Literal
 
@@ -34,6 +33,9 @@ Mode = Literal["acts", "dry", "pulled"]
 
 STUCK_S: Final = 60.0
 """An instance that has not come up after so long, and after five usual start-ups, is told."""
+
+RETURN_S: Final = 5.0
+"""After the store was away: by then every worker that lives has said so again, and nobody else counts as gone."""
 
 SAY_AGAIN_S: Final = 10.0
 """So long a platform may take to begin with the end of an instance, before it is told again."""
@@ -92,6 +94,9 @@ class PoolControl:
     _told: dict[str, int] = field(default_factory=dict)
     _ordered: deque[int] = field(default_factory=deque)
     _workers: int = 0
+    _told_to_have: int | None = None
+    _is_back: bool = False
+    _settles_ms: int = 0
     _known_objective: tuple[PoolSpec, int, Objective] | None = None
 
     # -- looking
@@ -109,10 +114,22 @@ class PoolControl:
         self.is_led = False
         self.sensor = PoolSensor()
 
+    def lose_sight(self) -> None:
+        """The store is away: what is not seen meanwhile must not pass for a load that has gone."""
+        self.sensor.forget_time()
+        self._is_back = True
+
     @property
     def startup_s(self) -> float:
         """From the order of a worker to its enrolment, as measured; else what is assumed."""
         return self._startup.value if self._startup.count else PoolLoad().startup_s
+
+    def find(self, observed: Observed | None) -> None:
+        """Take in what the platform has; None, and what is unknown, leave what was known before."""
+        self.is_blind = observed is None or observed.is_unknown
+        if observed is not None:
+            self.observed = replace(self.observed, trouble=observed.trouble) if observed.is_unknown else observed
+        self.trouble = self.trouble if self.failures else None
 
     def question(self) -> Question:
         """What to ask of it at the next look."""
@@ -130,17 +147,23 @@ class PoolControl:
 
     def see(self, now_ms: int, glance: Glance, *, listed: bool) -> None:
         """Take in how it stands."""
+        if self._is_back:
+            self._settles_ms = now_ms + int(RETURN_S * 1000)
         self.sensor.see(now_ms, glance)
         if glance.workers:
             self.slots = max(1, round(glance.slots / glance.workers))
-        if self.observed.instances is None:
+        if self.observed.instances is None and not self._is_settling(now_ms):
             self._count_arrivals(now_ms, glance)
         if listed or self.observed.instances is None:
             self.call_roll(now_ms, glance)
 
     def call_roll(self, now_ms: int, glance: Glance) -> None:
         """Know who is who; the glance has the workers listed, where the platform lists instances."""
-        self.roster = make_roster(self.observed, glance)
+        observed = self.observed
+        if observed.wanted is None and observed.instances is None:
+            # A platform that tells nothing has what it was told last, or will have.
+            observed = replace(observed, wanted=self._told_to_have)
+        self.roster = make_roster(observed, glance)
         self._seen = (*self._names(), glance.workers, glance.resting)
         for seconds in startups(self.roster, self._awaited, now_ms):
             self._startup.see(seconds)
@@ -217,6 +240,11 @@ class PoolControl:
             if self.last is None and not self._past:
                 # One who has just begun knows nothing of the last minutes: who is there was asked for.
                 self._past.append((now_ms, min(now, objective.most)))
+            if self._is_back and self._past:
+                # A window is time in which the load was looked at.
+                gap_ms = max(0, now_ms - self._past[-1][0])
+                self._past = deque((at + gap_ms, workers) for at, workers in self._past)
+            self._is_back = False
             window = window_of(load, objective) * 1000
             while self._past and now_ms - self._past[0][0] > window:
                 self._past.popleft()
@@ -253,7 +281,8 @@ class PoolControl:
 
     def orders(self, now_ms: int, decision: Decision, *, chooses: bool) -> Orders:
         """What is to be done, so that there come to be as many workers as were decided."""
-        if self.is_blind or (self.sensor.glance is not None and self.sensor.glance.is_closed):
+        is_closed = self.sensor.glance is not None and self.sensor.glance.is_closed
+        if self.is_blind or is_closed or self._is_settling(now_ms):
             return Orders()
         roster = self.roster
         wanted = max(0, decision.desired - roster.strangers)
@@ -276,6 +305,9 @@ class PoolControl:
         goes = who_goes(roster, roster.ours - wanted) if wanted < roster.ours else ()
         return Orders(drains=tuple(workers_of(goes)), ends=tuple(ends))
 
+    def _is_settling(self, now_ms: int) -> bool:
+        return 0 < self._settles_ms - now_ms <= RETURN_S * 1000
+
     def marked(self, orders: Orders) -> None:
         """Remember who was told to take nothing more: it is known at the next look, before they have heard of it."""
         if orders.drains or orders.undrains:
@@ -285,12 +317,20 @@ class PoolControl:
         """Remember what the driver was told."""
         for name in orders.ends:
             self._told[name] = now_ms
+        if orders.instances is not None:
+            self._told_to_have = orders.instances
         if orders.instances is not None and self.observed.instances is None:
             more = max(0, orders.instances - self._workers)
             while len(self._ordered) < more:
                 self._ordered.append(now_ms)
             while len(self._ordered) > more:
                 self._ordered.pop()
+
+    def published(self, now_ms: int, decision: Decision) -> None:
+        """Remember what a platform that pulls has read, or will have: start-up times are measured from there."""
+        if not self._is_settling(now_ms):
+            rest = len(self.roster.resting) + self.roster.unlisted_resting
+            self.ordered(now_ms, Orders(instances=decision.desired + rest))
 
     def is_news(self, decision: Decision, orders: Orders) -> bool:
         """Whether the decision is worth keeping: it changes something, or something else hinders it."""
@@ -330,8 +370,3 @@ def objective_of(spec: PoolSpec, slots: int) -> Objective:
 
 def _cost(spec: PoolSpec, slots: int) -> Decimal:
     return Decimal(repr(spec.cost_per_hour if spec.cost_per_hour is not None else 0.0)) * slots
-
-
-def scaled(pools: Sequence[PoolSpec]) -> dict[str, PoolSpec]:
-    """Those that are scaled, by name."""
-    return {spec.name: spec for spec in pools if spec.max is not None}

@@ -24,6 +24,7 @@ from agentq.fleet import sensors
 from agentq.fleet.bounds import Gate, bound_of
 from agentq.fleet.control import Orders, PoolControl
 from agentq.fleet.drivers import Driver
+from agentq.fleet.driving import Driving
 from agentq.store import Store
 from agentq.store.sensing import Question
 
@@ -70,7 +71,8 @@ class Controller:
         self.leaders: dict[str, str] = {}
         """By pool that another leads, who does."""
         self._store = store
-        self._driver = driver
+        self.driver = driver
+        self._driving = Driving(driver)
         self._terms = terms
         self._turns: dict[str, float] = {}
         self._gates: list[GateSummary] = []
@@ -82,6 +84,14 @@ class Controller:
 
         Raises StoreUnavailable when the store cannot be reached: nothing was changed then, and the workers go on.
         """
+        try:
+            return self._round()
+        except StoreUnavailable:
+            for control in self.controls.values():
+                control.lose_sight()
+            raise
+
+    def _round(self) -> list[Decision]:
         led = self._lead()
         if not led:
             return []
@@ -94,6 +104,11 @@ class Controller:
         for control, decision, _ in decided:
             control.last = decision
         return [decision for _, decision, _ in decided]
+
+    @property
+    def troubles(self) -> dict[str, str]:
+        """By pool that is led, what its platform could not do."""
+        return {name: each.trouble for name, each in self.controls.items() if each.is_led and each.trouble is not None}
 
     def look(self) -> None:
         """Only look, so that the next round knows what has come since."""
@@ -109,7 +124,8 @@ class Controller:
             if led and not self._terms.is_dry:
                 self._store.yield_lead(self.id, led)
         finally:
-            self._driver.close(keep=keep)
+            # Who leads nothing has workers to end no more: another controller goes on with them.
+            self.driver.close(keep=keep or not led)
 
     # -- leading
 
@@ -162,17 +178,16 @@ class Controller:
     def _observe(self, led: Sequence[PoolControl]) -> None:
         names = [control.spec.name for control in led]
         try:
-            found = self._driver.observe(names)
+            found = self._driving.observe(names)
         except DriverFailed as error:
             for control in led:
+                if control.trouble != str(error):
+                    logger.warning("driver_failed pool=%s: %s", control.spec.name, error)
                 control.trouble, control.is_blind = str(error), True
-            logger.warning("driver_failed: %s", error)
-            return
-        for control in led:
-            control.is_blind = control.spec.name not in found
-            if not control.is_blind:
-                control.observed = found[control.spec.name]
-                control.trouble = control.trouble if control.failures else None
+        else:
+            for control in led:
+                control.find(found.get(control.spec.name))
+        # The driver may have waited for its platform for longer than the lease lasts.
         self._still_leads()
 
     def _sense(self, led: Sequence[PoolControl]) -> int:
@@ -212,17 +227,17 @@ class Controller:
                 sensors.cognition(control.sensor, steps, ahead[0]),
                 steps,
                 leader=self.label,
-                driver=self._driver.name,
-                mode="dry" if self._terms.is_dry else "acts" if self._driver.acts else "pulled",
+                driver=self.driver.name,
+                mode="dry" if self._terms.is_dry else "acts" if self.driver.acts else "pulled",
                 bound=bound,
             )
             decided.append((control, decision))
         self._call_rolls([control for control, decision in decided if self._is_to_list(control, decision)])
-        chooses = self._driver.chooses
+        chooses = self.driver.chooses
         return [(control, decision, control.orders(now_ms, decision, chooses=chooses)) for control, decision in decided]
 
     def _is_to_list(self, control: PoolControl, decision: Decision) -> bool:
-        return control.is_to_list(decision, chooses=self._driver.chooses)
+        return control.is_to_list(decision, chooses=self.driver.chooses)
 
     def _call_rolls(self, shrinking: Sequence[PoolControl]) -> None:
         if shrinking:
@@ -267,19 +282,24 @@ class Controller:
                 )
 
     def _act(self, now_ms: int, decided: list[tuple[PoolControl, Decision, Orders]]) -> None:
-        if not self._driver.acts:
+        if not self.driver.acts:
+            for control, decision, _ in decided:
+                control.published(now_ms, decision)
             return
         for control, decision, orders in decided:
             if orders.instances is None and not orders.ends:
+                if monotonic() >= control.retry_at:
+                    # What failed is not asked for any more.
+                    control.failures = 0
                 continue
             self._still_leads()
             if not control.is_led or control.fence != decision.fence or monotonic() < control.retry_at:
                 continue
             try:
                 if orders.ends:
-                    self._driver.drain(decision.pool, orders.ends, fence=decision.fence)
+                    self._driving.drain(decision.pool, orders.ends, fence=decision.fence)
                 if orders.instances is not None:
-                    self._driver.apply(decision.pool, orders.instances, fence=decision.fence)
+                    self._driving.apply(decision.pool, orders.instances, fence=decision.fence)
             except Superseded as error:
                 logger.warning("order_refused: %s", error)
                 control.end()

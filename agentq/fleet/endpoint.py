@@ -17,33 +17,21 @@ https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
 from __future__ import annotations
 
 import json
+import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from time import monotonic
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from agentq.core.errors import Unavailable, UsageError
 from agentq.core.sizing import Decision
-
-FRESH_S: Final = 15.0
-"""A leader publishes at least every five seconds; one that has died is followed within another five."""
-
-KEPT_S: Final = 0.5
-"""However many ask, the store is asked so seldom."""
+from agentq.fleet.published import Known, NoController, Published
 
 _JSON: Final = "application/json"
 _TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
-
-
-class Known(NamedTuple):
-    """The last decision of each pool, and the server's clock when they were read."""
-
-    now_ms: int
-    decisions: Mapping[str, Decision]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +45,16 @@ class Endpoint:
     """A server of these paths, in threads of its own.
 
     Args:
-        read: the decisions, from the store; raises Unavailable.
+        published: the decisions.
         host, port: where it listens; 0 for a free port.
 
     Raises UsageError when it cannot listen there.
     """
 
-    def __init__(self, read: Callable[[], Known], *, host: str, port: int) -> None:
-        self._read = read
-        self._lock = threading.Lock()
-        self._known: tuple[float, Known] | None = None
+    def __init__(self, published: Published, *, host: str, port: int) -> None:
+        self._published = published
         try:
-            self._server = _Server((host, port), _handler(self.answer))
+            self._server = _server_at(host, port)((host, port), _handler(self.answer))
         except OSError as error:
             raise UsageError(f"The metrics cannot be served at {host}:{port}: {error.strerror or error}.") from error
         self._thread = threading.Thread(target=self._server.serve_forever, name="agentq-metrics", daemon=True)
@@ -92,7 +78,7 @@ class Endpoint:
     def answer(self, path: str) -> _Answer:
         """What is told at a path."""
         try:
-            known = self._fresh()
+            known = self._published.now()
         except Unavailable as error:
             return _refused(503, str(error))
         if path == "/metrics":
@@ -107,23 +93,12 @@ class Endpoint:
         return self._of_pool(known, name)
 
     def _of_pool(self, known: Known, name: str) -> _Answer:
-        decision = known.decisions.get(name)
-        if decision is None:
-            decided = ", ".join(known.decisions) or "none"
-            return _refused(404, f'nothing was decided for a pool "{name}"; pools with a decision: {decided}')
-        if not is_fresh(known, decision):
-            age = (known.now_ms - decision.at_ms) / 1000
-            return _refused(
-                503, f"no controller is at work: the last decision is {age:.0f} s old; run agentq autoscale"
-            )
-        return _told(document_of(known, decision))
-
-    def _fresh(self) -> Known:
-        with self._lock:
-            now = monotonic()
-            if self._known is None or now - self._known[0] >= KEPT_S:
-                self._known = (now, self._read())
-            return self._known[1]
+        try:
+            return _told(document_of(known, known.decision_of(name)))
+        except KeyError as error:
+            return _refused(404, str(error.args[0]))
+        except NoController as error:
+            return _refused(503, str(error))
 
 
 def document_of(known: Known, decision: Decision) -> dict[str, Any]:
@@ -144,13 +119,8 @@ def document_of(known: Known, decision: Decision) -> dict[str, Any]:
         "failed": decision.cognition.failed,
         "why": decision.why,
         "at": datetime.fromtimestamp(decision.at_ms / 1000, tz=UTC).isoformat(),
-        "fresh": is_fresh(known, decision),
+        "fresh": known.is_fresh(decision),
     }
-
-
-def is_fresh(known: Known, decision: Decision) -> bool:
-    """Whether a controller stands behind it still."""
-    return known.now_ms - decision.at_ms <= FRESH_S * 1000
 
 
 _GAUGES: Final[tuple[tuple[str, str, Callable[[Decision], float]], ...]] = (
@@ -171,7 +141,7 @@ def exposition(known: Known) -> Iterator[str]:
     Of a pool without a controller only the age of its last decision is told: a series that ends is seen, a number that
     stays is believed.
     """
-    fresh = [each for each in known.decisions.values() if is_fresh(known, each)]
+    fresh = [each for each in known.decisions.values() if known.is_fresh(each)]
     yield from _gauge("desired_workers", "Workers that there are to be.", ((each, each.desired, {}) for each in fresh))
     states: tuple[tuple[str, Callable[[Decision], int]], ...] = (
         ("ready", lambda each: each.load.ready),
@@ -211,6 +181,12 @@ def _told(document: object) -> _Answer:
 
 def _refused(status: int, words: str) -> _Answer:
     return _Answer(status, _JSON, json.dumps({"error": words}, ensure_ascii=False) + "\n")
+
+
+def _server_at(host: str, port: int) -> type[ThreadingHTTPServer]:
+    """A server for the kind of address that this is, IPv4 or IPv6."""
+    kind = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
+    return type("_Here", (_Server,), {"address_family": kind})
 
 
 class _Server(ThreadingHTTPServer):

@@ -98,6 +98,10 @@ class PoolSensor:
             self.busy_ms = now_ms
         self.glance, self.count, self.at_ms = glance, glance.count, now_ms
 
+    def forget_time(self) -> None:
+        """The store was away: what came and ended meanwhile is taken in, but for no rate, and was no time of rest."""
+        self.at_ms, self._total = 0, None
+
     @property
     def idle_s(self) -> float:
         """Since how long nothing waits, runs or comes."""

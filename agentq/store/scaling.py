@@ -77,19 +77,21 @@ class ScalingCalls(StoreConnection):
         return {decision.pool: int(newest) for (decision, _), newest in zip(decisions, found, strict=True)}
 
     def decisions(self) -> dict[str, Decision]:
-        """Return how each pool stood when its leader last looked; `at_ms` says when. For all who show or serve it."""
-        from agentq.core.sizing import Decision
+        """Return how each pool stood when its leader last looked; `at_ms` says when. For all who show or serve it.
 
+        What nobody has led for a week is forgotten.
+        """
         found: Mapping[bytes, bytes] = self.guarded(lambda: self.client.hgetall(self.keys.of("sized")))
-        return {pool.decode(): Decision.model_validate_json(said) for pool, said in sorted(found.items())}
+        read = {pool.decode(): _decision(said) for pool, said in sorted(found.items())}
+        newest = max((each.at_ms for each in read.values() if each is not None), default=0)
+        return {pool: each for pool, each in read.items() if each is not None and each.at_ms > newest - KEPT_MS}
 
     def decision_history(self, pool: str, *, since_ms: int = 0, most: int = READ_AT_ONCE) -> list[Decision]:
         """Return the last decisions of a pool that changed something, the oldest first."""
-        from agentq.core.sizing import Decision
-
         key = self.keys.of("decisions", pool)
         found = self.guarded(lambda: self.client.xrevrange(key, "+", since_ms, count=most))
-        return [Decision.model_validate_json(entry[b"d"]) for _, entry in reversed(found)]
+        read = [_decision(entry[b"d"]) for _, entry in reversed(found)]
+        return [each for each in read if each is not None]
 
     def leaders(self) -> dict[str, Lead]:
         """Return who leads each pool that was ever led."""
@@ -100,6 +102,18 @@ class ScalingCalls(StoreConnection):
             fence, upto, _, label = standing.decode().split("|", 3)
             leads[pool.decode()] = Lead(False, int(fence), label, max(0, int(upto) - now))
         return leads
+
+
+def _decision(said: bytes) -> Decision | None:
+    """What was decided; None where a later version wrote it, which this one cannot read."""
+    from pydantic import ValidationError
+
+    from agentq.core.sizing import Decision
+
+    try:
+        return Decision.model_validate_json(said)
+    except ValidationError:
+        return None
 
 
 def _lead(reply: Sequence[Any]) -> Lead:

@@ -41,14 +41,27 @@ class Nap:
     ends: tuple[float, ...]
 
 
+def naps_in(notes: Path) -> dict[int, Nap]:
+    """What steps have left in a file, by number."""
+    lines = notes.read_text().splitlines() if notes.exists() else []
+    found: dict[int, dict[str, list[float]]] = {}
+    for line in lines:
+        number, what, when = line.split()
+        found.setdefault(int(number), {"begins": [], "ends": []})[what].append(float(when))
+    return {number: Nap(tuple(each["begins"]), tuple(each["ends"])) for number, each in found.items()}
+
+
 class ScaledPool:
     """The pool `naps`, its controller and its workers.
 
     Args:
+        env: settings of the workers and of who sends; such as a broker's address.
         spec: fields of the pool.
     """
 
-    def __init__(self, server: PrivateServer, folder: Path, **spec: Any) -> None:
+    def __init__(
+        self, server: PrivateServer, folder: Path, *, env: Mapping[str, str] | None = None, **spec: Any
+    ) -> None:
         fields: dict[str, Any] = {
             "max": 2,
             "best_effort": True,
@@ -58,8 +71,8 @@ class ScaledPool:
         }
         self.pools = {"naps": PoolSpec(name="naps", **{**fields, **spec})}
         self.notes = folder / "notes"
-        self._env = {"AGENTQ_REDIS_URL": server.celery_url, "NAPS": str(self.notes), "C_FORCE_ROOT": "1"}
-        self.project = load_module(PROJECT, url=server.celery_url)
+        self._env = {"AGENTQ_REDIS_URL": server.celery_url, "NAPS": str(self.notes), **(env or {})}
+        self.project = load_module(PROJECT, url=server.celery_url, **(env or {}))
         self.store = self.project.app.store
         setup = Setup(lambda: self.pools, self.store, self._command, folder / "fleet", grace_s=0.0)
         self.driver = ForkingLocal(setup)
@@ -95,12 +108,7 @@ class ScaledPool:
 
     def naps(self) -> dict[int, Nap]:
         """What the steps have left, by number."""
-        lines = self.notes.read_text().splitlines() if self.notes.exists() else []
-        found: dict[int, dict[str, list[float]]] = {}
-        for line in lines:
-            number, what, when = line.split()
-            found.setdefault(int(number), {"begins": [], "ends": []})[what].append(float(when))
-        return {number: Nap(tuple(each["begins"]), tuple(each["ends"])) for number, each in found.items()}
+        return naps_in(self.notes)
 
     def each_once(self, numbers: range) -> bool:
         """Tell whether each of these has begun once and ended once, and nothing else has."""

@@ -27,8 +27,17 @@ def pool(server: PrivateServer, tmp_path: Path) -> Iterator[Callable[..., Scaled
         each.close()
 
 
-def test_a_worker_that_is_drained_under_load_ends_what_it_runs(pool: Callable[..., ScaledPool]) -> None:
-    scaled = pool(max=2)
+@pytest.fixture(params=["fused", "rabbitmq"])
+def env(request: pytest.FixtureRequest) -> dict[str, str]:
+    """Both modes: what waits in RabbitMQ is counted, taken and handed back otherwise."""
+    if request.param == "fused":
+        return {}
+    return {"AGENTQ_BROKER_URL": request.getfixturevalue("rabbitmq").url}
+
+
+@pytest.mark.parametrize("transport", ["auto", "stock"])
+def test_a_worker_that_is_drained_under_load_ends_what_it_runs(pool: Callable[..., ScaledPool], transport: str) -> None:
+    scaled = pool(max=2, env={"AGENTQ_TRANSPORT": transport})
     scaled.send(range(20), 0.2)
     scaled.run_until(lambda: scaled.up == 2, what="two workers")
     scaled.change(max=1)
@@ -37,8 +46,8 @@ def test_a_worker_that_is_drained_under_load_ends_what_it_runs(pool: Callable[..
 
 
 @pytest.mark.long
-def test_from_zero_under_load_smaller_and_back_to_zero(pool: Callable[..., ScaledPool]) -> None:
-    scaled = pool(max=3)
+def test_from_zero_under_load_smaller_and_back_to_zero(pool: Callable[..., ScaledPool], env: dict[str, str]) -> None:
+    scaled = pool(max=3, env=env)
     scaled.send(range(40), 0.2)
     scaled.run_until(lambda: scaled.up == 3, what="three workers")
     scaled.change(max=1)
@@ -50,8 +59,8 @@ def test_from_zero_under_load_smaller_and_back_to_zero(pool: Callable[..., Scale
 
 
 @pytest.mark.long
-def test_twenty_scale_downs_under_load(pool: Callable[..., ScaledPool]) -> None:
-    scaled = pool(max=4)
+def test_twenty_scale_downs_under_load(pool: Callable[..., ScaledPool], env: dict[str, str]) -> None:
+    scaled = pool(max=4, env=env)
     sent, downs = 0, 0
     while downs < 20:
         numbers = range(sent, sent + 60)
@@ -69,8 +78,10 @@ def test_twenty_scale_downs_under_load(pool: Callable[..., ScaledPool]) -> None:
 
 
 @pytest.mark.long
-def test_a_burst_from_zero_is_picked_up_within_a_start_and_two_seconds(pool: Callable[..., ScaledPool]) -> None:
-    scaled = pool(max=8, slo_wait=timedelta(seconds=5), idle_to_zero=timedelta(seconds=5), shrink_after=None)
+def test_a_burst_from_zero_is_picked_up_within_a_start_and_two_seconds(
+    pool: Callable[..., ScaledPool], env: dict[str, str]
+) -> None:
+    scaled = pool(max=8, slo_wait=timedelta(seconds=5), idle_to_zero=timedelta(seconds=5), shrink_after=None, env=env)
     scaled.run_until(lambda: len(scaled.decisions) >= 4, what="it leads")
     assert scaled.up == 0
     burst = scaled.send(range(200), 1.0)
@@ -79,6 +90,8 @@ def test_a_burst_from_zero_is_picked_up_within_a_start_and_two_seconds(pool: Cal
     first = min(nap.begins[0] for nap in scaled.naps().values()) - burst
     ended = time.time()
     assert max(each.desired for each in scaled.decisions) == 8
+    print(f"first step after {first:.2f} s, a worker starts in {startup:.2f} s")  # noqa: T201 — a figure for the docs
     assert first <= startup + 2
     scaled.run_until(lambda: scaled.up == 0, what="nobody is left")
     assert time.time() - ended < scaled.controller.controls["naps"].spec.idle_to_zero.total_seconds() + 30
+    print(f"at zero {time.time() - ended:.1f} s after the last step")  # noqa: T201 — the same

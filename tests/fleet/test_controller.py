@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
-from agentq.core.errors import DriverFailed
+from agentq.core.errors import DriverFailed, StoreUnavailable
 from agentq.core.guards import Breaker
 from agentq.core.pools import PoolSpec
 from agentq.core.sizing import Decision
 from agentq.engine.options import StepOptions
 from agentq.fleet.bounds import gates_of
 from agentq.fleet.controller import Controller, Terms
+from agentq.fleet.drivers import Observed
+from agentq.fleet.drivers.pull import Pull
 from agentq.store.admissions import Admission, breaker_wish
 from agentq.store.sensing import Question
 from tests.fleet.platform import Platform
@@ -229,6 +231,7 @@ class TestTrouble:
         assert "no network" in decision.why
         assert platform.calls == []
         platform.broken = None
+        controller._driving._look_at = 0.0
         controller.round()
         assert platform.calls == [("apply", "q", 5)]
 
@@ -271,6 +274,141 @@ class TestTrouble:
         monkeypatch.setattr(platform, "observe", later)
         (decision,) = controller.round()
         assert decision.trouble == "q-1 has not come up in 90 s"
+
+    def test_what_is_not_asked_for_any_more_is_no_trouble_any_more(
+        self, bench: Bench, platform: Platform, spec: PoolSpec, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        controller = make(bench, platform, spec)
+        steps = [bench.step() for _ in range(2)]
+        bench.store.offer(steps)
+        monkeypatch.setattr(platform, "apply", refuse)
+        controller.round()
+        (decision,) = controller.round()
+        assert "quota is used up" in decision.why
+        bench.worker("by hand")
+        for _ in steps:
+            bench.finish(bench.take_one("by hand").holder)
+        controller.controls["q"].retry_at = 0.0
+        controller.round()
+        (decision,) = controller.round()
+        assert decision.trouble is None
+
+    def test_a_look_that_fails_is_repeated_ever_more_seldom(
+        self, bench: Bench, platform: Platform, spec: PoolSpec, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        looks = []
+
+        def count(pools: list[str]) -> Any:
+            looks.append(pools)
+            raise DriverFailed(driver="platform", pool="q", reason="the rate limit is used up")
+
+        observe = platform.observe
+        monkeypatch.setattr(platform, "observe", count)
+        controller = make(bench, platform, spec)
+        bench.store.offer([bench.step()])
+        for _ in range(20):
+            (decision,) = controller.round()
+        assert len(looks) < 10
+        assert "the rate limit is used up" in decision.why
+        monkeypatch.setattr(platform, "observe", observe)
+        controller._driving._look_at = 0.0
+        (decision,) = controller.round()
+        assert (decision.trouble, platform.calls) == (None, [("apply", "q", 1)])
+
+    @pytest.mark.parametrize("word", ["observe", "apply"])
+    def test_a_mistake_in_somebodys_driver_stops_no_controller(
+        self, bench: Bench, platform: Platform, spec: PoolSpec, monkeypatch: pytest.MonkeyPatch, word: str
+    ) -> None:
+        def broken(*_: Any, **__: Any) -> Any:
+            raise KeyError("a secret")
+
+        controller = make(bench, platform, spec)
+        bench.store.offer([bench.step()])
+        with monkeypatch.context() as patch:
+            patch.setattr(platform, word, broken)
+            controller.round()
+            (decision,) = controller.round()
+        assert "it raised KeyError at test_controller.py" in decision.why
+        assert "a secret" not in decision.why
+        controller._driving._look_at = controller.controls["q"].retry_at = 0.0
+        controller.round()
+        assert platform.instances["q"] == ["q-1"]
+
+    def test_a_pool_of_which_the_platform_says_nothing_is_left_alone_and_the_others_are_served(
+        self, bench: Bench, platform: Platform, spec: PoolSpec, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        observe = platform.observe
+
+        def partly(pools: list[str]) -> Any:
+            return {**observe(pools), "q": Observed(None, trouble="no right to look (403)", is_unknown=True)}
+
+        monkeypatch.setattr(platform, "observe", partly)
+        both = {"q": spec, "other": replace_name(spec, "other").model_copy(update={"min": 1})}
+        bench.store.offer([bench.step()])
+        decisions = Controller(bench.store, platform, Terms(pools=lambda: both)).round()
+        assert platform.calls == [("apply", "other", 1)]
+        assert {each.pool: each.trouble for each in decisions} == {"q": "no right to look (403)", "other": None}
+
+
+def refuse(*_: Any, **__: Any) -> None:
+    raise DriverFailed(driver="platform", pool="q", reason="the quota is used up")
+
+
+class TestStoreAway:
+    def test_a_time_in_which_nobody_could_look_is_no_lull(
+        self, bench: Bench, platform: Platform, spec: PoolSpec, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        controller = make(bench, platform, spec.model_copy(update={"shrink_after": timedelta(seconds=10)}))
+        bench.store.offer([bench.step() for _ in range(4)])
+        settle(controller, platform)
+        for worker in list(platform.instances["q"]):
+            bench.finish(bench.take_one(worker).holder)
+        later_ms, sense = 0, bench.store.sense
+
+        def at_a_later_time(questions: list[Question]) -> Any:
+            if later_ms < 0:
+                raise StoreUnavailable(url="redis://here", reason="refused")
+            now_ms, glances = sense(questions)
+            return now_ms + later_ms, glances
+
+        monkeypatch.setattr(bench.store, "sense", at_a_later_time)
+        assert settle(controller, platform).desired == 4
+        later_ms = -1
+        for _ in range(3):
+            with pytest.raises(StoreUnavailable):
+                controller.round()
+        later_ms = 30_000
+        (decision,) = controller.round()
+        assert decision.desired == 4, "thirty seconds without a store are no thirty seconds without work"
+        assert decision.load.idle_s == 0
+        for seconds in (32, 41, 42, 43):
+            later_ms = seconds * 1000
+            controller.round()
+            platform.hear()
+        assert platform.instances["q"] == [], "the time after it counts"
+
+    def test_workers_that_had_no_time_to_say_that_they_live_are_not_replaced(
+        self, bench: Bench, platform: Platform, spec: PoolSpec, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        controller = make(bench, platform, spec.model_copy(update={"min": 1}))
+        bench.worker("by hand")
+        controller.round()
+        assert platform.calls == []
+        monkeypatch.setattr(controller, "_round", raise_away)
+        with pytest.raises(StoreUnavailable):
+            controller.round()
+        monkeypatch.undo()
+        bench.store.leave("by hand")
+        controller.round()
+        controller.round()
+        assert platform.calls == []
+        controller.controls["q"]._settles_ms = bench.store.now_ms()
+        controller.round()
+        assert platform.calls == [("apply", "q", 1)]
+
+
+def raise_away() -> None:
+    raise StoreUnavailable(url="redis://here", reason="refused")
 
 
 class TestBounds:
@@ -359,6 +497,22 @@ class TestOtherPlatforms:
         assert (decision.mode, decision.desired) == ("pulled", 3)
         assert bench.store.decisions()["q"].desired == 3
         assert platform.calls == []
+
+    def test_of_one_that_pulls_start_up_times_are_measured_from_what_was_published(
+        self, bench: Bench, platform: Platform, spec: PoolSpec
+    ) -> None:
+        platform.chooses = platform.acts = False
+        silent = Pull()
+        controller = Controller(bench.store, silent, Terms(pools=lambda: {"q": spec}))
+        bench.store.offer([bench.step() for _ in range(3)])
+        controller.round()
+        (decision,) = controller.round()
+        assert (decision.load.ready, decision.load.starting) == (0, 3), "the platform has read it, or will"
+        platform.instances["q"] = ["a", "b", "c"]
+        platform.come_up()
+        (decision,) = controller.round()
+        assert (decision.load.ready, decision.load.starting) == (3, 0)
+        assert decision.load.startup_s < 5, "it is known, and no more what is assumed"
 
 
 def replace_name(spec: PoolSpec, name: str) -> PoolSpec:

@@ -6,17 +6,19 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agentq.core.errors import DriverFailed, Superseded
 from agentq.core.pools import PoolSpec
 from agentq.fleet.children import birth_of
-from agentq.fleet.drivers import Observed, Setup, make_driver
+from agentq.fleet.drivers import Observed, Setup, local, make_driver
 from agentq.fleet.drivers.local import Local
 from tests.kit.waiting import wait_until
-from tests.store.bench import Bench
+from tests.store.bench import LEASE_MS, Bench
 
 SLEEPS = "import time; time.sleep(600)"
 Program = Callable[[str], str]
@@ -26,11 +28,11 @@ Program = Callable[[str], str]
 def make(bench: Bench, tmp_path: Path) -> Iterator[Callable[..., Local]]:
     made: list[Local] = []
 
-    def make_one(program: str = SLEEPS, *, folder: Path = tmp_path / "fleet") -> Local:
+    def make_one(program: str = SLEEPS, *, folder: Path = tmp_path / "fleet", **fields: Any) -> Local:
         def command(pool: str, instance: str) -> tuple[list[str], Mapping[str, str]]:
             return [sys.executable, "-S", "-c", program], {**os.environ, "AGENTQ_INSTANCE": instance}
 
-        spec = PoolSpec(name="q", max=8)
+        spec = PoolSpec(name="q", max=8, **fields)
         driver = make_driver("local", Setup(lambda: {"q": spec}, bench.store, command, folder, grace_s=5.0))
         assert isinstance(driver, Local)
         made.append(driver)
@@ -130,13 +132,66 @@ def test_a_worker_that_a_signal_killed_is_replaced(make: Callable[..., Local]) -
     assert len(names(driver)) == 1
 
 
-def test_a_worker_that_never_comes_up_is_killed(make: Callable[..., Local], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_never_comes_up_is_killed(make: Callable[..., Local]) -> None:
     driver = make()
     driver.apply("q", 1, fence=1)
     (child,) = driver._children.values()
     child.ordered_at -= 100
     driver._looked_up = -100.0
+    assert names(driver) == [child.name], "missed once: the server may have been away"
+    driver._looked_up = -100.0
     wait_until(lambda: names(driver) == [], description="it was killed")
+
+
+def test_one_that_the_server_knows_is_no_late_one_whatever_happens_later(
+    make: Callable[..., Local], bench: Bench
+) -> None:
+    driver = make()
+    driver.apply("q", 1, fence=1)
+    (child,) = driver._children.values()
+    details = {"instance": child.name}
+    bench.store.enroll("up", label="up", queues=("q",), concurrency=1, lease_ms=LEASE_MS, details=details)
+    driver._looked_up = -100.0
+    driver.observe(["q"])
+    bench.store.leave("up")
+    child.ordered_at -= 100
+    for _ in range(3):
+        driver._looked_up = -100.0
+        assert names(driver) == [child.name]
+
+
+def test_a_pool_may_allow_its_workers_more_time(make: Callable[..., Local]) -> None:
+    driver = make(startup_limit=timedelta(minutes=5))
+    driver.apply("q", 1, fence=1)
+    (child,) = driver._children.values()
+    child.ordered_at -= 100
+    for _ in range(3):
+        driver._looked_up = -100.0
+        assert names(driver) == [child.name]
+
+
+def test_a_controller_that_ends_takes_no_workers_of_another_one_along(make: Callable[..., Local]) -> None:
+    first, second = make(), make()
+    first.apply("q", 1, fence=1)
+    (worker,) = names(first)
+    second.observe(["other"])
+    second.close(keep=False)
+    assert names(first) == [worker]
+    first.close(keep=False)
+    assert names(first) == []
+
+
+def test_the_output_of_a_worker_does_not_fill_the_disk(
+    make: Callable[..., Local], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "LOG_BYTES", 1000)
+    driver = make("import sys, time\nwhile True: print('x' * 99, flush=True); time.sleep(0.002)")
+    driver.apply("q", 1, fence=1)
+    (log,) = (tmp_path / "fleet").glob("*.log")
+    wait_until(lambda: log.stat().st_size > 1000, description="it has written a lot")
+    driver.observe(["q"])
+    assert log.stat().st_size < 1000
+    wait_until(lambda: log.stat().st_size > 100, description="it goes on at the new end")
 
 
 def test_a_program_that_cannot_be_started_is_told(make: Callable[..., Local], tmp_path: Path) -> None:

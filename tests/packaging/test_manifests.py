@@ -15,7 +15,8 @@ from kubernetes import client
 
 from agentq.cli.root import COMMANDS
 from agentq.core.pools import PoolSpec, load_pools
-from agentq.fleet.endpoint import Known, document_of, exposition
+from agentq.fleet.endpoint import document_of, exposition
+from agentq.fleet.published import Known
 from agentq.settings import Settings
 from tests.kit.process import ROOT
 from tests.unit.fleet.test_endpoint import NOW_MS, decision
@@ -40,6 +41,9 @@ METRICS_API = {
     "aggregateFromKubeServiceEndpoints", "aggregationType", "authMode", "method", "keyParamName",
 }  # fmt: skip
 """https://keda.sh/docs/2.17/scalers/metrics-api/"""
+
+TRIGGERS = {"metrics-api": METRICS_API, "external-push": {"scalerAddress", "pool"}}
+"""https://keda.sh/docs/2.17/scalers/external-push/; what KEDA does not know it hands on."""
 
 
 class Manifest(NamedTuple):
@@ -86,18 +90,20 @@ def test_each_field_for_keda_is_one_of_its_specification(content: dict[str, Any]
     assert content["apiVersion"] == "keda.sh/v1alpha1"
     assert set(content["spec"]) <= SCALED_OBJECT
     (trigger,) = content["spec"]["triggers"]
-    assert trigger["type"] == "metrics-api"
-    assert set(trigger["metadata"]) <= METRICS_API
+    assert set(trigger["metadata"]) <= TRIGGERS[trigger["type"]]
     assert all(isinstance(value, str) for value in trigger["metadata"].values()), "KEDA reads texts"
     behavior = content["spec"]["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
     assert read_back("V2HorizontalPodAutoscalerBehavior", behavior) == behavior
 
 
 def test_keda_and_the_hpa_ask_for_what_is_served() -> None:
-    (keda,), (hpa,), (service,) = named("ScaledObject"), named("HorizontalPodAutoscaler"), named("Service")
-    asked = keda["spec"]["triggers"][0]["metadata"]
-    host, port = service["metadata"], service["spec"]["ports"][0]["port"]
-    assert asked["url"] == f"http://{host['name']}.{host['namespace']}.svc:{port}/pools/tools"
+    (hpa,), (service,) = named("HorizontalPodAutoscaler"), named("Service")
+    triggers = [each["spec"]["triggers"][0] for each in named("ScaledObject")]
+    asked, pushed = ({each["type"]: each["metadata"] for each in triggers}[kind] for kind in TRIGGERS)
+    ports = {each["name"]: each["port"] for each in service["spec"]["ports"]}
+    host = f"{service['metadata']['name']}.{service['metadata']['namespace']}.svc"
+    assert asked["url"] == f"http://{host}:{ports['metrics']}/pools/tools"
+    assert pushed == {"scalerAddress": f"{host}:{ports['push']}", "pool": "tools"}
     known = Known(NOW_MS, {"tools": decision("tools")})
     assert document_of(known, known.decisions["tools"])[asked["valueLocation"]] == 3
     metric = hpa["spec"]["metrics"][0]["external"]["metric"]
@@ -108,7 +114,7 @@ def test_keda_and_the_hpa_ask_for_what_is_served() -> None:
 def test_what_is_scaled_is_a_deployment_and_its_bounds_are_the_pools(pools: dict[str, PoolSpec]) -> None:
     deployments = {each["metadata"]["name"] for each in named("Deployment")}
     for scaled, least, most in (
-        (named("ScaledObject")[0], "minReplicaCount", "maxReplicaCount"),
+        *((each, "minReplicaCount", "maxReplicaCount") for each in named("ScaledObject")),
         (named("HorizontalPodAutoscaler")[0], "minReplicas", "maxReplicas"),
     ):
         name = scaled["spec"]["scaleTargetRef"]["name"]

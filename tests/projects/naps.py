@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 
@@ -9,7 +10,8 @@ from agentq import AgentQ
 from tests.kit.notes import note
 
 app = AgentQ("naps")
-app.declare_pool("naps", kind="threads", concurrency=1)
+# What scales it, where a command is to do that.
+app.declare_pool("naps", kind="threads", concurrency=1, **json.loads(os.environ.get("NAPS_POOL", "{}")))
 
 
 @app.step(pool="naps")

@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Final, Protocol
 
-from agentq.core.errors import DriverFailed, InvalidSetting, Superseded
+from agentq.core.errors import AgentqError, DriverFailed, InvalidSetting, Superseded
 from agentq.core.pools import PoolSpec
 
 if TYPE_CHECKING:
@@ -52,11 +52,14 @@ class Observed:
         wanted: how many instances it was last told to have, those that drain counted; None where it does not say.
         instances: those that exist; None where the platform cannot list them: then each living worker counts as one.
         trouble: what keeps the platform from having as many as wanted, in words; None when nothing does.
+        is_unknown: whether the platform did not say what there is of this pool, for the reason in `trouble`: then
+            nothing is ordered for it, and the other pools are served all the same.
     """
 
     wanted: int | None
     instances: tuple[Instance, ...] | None = None
     trouble: str | None = None
+    is_unknown: bool = False
 
 
 class Driver(Protocol):
@@ -114,6 +117,13 @@ class Setup:
     grace_s: float = 30.0
     hurry: Event = field(default_factory=Event)
 
+    def target(self, pool: str, driver: str) -> str:
+        """What the pool is called on the platform; raises DriverFailed for one that has just left the pools file."""
+        spec = self.pools().get(pool)
+        if spec is None:
+            raise DriverFailed(driver=driver, pool=pool, reason="the pools file does not declare it any more")
+        return spec.target or pool
+
 
 def make_driver(name: str, setup: Setup) -> Driver:
     """The driver of that name, or of the maker `module:attribute`; raises InvalidSetting for another name."""
@@ -128,12 +138,34 @@ def make_driver(name: str, setup: Setup) -> Driver:
         )
     try:
         maker = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # whatever a module of somebody else's raises when it is loaded
+        reason = f"its maker cannot be imported: {type(error).__name__}: {error}"
+        raise InvalidSetting(name="autoscale_driver", value=name, reason=reason) from error
+    if not callable(maker):
+        raise InvalidSetting(name="autoscale_driver", value=name, reason=f"{attribute} is no function that makes one")
+    driver: Driver = _made(maker, name, setup)
+    lacking = [each for each in _WORDS if not hasattr(driver, each)]
+    if lacking:
         raise InvalidSetting(
-            name="autoscale_driver", value=name, reason=f"its maker cannot be imported: {error}"
-        ) from error
-    driver: Driver = maker(setup)
+            name="autoscale_driver",
+            value=name,
+            reason=f"the {type(driver).__name__} that it makes is no driver: it has no {', '.join(lacking)}",
+        )
     return driver
+
+
+def _made(maker: Callable[[Setup], Driver], name: str, setup: Setup) -> Driver:
+    try:
+        return maker(setup)
+    except AgentqError:
+        raise
+    except Exception as error:
+        # Not its message, which may hold a key: it stands in the traceback.
+        reason = f"its maker raised {type(error).__name__}: --debug shows where"
+        raise InvalidSetting(name="autoscale_driver", value=name, reason=reason) from error
+
+
+_WORDS: Final = ("name", "chooses", "acts", "observe", "apply", "drain", "close")
 
 
 __all__ = ["DRIVERS", "Driver", "DriverFailed", "Instance", "Observed", "Setup", "Superseded", "make_driver"]

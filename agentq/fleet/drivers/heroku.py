@@ -202,7 +202,7 @@ def make(setup: Setup) -> Driver:
     assert key is not None
 
     def target(pool: str) -> str:
-        return setup.pools()[pool].target or pool
+        return setup.target(pool, "heroku")
 
     return Heroku(app=app, key=SecretStr(key), target=target)
 

@@ -83,10 +83,21 @@ class Kubernetes:
     def observe(self, pools: Sequence[str]) -> Mapping[str, Observed]:
         """What there is of each pool, at most some seconds old: the Deployment's replicas, and its pods."""
         fresh_s = max(LOOK_S, len(pools) / _LOOKS_A_SECOND)
+        refusals = []
         for pool in pools:
             at, _ = self._seen.get(pool, (-inf, None))
             if self._clock() - at >= fresh_s:
-                self._seen[pool] = (self._clock(), self._observe(pool))
+                try:
+                    self._seen[pool] = (self._clock(), self._observe(pool))
+                except DriverFailed as error:
+                    if not _has_answered(error):
+                        raise
+                    # One namespace that we may not see must not stand in the way of the others.
+                    refusals.append(error)
+                    self._seen[pool] = (self._clock(), Observed(None, trouble=error.reason, is_unknown=True))
+        if refusals and len(refusals) == len(pools):
+            self._seen.clear()
+            raise refusals[0]
         return {pool: self._seen[pool][1] for pool in pools}
 
     def apply(self, pool: str, instances: int, *, fence: int) -> None:
@@ -248,7 +259,7 @@ def make(setup: Setup) -> Driver:
     api = client.ApiClient(settings)
 
     def target(pool: str) -> Place:
-        namespace, _, name = (setup.pools()[pool].target or pool).rpartition("/")
+        namespace, _, name = setup.target(pool, "kubernetes").rpartition("/")
         return Place(namespace or home, name)
 
     return Kubernetes(apps=client.AppsV1Api(api), core=client.CoreV1Api(api), target=target)
@@ -269,6 +280,13 @@ def _configure(config: Any, settings: Any) -> str:
 
 def _absent(place: Place) -> str:
     return f"there is no Deployment {place}: make it, or name it as the pool's `target`"
+
+
+def _has_answered(error: DriverFailed) -> bool:
+    """Whether the cluster is there, and refuses."""
+    from kubernetes.client.exceptions import ApiException
+
+    return isinstance(error.__cause__, ApiException)
 
 
 def _refusal(error: Any) -> str:

@@ -26,7 +26,13 @@ from agentq.fleet.children import birth_of, die_with_parent, ending, send
 from agentq.fleet.drivers import Instance, Observed, Setup
 
 STEADY_S: Final = 60.0
-"""A worker that lived so long did not die of its start. One that has not enrolled by then never will."""
+"""A worker that lived so long did not die of its start."""
+
+LOOK_S: Final = 10.0
+"""Between two looks for workers that have not come up."""
+
+LOG_BYTES: Final = 4_000_000
+"""Of one worker's output so much is kept: one that runs for months would fill the disk with it."""
 
 LEAVING_S: Final = 60.0
 """So long a worker that holds nothing may take to end after a SIGTERM; then it is killed."""
@@ -52,6 +58,8 @@ class Child:
     read_bytes: int = 0
     is_up: bool = False
     """Whether its worker was seen among the living."""
+    is_missed: bool = False
+    """Whether it was not among them at the last look, though it should have been."""
 
     def to_json(self) -> dict[str, Any]:
         """What its file says."""
@@ -95,11 +103,15 @@ class Local:
         self._children: dict[str, Child] = {}
         self._deaths: dict[str, Deaths] = {}
         self._looked_up = 0.0
+        self._led: frozenset[str] = frozenset()
+        self._once_led: frozenset[str] = frozenset()
 
     # -- the three words
 
     def observe(self, pools: Sequence[str]) -> Mapping[str, Observed]:
         """What runs on this machine, whoever has started it."""
+        self._led = frozenset(pools)
+        self._once_led |= self._led
         self._adopt()
         for child in list(self._children.values()):
             self._hear(child)
@@ -133,8 +145,12 @@ class Local:
                     send(child.pid, signal.SIGTERM)
 
     def close(self, *, keep: bool) -> None:
-        """The controller ends; without `keep` all that it has started or found ends too."""
-        children = list(self._children.values())
+        """The controller ends; without `keep` the workers of the pools that it led end too, whoever started them.
+
+        Those of other pools are another controller's, which may run on this machine as well.
+        """
+        mine = self._led | (self._once_led - self._setup.pools().keys())
+        children = [child for child in self._children.values() if child.pool in mine]
         if keep or not children:
             return
         for child in children:
@@ -211,20 +227,31 @@ class Local:
         self._forget(child)
 
     def _end_stuck(self) -> None:
-        """Kill who has not enrolled in all that time; another takes its place."""
-        old = [each for each in self._children.values() if not each.is_up and each.age_s > STEADY_S]
-        if not old or time.monotonic() - self._looked_up < STEADY_S / 6:
+        """Kill who has not enrolled in all the time that its pool allows; another takes its place.
+
+        Only who is missed twice: after the server was away even those that run steps are not there at the first look.
+        """
+        coming = [each for each in self._children.values() if not each.is_up]
+        if not coming or time.monotonic() - self._looked_up < LOOK_S:
             return
         self._looked_up = time.monotonic()
         try:
             up = {card.details.get("instance") for card in self._setup.store.workers()}
         except StoreUnavailable:
+            for child in coming:
+                child.is_missed = False
             return
-        for child in old:
+        for child in coming:
             child.is_up = child.name in up
-            if not child.is_up and child.leaving_at is None:
+            is_late = not child.is_up and child.age_s > self._patience_s(child.pool)
+            if is_late and child.is_missed and child.leaving_at is None:
                 self._setup.say(child.name, f"has not come up in {child.age_s:.0f} s: it is killed")
                 send(child.pid, signal.SIGKILL, group=True)
+            child.is_missed = is_late
+
+    def _patience_s(self, pool: str) -> float:
+        spec = self._setup.pools().get(pool)
+        return STEADY_S if spec is None else spec.startup_limit.total_seconds()
 
     def _instances(self, pool: str) -> tuple[Instance, ...]:
         mine = [child for child in self._children.values() if child.pool == pool]
@@ -254,16 +281,20 @@ class Local:
         return self._folder / f"{key}.log"
 
     def _hear(self, child: Child) -> None:
-        if self._setup.hear is None:
-            return
-        with contextlib.suppress(OSError), self._log(child.key).open("rb") as log:
-            log.seek(child.read_bytes)
-            text = log.read()
-            whole = text.rpartition(b"\n")[0]
-            if whole:
-                child.read_bytes += len(whole) + 1
-                for line in whole.split(b"\n"):
-                    self._setup.hear(child.name, line.decode("utf-8", errors="replace").rstrip("\r"))
+        if self._setup.hear is not None:
+            with contextlib.suppress(OSError), self._log(child.key).open("rb") as log:
+                log.seek(child.read_bytes)
+                text = log.read()
+                whole = text.rpartition(b"\n")[0]
+                if whole:
+                    child.read_bytes += len(whole) + 1
+                    for line in whole.split(b"\n"):
+                        self._setup.hear(child.name, line.decode("utf-8", errors="replace").rstrip("\r"))
+        with contextlib.suppress(OSError):
+            if self._log(child.key).stat().st_size > LOG_BYTES:
+                # The worker appends, so that it goes on at the new end.
+                os.truncate(self._log(child.key), 0)
+                child.read_bytes = 0
 
     def _last_words(self, child: Child) -> str:
         try:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 from collections.abc import Iterator
 from time import monotonic
 from typing import Any
@@ -13,7 +14,9 @@ import pytest
 from agentq.core.errors import StoreUnavailable, UsageError
 from agentq.core.scaling import PoolLoad, Size
 from agentq.core.sizing import Decision
-from agentq.fleet.endpoint import FRESH_S, KEPT_S, Endpoint, Known
+from agentq.fleet.endpoint import Endpoint
+from agentq.fleet.published import FRESH_S, KEPT_S, Known, Published
+from tests.kit.waiting import wait_until
 
 NOW_MS = 1_800_000_000_000
 LINE = re.compile(r'([a-zA-Z_:][a-zA-Z0-9_:]*)\{((?:[a-z]+="(?:[^"\\\n]|\\.)*",?)+)\} (-?[0-9.e+-]+)')
@@ -54,7 +57,7 @@ def world() -> World:
 
 @pytest.fixture
 def endpoint(world: World) -> Iterator[Endpoint]:
-    made = Endpoint(world.read, host="127.0.0.1", port=0)
+    made = Endpoint(Published(world.read), host="127.0.0.1", port=0)
     made.start()
     yield made
     made.stop()
@@ -116,8 +119,22 @@ def test_without_its_store_it_says_so_and_comes_back(world: World, endpoint: End
     world.is_away = True
     for path in ("/healthz", "/metrics", "/pools/tools"):
         assert get(endpoint, path)[0] == 503
+    assert world.reads <= 2, "they do not each wait for the same time-out"
     world.is_away = False
-    assert get(endpoint, "/healthz")[0] == 200
+    wait_until(lambda: get(endpoint, "/healthz")[0] == 200, description="it has looked again")
+
+
+def test_it_listens_at_addresses_of_both_kinds(world: World) -> None:
+    with socket.socket(socket.AF_INET6) as probe:
+        try:
+            probe.bind(("::1", 0))
+        except OSError:
+            pytest.skip("this machine has no IPv6")
+    made = Endpoint(Published(world.read), host="::1", port=0)
+    made.start()
+    with urlopen(f"http://[::1]:{made.port}/healthz", timeout=10) as reply:
+        assert reply.status == 200
+    made.stop()
 
 
 def test_the_store_is_asked_once_however_many_ask(world: World, endpoint: Endpoint) -> None:
@@ -129,4 +146,4 @@ def test_the_store_is_asked_once_however_many_ask(world: World, endpoint: Endpoi
 
 def test_an_address_that_is_taken_is_told(endpoint: Endpoint, world: World) -> None:
     with pytest.raises(UsageError, match=rf"cannot be served at 127.0.0.1:{endpoint.port}"):
-        Endpoint(world.read, host="127.0.0.1", port=endpoint.port)
+        Endpoint(Published(world.read), host="127.0.0.1", port=endpoint.port)
