@@ -90,6 +90,8 @@ def plan(
     for file in (picture, save):
         if file is not None and not file.parent.is_dir():
             raise CommandRefused(f"There is no folder {file.parent} to write {file.name} into.")
+        if file is not None and not os.access(file if file.exists() else file.parent, os.W_OK):
+            raise CommandRefused(f"{file} may not be written.")
     if slo_wait <= 0:
         raise CommandRefused("--slo-wait must be longer than nothing: no number of workers starts every step at once.")
     if save is not None and pool is None:

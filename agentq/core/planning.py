@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from math import ceil
 from typing import Final, NamedTuple
 
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field, PositiveInt
 
 from agentq.core.erlang import slots_for
 from agentq.core.models import Model
@@ -23,11 +23,11 @@ class Shape(Model):
     """One size of machine."""
 
     name: str = Field(pattern=r"^[^\s,=:]{1,100}$")
-    slots: PositiveInt
+    slots: PositiveInt = Field(le=10_000)
     """Steps at once in one instance."""
-    cost_per_hour: NonNegativeFloat
+    cost_per_hour: float = Field(ge=0, allow_inf_nan=False)
     """Of one instance, in any unit that all shapes share."""
-    startup_s: NonNegativeFloat = 15.0
+    startup_s: float = Field(default=15.0, ge=0, le=86_400)
     """From its order to its first step."""
 
     @property

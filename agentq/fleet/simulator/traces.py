@@ -131,6 +131,12 @@ TRACES: Final[dict[str, Callable[[int], Trace]]] = {
 """The shipped loads, by name."""
 
 
+LONGEST_S: Final = 60 * 86_400.0
+"""A load is simulated second by second; a longer one is milliseconds that were taken for seconds."""
+
+LONGEST_STEP_S: Final = 7 * 86_400.0
+
+
 def load_trace(path: Path) -> Trace:
     """A recorded load: a JSON object a line, with `at` and `service` in seconds, and perhaps `children` of the same.
 
@@ -155,6 +161,10 @@ def load_trace(path: Path) -> Trace:
     arrivals.sort(key=lambda each: each.at)
     begin = arrivals[0].at
     moved = tuple(Arrival(each.at - begin, each.service, each.children) for each in arrivals)
+    if moved[-1].at > LONGEST_S:
+        days = moved[-1].at / 86_400
+        reason = f"its steps come over {days:,.0f} days, and {LONGEST_S / 86_400:g} are the most; times are in seconds"
+        raise InvalidFile(file=str(path), reason=reason)
     return Trace(path.stem, moved[-1].at + moved[-1].service, moved)
 
 
@@ -168,6 +178,8 @@ def _read(given: Any) -> Arrival:
     at, seconds = float(given.get("at", 0.0)), float(given["service"])
     if not (isfinite(at) and isfinite(seconds)) or at < 0 or seconds <= 0:
         raise ValueError(f"at is {at:g} and service {seconds:g}, but a step lasts for some time, and time begins at 0")
+    if seconds > LONGEST_STEP_S:
+        raise ValueError(f"service is {seconds:g} s, and {LONGEST_STEP_S / 86_400:g} days are the most")
     return Arrival(at, seconds, tuple(_read(child) for child in given.get("children", ())))
 
 

@@ -90,6 +90,9 @@ def test_where_nothing_meets_the_objective_the_command_says_so_and_fails(
         (["bursty", "--pool", "tools"], "not for both"),
         (["bursty", "--shape", "x=1"], "is no shape"),
         (["bursty", "--shape", "x=none:1"], "slots"),
+        (["bursty", "--shape", "x=100000000:1"], "less than or equal to 10000"),
+        (["bursty", "--shape", "x=1:inf"], "cost_per_hour"),
+        (["bursty", "--shape", "x=1:1:999d"], "startup_s"),
         (["bursty", "--shape", "x=1:-1"], "cost_per_hour"),
         (["bursty", "--shape", "x=1:1:soon"], "no start-up time"),
         (["bursty", "--shape", "x=1:1", "--shape", "x=2:1"], 'Two shapes are called "x"'),
@@ -110,6 +113,25 @@ def test_what_cannot_be_planned_is_refused_with_the_way_out(
     assert execute(["plan", *words]) == 2
     said = capsys.readouterr().err
     assert told in re.sub(r"\s+", " ", said)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "it holds no step"),
+        ('{"at": 1, "service": 0.2}\n{oops\n', "odd.jsonl:2: no step"),
+        ('{"at": 0, "service": 1}\n{"at": 1e12, "service": 1}', "over 11,574,074 days, and 60 are the most"),
+        ('{"at": 0, "service": 1e9}', "service is 1e+09 s, and 7 days are the most"),
+        ('{"at": NaN, "service": 1}', "at is nan"),
+        ('{"service": 1, "children": [{"service": 0}]}', "service 0"),
+    ],
+)
+def test_a_file_that_is_no_load_is_refused_with_its_line(
+    tmp_path: Path, text: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "odd.jsonl").write_text(text)
+    assert execute(["plan", str(tmp_path / "odd.jsonl"), *SHAPES]) == 2
+    assert told in re.sub(r"\s+", " ", capsys.readouterr().err)
 
 
 def test_without_an_archive_the_load_of_a_pool_is_not_known(app: Any, capsys: pytest.CaptureFixture[str]) -> None:
