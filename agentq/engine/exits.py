@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from billiard.common import TERM_SIGNAL, _should_have_exited
+from billiard.exceptions import SoftTimeLimitExceeded
 from billiard.pool import SIG_SOFT_TIMEOUT, soft_timeout_sighandler
+from celery._state import _task_stack
 from celery.utils.log import get_logger
 
 from agentq.core.errors import StepFailed
@@ -78,10 +82,14 @@ def ignore_soft_limit() -> Callable[[], Any]:
         # Once per child: to change a signal's handler twice for each step costs more than its record does.
         if not hears_soft_limit():
             return _nothing
-        signal.signal(SIG_SOFT_TIMEOUT, _hear_soft_limit)
-        _hearing.pid = os.getpid()
+        _take_over()
     _hearing.is_deaf = True
     return _hear_again
+
+
+def _take_over() -> None:
+    signal.signal(SIG_SOFT_TIMEOUT, _hear_soft_limit)
+    _hearing.pid = os.getpid()
 
 
 def hears_soft_limit() -> bool:
@@ -117,17 +125,75 @@ def is_due() -> bool:
     return _hearing.is_kept and _hearing.is_due
 
 
+class Unwanted(BaseException):
+    """Raised in a local call that nobody waits for any more; no ``except Exception`` holds it up."""
+
+
+class MainThread:
+    """A pool's child's main thread, as local calls of a turn may run in it.
+
+    What orders a child to stop is raised in whatever runs there. A call that catches it must not go on to be an answer:
+    so that it came is remembered, and raised again behind the call.
+    """
+
+    def __init__(self) -> None:
+        if _hearing.pid != os.getpid():
+            _take_over()
+
+    def enter(self) -> None:
+        """A call begins."""
+        _hearing.was_heard = _hearing.is_unwanted = False
+        _hearing.in_call = True
+
+    def leave(self) -> None:
+        """It has ended; raises what has ordered this process to stop meanwhile."""
+        _hearing.in_call = False
+        if _should_have_exited[0]:
+            sys.exit(TERM_SIGNAL - 256)
+        if _hearing.was_heard:
+            raise SoftTimeLimitExceeded
+
+    def interrupt(self) -> None:
+        """From another thread: Unwanted is raised in the call, if it has not ended."""
+        _hearing.is_unwanted = True
+        signal.pthread_kill(threading.main_thread().ident or 0, SIG_SOFT_TIMEOUT)
+
+
+class no_task:
+    """Within it Celery knows of no task in this thread.
+
+    A local call may run in a thread of its own or in its turn's. What it sends is of the same family in both: its own.
+    """
+
+    __slots__ = ("_tasks",)
+
+    def __enter__(self) -> None:
+        self._tasks = []
+        while _task_stack.top is not None:
+            self._tasks.append(_task_stack.pop())
+
+    def __exit__(self, *_error: object) -> None:
+        for task in reversed(self._tasks):
+            _task_stack.push(task)
+
+
 class _Hearing:
     """Whether the soft time limit is heard; ``pid``: of the process in which ``_hear_soft_limit`` is its handler.
 
     Attributes:
         is_kept: whether who is deaf stays so until the end of ``one_step``.
         is_due: whether the soft limit of what runs in it is over.
+        in_call: whether the main thread is in a local call of its turn.
+        is_unwanted: whether nobody waits for that call any more.
+        was_heard: whether the soft limit has come during it.
     """
 
     is_deaf = False
     is_kept = False
     is_due = False
+    in_call = False
+    is_unwanted = False
+    was_heard = False
     pid = 0
 
 
@@ -135,7 +201,14 @@ _hearing = _Hearing()
 
 
 def _hear_soft_limit(signum: int, frame: Any) -> None:
+    if _hearing.is_unwanted:
+        # Once for each call of `interrupt`: it may come late, into something that is wanted.
+        _hearing.is_unwanted = False
+        if _hearing.in_call:
+            raise Unwanted
+        return
     if not _hearing.is_deaf:
+        _hearing.was_heard = True
         soft_timeout_sighandler(signum, frame)
 
 

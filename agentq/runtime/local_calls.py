@@ -1,4 +1,4 @@
-"""Local calls on their way: outside the agent's loop, in daemon threads of the turn.
+"""Local calls on their way: outside the agent's loop, in daemon threads of the turn, or its own where they are short.
 
 Threads, since a local call may block, and daemons, since one that never ends must not hold up its worker's end.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextvars
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
@@ -21,6 +21,12 @@ Perform = Callable[[Effect], Any]
 
 _MOST_THREADS: Final = 64
 """Local calls under way at once in one turn; more of them wait."""
+
+SHORT_S: Final = 0.01
+"""Calls that take so long, all together, need no thread of their own."""
+
+_KEPT: Final = 1024
+"""Functions of one process whose time is known; code that makes functions as it goes must not fill the memory."""
 
 
 class LocalCalls:
@@ -45,6 +51,18 @@ class LocalCalls:
             self._threads += 1
             threading.Thread(target=self._serve, name="agentq-local", daemon=True).start()
         self._todo.put((effect, contextvars.copy_context()))
+
+    def begin(self, effect: Effect) -> None:
+        """The call is under way in a thread that the caller has: `make` and `tell` follow."""
+        self._under_way[effect.ask.id] = effect
+
+    def make(self, effect: Effect) -> tuple[Effect, Result]:
+        """The outcome of a call that was made in this thread."""
+        return effect, contextvars.copy_context().run(outcome_of, effect, self._perform)
+
+    def tell(self, made: tuple[Effect, Result]) -> None:
+        """The outcome is there for `wait`."""
+        self._done.put(made)
 
     def wait(self, seconds: float) -> list[Result]:
         """The outcomes of wanted calls that have ended, waiting at most `seconds` for a first one."""
@@ -81,11 +99,34 @@ class LocalCalls:
                 self._done.put((effect, context.run(outcome_of, effect, self._perform)))
 
 
+_paces: Final[dict[str, float]] = {}
+
+
+def are_short(effects: Iterable[Effect]) -> bool:
+    """Whether these calls, one after the other, are known to be through in a moment here."""
+    seconds = 0.0
+    for effect in effects:
+        pace = _paces.get(effect.ask.name)
+        if pace is None:
+            return False
+        seconds += pace
+    return seconds <= SHORT_S
+
+
+def _note_pace(name: str, took: float) -> None:
+    """Up at once, down slowly."""
+    before = _paces.get(name)
+    if before is None and len(_paces) >= _KEPT:
+        _paces.clear()
+    _paces[name] = took if before is None else before + (took - before) * (0.5 if took > before else 0.2)
+
+
 def outcome_of(effect: Effect, perform: Perform) -> Result:
     """What the journal shall say of a local call; it has been made."""
-    ask = effect.ask
+    ask, began = effect.ask, time.monotonic()
     try:
         value = perform(effect)
+        _note_pace(ask.name, time.monotonic() - began)
         return Result(id=ask.id, status="ok", value=value if effect.write is None else effect.write(value))
     except AgentqError as error:
         return Result(id=ask.id, status="error", value=error.to_wire())

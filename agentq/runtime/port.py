@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import os
+import signal
 import time
 import uuid
 from collections.abc import Sequence
@@ -265,7 +267,7 @@ class EnginePort:
         args, kwargs = effect.calls[0]
         token = current_attempt.set(InPlace(self._attempt, effect.ask.id))
         try:
-            with exits.one_process():
+            with exits.one_process(), exits.no_task():
                 value = effect.target(*args, **kwargs)
             limit = self._attempt.binding.limits.step_s
             return realloop.run(value, timedelta(seconds=limit)) if inspect.iscoroutine(value) else value
@@ -273,6 +275,17 @@ class EnginePort:
             raise StepTimeout(step=effect.ask.name, step_id=effect.ask.id, seconds=limit) from overdue
         finally:
             current_attempt.reset(token)
+
+    def own_thread(self) -> exits.MainThread | None:
+        """The main thread of a pool's child, which a signal can interrupt."""
+        return exits.MainThread() if exits.hears_soft_limit() else None
+
+    def forsake(self, give_back: bool) -> None:
+        """The child is killed; its worker sees to another."""
+        logger.error("child_given_up run=%s: a local call that nobody waits for does not end", self._holder.id)
+        if give_back:
+            keep_trying(lambda: self._store.requeue(self._holder.worker, self._holder.take))
+        os.kill(os.getpid(), signal.SIGKILL)
 
     def allow(self, what: Literal["computing", "local calls", "waiting"]) -> None:
         """The keeper ends the process after the limit of this and a grace; waiting has none."""

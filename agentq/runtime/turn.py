@@ -17,10 +17,11 @@ from agentq.core.journal import Ask, Cancel, Entry, Joined, Result, Signal, deco
 from agentq.core.zombies import Verdict
 from agentq.engine.binding import TurnEnd
 from agentq.runtime.effects import Batch, Effect
-from agentq.runtime.local_calls import LocalCalls
+from agentq.runtime.local_calls import LocalCalls, are_short
 from agentq.runtime.machine import Machine
 from agentq.runtime.outcomes import Outcome
 from agentq.runtime.overrun import Overran, within
+from agentq.runtime.relay import PATIENCE_S, OwnThread, Relay
 
 _SLOT_LOOK_S: Final = 0.02
 """How long a turn keeps its slot before it asks whether other work wants it: some times the latency of a short step, so
@@ -85,7 +86,15 @@ class TurnPort(Protocol):
         ...
 
     def perform(self, effect: Effect) -> Any:
-        """What the function of a local call returned. Called in another thread than the rest."""
+        """What the function of a local call returned. Called in other threads than the rest, or in ``own_thread``."""
+        ...
+
+    def own_thread(self) -> OwnThread | None:
+        """The thread that this is called in, if local calls may run in it; None where that could not be ended."""
+        ...
+
+    def forsake(self, give_back: bool) -> None:
+        """This process has ended, and whoever is in it; with ``give_back`` another goes on with the run at once."""
         ...
 
     def now_ms(self) -> int:
@@ -135,6 +144,9 @@ class Turn:
         self._asked = False
         self._sent = 0
         self._replay_s: float | None = None
+        self._begun = 0.0
+        thread = port.own_thread()
+        self._relay = Relay(thread, go_on=self._go_on, forsake=port.forsake) if thread is not None else None
 
     def run(self) -> TurnEnd:
         """The run has ended, has parked or goes on as new; nothing of it is left in this process."""
@@ -148,27 +160,42 @@ class Turn:
             # It was in the loop itself, between two of the agent's own frames.
             return TurnEnd("error", error=self._machine.overran(self._compute_s), torn=True)
         finally:
+            # Whoever has taken the turn over, and is not through yet, has the coroutine too.
+            is_alone = self._relay is None or self._relay.close()
             self._locals.close()
-            self._machine.drop()
+            if is_alone:
+                self._machine.drop()
 
     def _run(self) -> TurnEnd:
-        machine = self._machine
-        machine.loop.live = False
-        begun = self._clock()
+        self._machine.loop.live = False
+        self._begun = self._clock()
         self._absorb(self._port.read(0), replayed=True)
+        return self._go_on()
+
+    def _go_on(self) -> TurnEnd:
+        """From where the turn stands to its end: in its first thread, or in one that has taken it over."""
+        machine = self._machine
         deadline = self._clock() + self._linger
         while True:
+            if self._relay is not None and self._relay.is_left:
+                raise _Stopped
             if self._feed():
                 deadline = self._clock() + self._linger
             machine.loop.live = True
             if self._replay_s is None:
-                self._replay_s = self._clock() - begun
+                self._replay_s = self._clock() - self._begun
             if machine.outcome is not None:
                 return self._end(machine.outcome)
             if (verdict := machine.verdict) is not None:
                 self._stop(verdict)
+            is_urgent = machine.asks.has_urgent or self._is_due()
+            if not is_urgent and (relay := self._relay_for_locals()) is not None:
+                if (end := self._call_here(relay)) is not None:
+                    return end
+                deadline = self._clock() + self._linger
+                continue
             self._start_locals()
-            if machine.asks.has_urgent or self._is_due():
+            if is_urgent:
                 self._send()
             elif len(self._locals):
                 self._wait_for_locals()
@@ -239,6 +266,9 @@ class Turn:
         self._absorb(lines)
 
     def _waits_alone(self, dispatch: Sequence[Effect]) -> bool:
+        if self._relay is not None and self._relay.is_passed_on:
+            # Its slot's own thread is still in a call.
+            return False
         if len(dispatch) != 1 or self._machine.asks.pending != 1 or len(self._locals):
             return False
         (effect,) = dispatch
@@ -253,9 +283,28 @@ class Turn:
             for effect in wanted.values():
                 self._locals.start(effect)
 
+    def _relay_for_locals(self) -> Relay | None:
+        """By what the calls that are wanted may run in this thread, one after the other; None: they may not."""
+        relay, wanted = self._relay, self._machine.asks.open_locals
+        if relay is None or not wanted or relay.is_passed_on or not are_short(wanted.values()):
+            return None
+        self._locals.forget(wanted)
+        # By then a timer would be late; and what runs already is waited for where it is.
+        due = self._seconds_to_due()
+        return relay if len(self._locals) == 0 and (due is None or due > PATIENCE_S) else None
+
+    def _call_here(self, relay: Relay) -> TurnEnd | None:
+        """The calls that are wanted were made and are sent; or the turn's end, if another thread came to it."""
+        for effect in list(self._machine.asks.open_locals.values()):
+            begin, make = functools.partial(self._locals.begin, effect), functools.partial(self._locals.make, effect)
+            if not relay.call(begin, make, self._locals.tell):
+                return relay.end()
+        self._send(self._locals.wait(0.0))
+        return None
+
     def _wait_for_locals(self) -> None:
         look = _FIRST_LOOK_S
-        while not self._inputs:
+        while not self._inputs and not (self._relay is not None and self._relay.is_left):
             seconds = look if (due := self._seconds_to_due()) is None else min(look, max(0.0, due))
             results = self._locals.wait(seconds)
             if results:

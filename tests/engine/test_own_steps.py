@@ -1,7 +1,9 @@
-"""Own steps, by real workers: a run's short steps in the run's own slot, and what becomes of those that are not."""
+"""A run's short steps in its own slot, by real workers, its short calls in its own thread, and those that are not."""
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -121,3 +123,58 @@ def test_a_child_that_dies_by_a_step_is_not_its_agent_s_fault(project: tuple[str
     lost = [event.step_id for event in handle.events(follow=False) if event.kind == "lost"]
     assert len(lost) == 1
     assert lost[0] != handle.id
+
+
+def test_short_calls_run_in_the_turn_s_own_thread(project: tuple[str, Any]) -> None:
+    pool, found = project
+
+    def places() -> list[str]:
+        return list(found.in_place.start(STEPS, "", "", 60.0).get(timeout=TIMEOUT)[0])
+
+    if pool == "threads":
+        # One that hangs could not be ended there: each has a thread of its own.
+        assert places() == ["other"] * STEPS
+        return
+    wait_until(lambda: places().count("main") > STEPS // 2, description="a run whose calls need no threads")
+
+
+def begun(project: tuple[str, Any], folder: Path, *, patience: float = 60.0) -> tuple[Any, Path, int]:
+    """A run that is in a call which is not short; the gate that ends it, and the process."""
+    _, found = project
+    gate, notes = folder / "gate", folder / "notes"
+    handle = found.in_place.start(STEPS, str(gate), str(notes), patience)
+    wait_until(lambda: notes.exists() and notes.read_text().endswith("\n"), description="the call", timeout=TIMEOUT)
+    return handle, gate, int(notes.read_text().split()[1])
+
+
+def test_a_call_that_turns_out_long_comes_to_its_end(project: tuple[str, Any], tmp_path: Path) -> None:
+    handle, gate, _ = begun(project, tmp_path)
+    gate.touch()
+    assert handle.get(timeout=TIMEOUT)[1] == "through"
+    assert len((tmp_path / "notes").read_text().splitlines()) == 1
+
+
+def test_an_agent_may_give_such_a_call_up(project: tuple[str, Any], tmp_path: Path) -> None:
+    handle, gate, _ = begun(project, tmp_path, patience=0.3)
+    assert handle.get(timeout=TIMEOUT)[1] == "gave up", "and the file is not there"
+    gate.touch()
+
+
+def test_an_agent_is_cancelled_during_such_a_call(project: tuple[str, Any], tmp_path: Path) -> None:
+    handle, gate, _ = begun(project, tmp_path)
+    handle.cancel()
+    wait_until(lambda: handle.status() == "cancelled", description="the cancelled run", timeout=TIMEOUT)
+    gate.touch()
+
+
+def test_a_call_that_swallows_its_process_s_end_has_no_answer(project: tuple[str, Any], tmp_path: Path) -> None:
+    pool, _ = project
+    if pool != "prefork":
+        pytest.skip("a thread cannot be ended")
+    handle, gate, pid = begun(project, tmp_path)
+    os.kill(pid, signal.SIGTERM)
+    wait_until(
+        lambda: (tmp_path / "notes").read_text().count("started") == 2, description="the call again", timeout=TIMEOUT
+    )
+    gate.touch()
+    assert handle.get(timeout=TIMEOUT)[1] == "through"

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import signal
+import threading
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 from celery.exceptions import SoftTimeLimitExceeded
 
 from agentq import AgentQ, Run
+from tests.kit.notes import note
 
 app = AgentQ("short")
 
@@ -133,3 +135,31 @@ async def hurried(run: Run, size: int, marks: str) -> tuple[int, str, int]:
         await run.call(dawdle)
     home = home_of(Path(f"{marks}.home"))
     return home, await run.call(dawdle, marks), await run.call(double, size)
+
+
+def stays(gate: str = "", notes: str = "") -> str:
+    """Tell whether the main thread runs it; where a file is named, stay until that is there, or until interrupted."""
+    place = "main" if threading.current_thread() is threading.main_thread() else "other"
+    if not gate:
+        return place
+    note(notes, "started", os.getpid(), place)
+    while not Path(gate).exists():
+        try:
+            time.sleep(0.02)
+        except BaseException:
+            note(notes, "swallowed")
+            return "swallowed"
+    return "through"
+
+
+@app.agent(name="in_place", version="1")
+async def in_place(run: Run, size: int, gate: str, notes: str, patience: float) -> tuple[list[str], str]:
+    """Calls that are known to be short, of which the last one is not: where the former ran, what the last came to."""
+    places = [await run.local(stays) for _ in range(size)]
+    if not gate:
+        return places, ""
+    try:
+        async with asyncio.timeout(patience):
+            return places, await run.local(stays, gate, notes)
+    except TimeoutError:
+        return places, "gave up"

@@ -17,6 +17,7 @@ from agentq.runtime.effects import Batch, Effect
 from agentq.runtime.local_calls import LocalCalls, outcome_of
 from agentq.runtime.machine import Machine
 from agentq.runtime.outcomes import Identity
+from agentq.runtime.relay import OwnThread
 from agentq.runtime.run import Run
 from agentq.runtime.turn import Turn
 
@@ -222,6 +223,12 @@ class World:
     def perform(self, effect: Effect) -> Any:
         args, kwargs = effect.calls[0]
         return effect.target(*args, **kwargs)
+
+    def own_thread(self) -> OwnThread | None:
+        return None
+
+    def forsake(self, give_back: bool) -> None:
+        raise AssertionError("no local call of these tests is without an end")
 
     def now_ms(self) -> int:
         return self.clock_ms
