@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Final, Literal
 
 from agentq.core.pools import PoolSpec
-from agentq.core.rates import Lulls, Mean
+from agentq.core.rates import Lulls
 from agentq.core.scaling import (
     WINDOWS,
     Asked,
@@ -25,8 +25,9 @@ from agentq.core.scaling import (
 from agentq.core.sizing import Cognition, Decision, StepPace
 from agentq.fleet.bounds import Bound
 from agentq.fleet.drivers import Observed
-from agentq.fleet.roster import Roster, make_roster, startups, who_goes, who_stays, workers_of
+from agentq.fleet.roster import Roster, make_roster, who_goes, who_stays, workers_of
 from agentq.fleet.sensors import PoolSensor
+from agentq.fleet.startups import Startups
 from agentq.store.sensing import Glance, Question
 
 Mode = Literal["acts", "dry", "pulled"]
@@ -39,9 +40,6 @@ RETURN_S: Final = 5.0
 
 SAY_AGAIN_S: Final = 10.0
 """So long a platform may take to begin with the end of an instance, before it is told again."""
-
-STARTUPS: Final = 20
-"""The last ones make the mean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,15 +84,11 @@ class PoolControl:
     failures: int = 0
     is_blind: bool = False
     """Whether the platform does not say what there is."""
-    _startup: Mean = field(default_factory=lambda: Mean(memory=STARTUPS))
-    _awaited: set[str] = field(default_factory=set)
+    _startups: Startups = field(default_factory=Startups)
     _past: deque[tuple[int, int]] = field(default_factory=deque)
     _lulls: Lulls = field(default_factory=lambda: Lulls(most_s=0.0))
     _seen: tuple[object, ...] = ()
     _told: dict[str, int] = field(default_factory=dict)
-    _ordered: deque[int] = field(default_factory=deque)
-    _workers: int = 0
-    _told_to_have: int | None = None
     _is_back: bool = False
     _settles_ms: int = 0
     _known_objective: tuple[PoolSpec, int, Objective] | None = None
@@ -106,8 +100,8 @@ class PoolControl:
         self.is_led, self.fence, self.last = True, fence, None
         self._seen = ()
         self._past.clear()
-        if before is not None and not self._startup.count:
-            self._startup.see(before.load.startup_s)
+        if before is not None:
+            self._startups.learn(before.load.startup_s)
 
     def end(self) -> None:
         """Another leads it, or nobody."""
@@ -122,7 +116,7 @@ class PoolControl:
     @property
     def startup_s(self) -> float:
         """From the order of a worker to its enrolment, as measured; else what is assumed."""
-        return self._startup.value if self._startup.count else PoolLoad().startup_s
+        return self._startups.seconds
 
     def find(self, observed: Observed | None) -> None:
         """Take in what the platform has; None, and what is unknown, leave what was known before."""
@@ -153,7 +147,7 @@ class PoolControl:
         if glance.workers:
             self.slots = max(1, round(glance.slots / glance.workers))
         if self.observed.instances is None and not self._is_settling(now_ms):
-            self._count_arrivals(now_ms, glance)
+            self._startups.count(glance.workers + glance.resting, now_ms)
         if listed or self.observed.instances is None:
             self.call_roll(now_ms, glance)
 
@@ -162,13 +156,10 @@ class PoolControl:
         observed = self.observed
         if observed.wanted is None and observed.instances is None:
             # A platform that tells nothing has what it was told last, or will have.
-            observed = replace(observed, wanted=self._told_to_have)
+            observed = replace(observed, wanted=self._startups.wanted)
         self.roster = make_roster(observed, glance)
         self._seen = (*self._names(), glance.workers, glance.resting)
-        for seconds in startups(self.roster, self._awaited, now_ms):
-            self._startup.see(seconds)
-        # Only who was seen to start is measured: a worker that begins anew is younger than its instance.
-        self._awaited = {each.name for each in self.roster.starting}
+        self._startups.call_roll(self.roster, now_ms)
         there = {each.name for each in self.observed.instances or ()}
         self._told = {name: at for name, at in self._told.items() if name in there}
 
@@ -180,13 +171,6 @@ class PoolControl:
         listed = self.observed.instances
         return (None if listed is None else frozenset((each.name, each.is_leaving) for each in listed),)
 
-    def _count_arrivals(self, now_ms: int, glance: Glance) -> None:
-        there = glance.workers + glance.resting
-        for _ in range(self._workers, there):
-            if self._ordered:
-                self._startup.see((now_ms - self._ordered.popleft()) / 1000)
-        self._workers = there
-
     # -- deciding
 
     def load(self, now_ms: int, foreseen: tuple[float, float], bound: Bound) -> PoolLoad:
@@ -194,9 +178,7 @@ class PoolControl:
         sensor, roster = self.sensor, self.roster
         glance = sensor.glance
         assert glance is not None, "a pool is looked at before it is decided on"
-        ages = [each.age_s for each in roster.starting] + [
-            (now_ms - at) / 1000 for at in list(self._ordered)[: roster.unlisted_starting]
-        ]
+        ages = self._startups.ages(roster, now_ms)
         return PoolLoad(
             waiting=glance.waiting,
             oldest_wait_s=round(glance.oldest_s, 3),
@@ -234,7 +216,10 @@ class PoolControl:
         """How many workers there should be, by the law."""
         objective = self._objective()
         now = load.ready + load.starting
-        if self.sensor.glance is not None and self.sensor.glance.is_closed:
+        resting = len(self.roster.resting) + self.roster.unlisted_resting
+        if self._is_closed:
+            # All of them rest, and run what they have: a platform that pulls must not send them away.
+            now += resting
             size = Size(workers=now, asked=now, why="a person has drained the pool")
         else:
             if self.last is None and not self._past:
@@ -265,7 +250,7 @@ class PoolControl:
             desired=size.workers,
             instances=self.roster.instances,
             draining=len(self.roster.draining) + len(self.roster.leaving),
-            resting=len(self.roster.resting) + self.roster.unlisted_resting,
+            resting=resting,
             mode=mode,
             trouble=self._all_trouble(),
             load=load,
@@ -281,8 +266,7 @@ class PoolControl:
 
     def orders(self, now_ms: int, decision: Decision, *, chooses: bool) -> Orders:
         """What is to be done, so that there come to be as many workers as were decided."""
-        is_closed = self.sensor.glance is not None and self.sensor.glance.is_closed
-        if self.is_blind or is_closed or self._is_settling(now_ms):
+        if self.is_blind or self._is_closed or self._is_settling(now_ms):
             return Orders()
         roster = self.roster
         wanted = max(0, decision.desired - roster.strangers)
@@ -305,6 +289,11 @@ class PoolControl:
         goes = who_goes(roster, roster.ours - wanted) if wanted < roster.ours else ()
         return Orders(drains=tuple(workers_of(goes)), ends=tuple(ends))
 
+    @property
+    def _is_closed(self) -> bool:
+        """Whether a person has drained the pool."""
+        return self.sensor.glance is not None and self.sensor.glance.is_closed
+
     def _is_settling(self, now_ms: int) -> bool:
         return 0 < self._settles_ms - now_ms <= RETURN_S * 1000
 
@@ -318,17 +307,11 @@ class PoolControl:
         for name in orders.ends:
             self._told[name] = now_ms
         if orders.instances is not None:
-            self._told_to_have = orders.instances
-        if orders.instances is not None and self.observed.instances is None:
-            more = max(0, orders.instances - self._workers)
-            while len(self._ordered) < more:
-                self._ordered.append(now_ms)
-            while len(self._ordered) > more:
-                self._ordered.pop()
+            self._startups.order(orders.instances, now_ms, is_listed=self.observed.instances is not None)
 
     def published(self, now_ms: int, decision: Decision) -> None:
         """Remember what a platform that pulls has read, or will have: start-up times are measured from there."""
-        if not self._is_settling(now_ms):
+        if not self._is_settling(now_ms) and not self._is_closed:
             rest = len(self.roster.resting) + self.roster.unlisted_resting
             self.ordered(now_ms, Orders(instances=decision.desired + rest))
 

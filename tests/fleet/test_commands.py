@@ -158,6 +158,7 @@ def test_of_two_commands_one_leads_and_the_other_takes_its_workers_over(commands
 
 
 @pytest.mark.long
+@pytest.mark.leaves(".*")
 def test_a_person_sees_a_live_picture(commands: Callable[..., Commands]) -> None:
     fleet = commands()
     fleet.send(range(8), 0.5)

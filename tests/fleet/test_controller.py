@@ -420,6 +420,20 @@ class TestBounds:
         assert decision.why == "a person has drained the pool"
         bench.store.undrain("pool|q")
 
+    def test_who_runs_something_in_a_pool_that_a_person_drained_is_not_sent_away_by_a_platform_that_pulls(
+        self, bench: Bench, platform: Platform, spec: PoolSpec
+    ) -> None:
+        controller = Controller(bench.store, Pull(), Terms(pools=lambda: {"q": spec}))
+        bench.store.offer([bench.step()])
+        bench.worker("w9")
+        got = bench.take_one("w9")
+        controller.round()
+        bench.store.drain("pool|q")
+        (decision,) = controller.round()
+        assert (decision.had, decision.desired) == (1, 1)
+        bench.store.undrain("pool|q")
+        bench.finish(got.holder)
+
     def test_an_open_breaker_freezes_growth(self, bench: Bench, platform: Platform, spec: PoolSpec) -> None:
         class Task:
             agentq = StepOptions(breaker=Breaker("llm"))

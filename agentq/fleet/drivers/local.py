@@ -154,6 +154,9 @@ class Local:
         if keep or not children:
             return
         for child in children:
+            # Whoever leads next must not count on them meanwhile.
+            child.leaving_at = time.time()
+            self._write(child)
             send(child.pid, signal.SIGTERM)
         deadline = time.monotonic() + self._setup.grace_s
         while any(child.is_alive for child in children) and time.monotonic() < deadline:

@@ -120,6 +120,18 @@ def test_what_heroku_refuses_is_told_and_the_next_look_is_whole(heroku: FakeHero
     assert driver.observe(["tools"])["tools"].wanted == 1
 
 
+@pytest.mark.parametrize("status", [401, 403, 429, 500, 503])
+def test_an_order_that_heroku_refuses_changes_nothing_and_its_repeat_does(heroku: FakeHeroku, status: int) -> None:
+    driver = driver_of(heroku)
+    driver.observe(["tools"])
+    heroku.refuse = [Answer(status, {"message": "not now"})]
+    with pytest.raises(DriverFailed, match=rf"\({status}\)"):
+        driver.apply("tools", 3, fence=1)
+    assert heroku.formation["worker"] == 1
+    driver.apply("tools", 3, fence=1)
+    assert heroku.formation["worker"] == 3
+
+
 def test_a_quantity_that_heroku_does_not_allow_is_told_in_its_words(heroku: FakeHeroku) -> None:
     with pytest.raises(DriverFailed, match=r"\(422\): Cannot update to more than 100 dynos"):
         driver_of(heroku).apply("tools", 200, fence=1)

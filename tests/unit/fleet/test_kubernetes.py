@@ -186,6 +186,62 @@ def test_what_the_cluster_refuses_is_told(driver: Kubernetes, cluster: FakeClust
     assert driver.observe(["pool"])["pool"].wanted == 2
 
 
+@pytest.mark.parametrize("status", [401, 403, 429, 500, 503])
+def test_an_order_that_the_cluster_refuses_changes_nothing_and_its_repeat_does(
+    driver: Kubernetes, cluster: FakeCluster, status: int
+) -> None:
+    driver.observe(["pool"])
+    cluster.refuse = [Answer(status, {"message": "not now"})]
+    with pytest.raises(DriverFailed, match=rf"\({status}\): not now") as failed:
+        driver.apply("pool", 4, fence=1)
+    assert TOKEN not in str(failed.value)
+    assert cluster.replicas["tools"] == 2
+    driver.apply("pool", 4, fence=1)
+    assert cluster.replicas["tools"] == 4
+    for number in range(3):
+        # Between the mark and the number, or before either: the pod goes once.
+        cluster.pod("tools-a")
+        cluster.replicas["tools"] = 2
+        driver = made_driver(target="tools")
+        refused_at(cluster, number, Answer(status, {"message": "not now"}))
+        with pytest.raises(DriverFailed):
+            driver.drain("pool", ["tools-a"], fence=1)
+        assert cluster.replicas["tools"] == 2
+        driver.drain("pool", ["tools-a"], fence=1)
+        assert cluster.replicas["tools"] == 1
+
+
+def refused_at(cluster: FakeCluster, number: int, refusal: Answer) -> None:
+    """Have the cluster refuse the call after so many others."""
+    answer, calls = type(cluster).answer, iter(range(number + 1))
+
+    def counted(call: Any) -> Answer:
+        if next(calls, None) == number:
+            return refusal
+        return answer(cluster, call)
+
+    cluster.answer = counted  # type: ignore[method-assign]
+
+
+def test_one_namespace_that_may_not_be_seen_does_not_stand_in_the_way_of_the_others(
+    driver: Kubernetes, cluster: FakeCluster
+) -> None:
+    both = Kubernetes(apps=driver._apps, core=driver._core, target=lambda pool: Place("agents", pool))
+    cluster.refuse = [Answer(403, {"message": "forbidden"})]
+    seen = both.observe(["hidden", "tools"])
+    assert seen["hidden"].is_unknown
+    assert "may not do this (403): forbidden" in (seen["hidden"].trouble or "")
+    assert (seen["tools"].wanted, seen["tools"].is_unknown) == (2, False)
+
+
+def test_a_pool_that_has_just_left_the_pools_file_is_no_mistake(
+    cluster: FakeCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, cluster.url)))
+    with pytest.raises(DriverFailed, match='"gone": the pools file does not declare it any more'):
+        made_driver().apply("gone", 1, fence=1)
+
+
 def test_a_cluster_that_is_away_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, "http://127.0.0.1:1")))
     with pytest.raises(DriverFailed, match="cannot be reached"):

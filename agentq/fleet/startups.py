@@ -1,0 +1,66 @@
+"""How long the workers of a pool take from their order to their enrolment, as measured; it orders nothing."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final
+
+from agentq.core.rates import Mean
+from agentq.core.scaling import PoolLoad
+from agentq.fleet.roster import Roster, startups
+
+STARTUPS: Final = 20
+"""The last ones make the mean."""
+
+
+@dataclass
+class Startups:
+    """Of one pool."""
+
+    wanted: int | None = None
+    """How many instances the platform was told to have; None before it was told anything."""
+    _measured: Mean = field(default_factory=lambda: Mean(memory=STARTUPS))
+    _awaited: set[str] = field(default_factory=set)
+    _ordered: deque[int] = field(default_factory=deque)
+    _there: int = 0
+
+    @property
+    def seconds(self) -> float:
+        """From the order of a worker to its enrolment, as measured; else what is assumed."""
+        return self._measured.value if self._measured.count else PoolLoad().startup_s
+
+    def learn(self, seconds: float) -> None:
+        """Take over what an earlier leader has measured, where nothing is measured yet."""
+        if not self._measured.count:
+            self._measured.see(seconds)
+
+    def call_roll(self, roster: Roster, now_ms: int) -> None:
+        """Take in who has come, of a platform that lists its instances."""
+        for seconds in startups(roster, self._awaited, now_ms):
+            self._measured.see(seconds)
+        # Only who was seen to start is measured: a worker that begins anew is younger than its instance.
+        self._awaited = {each.name for each in roster.starting}
+
+    def count(self, there: int, now_ms: int) -> None:
+        """Take in how many workers there are, of a platform that lists none."""
+        for _ in range(self._there, there):
+            if self._ordered:
+                self._measured.see((now_ms - self._ordered.popleft()) / 1000)
+        self._there = there
+
+    def order(self, instances: int, now_ms: int, *, is_listed: bool) -> None:
+        """Remember that so many were ordered in all."""
+        self.wanted = instances
+        if is_listed:
+            return
+        more = max(0, instances - self._there)
+        while len(self._ordered) < more:
+            self._ordered.append(now_ms)
+        while len(self._ordered) > more:
+            self._ordered.pop()
+
+    def ages(self, roster: Roster, now_ms: int) -> list[float]:
+        """Seconds since each of those that start was ordered, of whom that is known."""
+        unlisted = list(self._ordered)[: roster.unlisted_starting]
+        return [each.age_s for each in roster.starting] + [(now_ms - at) / 1000 for at in unlisted]
