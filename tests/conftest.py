@@ -19,6 +19,9 @@ from tests.kit.requirements import in_ci
 from tests.kit.server import PrivateServer
 from tests.kit.worker import WorkerProcess
 
+# Read when gRPC is imported: its own handlers of forks, once it was used here, end children that later tests start.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
 settings.register_profile(
     "home", max_examples=30, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )

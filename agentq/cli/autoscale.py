@@ -61,12 +61,12 @@ def autoscale(
     """
     if ctx.invoked_subcommand is not None:
         return 0
-    from agentq.cli.scaling import live_pools, make_controller, serving
+    from agentq.cli.scaling import live_pools, make_controller, serving, unservable
 
     for name, address in (("metrics", metrics), ("push", push)):
         if address is not None and (once or dry_run):
             raise CommandRefused(f"--{name} serves what is decided while it runs: leave --once and --dry-run out.")
-    pools = live_pools(session, only, say)
+    pools = live_pools(session, only, say, without=unservable(session.app, driver, say))
     if not pools():
         raise CommandRefused(
             "No pool is scaled: give those that shall be the most workers they may have, max = 8, in the pools file."

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from agentq.cli.errors import CommandRefused
-from agentq.cli.workers import check_installed, child_environment, plan_workers, with_devices, worker_argv
+from agentq.cli.workers import (
+    check_installed,
+    child_environment,
+    plan_workers,
+    servable,
+    with_devices,
+    worker_argv,
+)
 
 if TYPE_CHECKING:
     from agentq.app import AgentQ
@@ -27,8 +34,10 @@ STORE_TIMEOUT_S = 5.0
 """For one answer of the store: while it is away the leader's lease runs out, and somebody else may reach it."""
 
 
-def live_pools(session: Session, only: Collection[str], say: Say) -> LivePools:
-    """The pools that are scaled; refused where one that is named is not."""
+def live_pools(
+    session: Session, only: Collection[str], say: Say, *, without: Collection[str] = frozenset()
+) -> LivePools:
+    """The pools that are scaled but for those in `without`; refused where one that is named is not scaled."""
     from agentq.core.errors import UnknownPool
     from agentq.fleet.live_pools import LivePools
 
@@ -39,7 +48,20 @@ def live_pools(session: Session, only: Collection[str], say: Say) -> LivePools:
             raise UnknownPool(name=name, known=declared)
         if declared[name].max is None:
             raise CommandRefused(f"Pool {name} is not scaled: say the most workers it may have, max = 8, in its table.")
-    return LivePools(declared, app.settings.pools_file, only=only, say=say)
+    return LivePools(declared, app.settings.pools_file, only=only, without=without, say=say)
+
+
+def unservable(app: AgentQ, driver: str | None, say: Say) -> set[str]:
+    """The pools that this machine lacks the GPUs for, where workers are to run on it; each is told.
+
+    Who led one of them would keep a machine that has what it needs from leading it.
+    """
+    if (driver or app.settings.autoscale_driver) != "local":
+        return set()
+    here, lacking = servable(app, [name for name, spec in app.pools.items() if spec.max is not None])
+    for words in lacking:
+        say(words)
+    return {name for name, spec in app.pools.items() if spec.max is not None} - set(here)
 
 
 def make_controller(
@@ -134,11 +156,9 @@ class _Commands:
 
         session = self._session
         try:
-            known = with_devices(session.app, [pool])
-            spec = self._pools.all.get(pool)
-            plan = plan_workers({**known, **({pool: spec} if spec is not None and pool not in known else {})}, [pool])[
-                0
-            ]
+            # As the pools file says now: it may have changed since the start.
+            known = with_devices(session.app, [pool], declared=self._pools.all)
+            plan = plan_workers(known, [pool])[0]
             check_installed(plan)
         except (UsageError, CommandRefused) as error:
             raise DriverFailed(driver="local", pool=pool, reason=str(error)) from error

@@ -82,8 +82,8 @@ def up(session: Session, no_flower: bool, port: int | None, grace: float, log_le
     here, lacking = servable(app, app.pools)
     for words in lacking:
         say(words)
-    pools = live_pools(session, (), say)
-    scaled = {name: spec for name, spec in pools().items() if name in here}
+    pools = live_pools(session, (), say, without=set(app.pools) - set(here))
+    scaled = pools()
     plans = plan_workers(with_devices(app, here), [name for name in here if name not in scaled])
     for plan in plans:
         check_installed(plan)

@@ -135,12 +135,14 @@ def _slots(spec: PoolSpec) -> int:
     return {"solo": 1, "threads": waiting, "gevent": waiting}.get(spec.kind, cores)
 
 
-def with_devices(app: AgentQ, names: Iterable[str]) -> dict[str, PoolSpec]:
-    """The application's pools, those named that have GPUs with the slots that this machine's devices give.
+def with_devices(
+    app: AgentQ, names: Iterable[str], *, declared: Mapping[str, PoolSpec] | None = None
+) -> dict[str, PoolSpec]:
+    """The application's pools, or those that are declared now; of those named that have GPUs, as many slots as devices.
 
     Raises DevicesMissing when the machine lacks what one of them declares.
     """
-    pools = dict(app.pools)
+    pools = dict(app.pools) | dict(declared or {})
     for name in names:
         spec = pools.get(name)
         if spec is not None and is_gpu_pool(spec.tags):

@@ -89,6 +89,7 @@ class PoolControl:
     _lulls: Lulls = field(default_factory=lambda: Lulls(most_s=0.0))
     _seen: tuple[object, ...] = ()
     _told: dict[str, int] = field(default_factory=dict)
+    _before: Decision | None = None
     _is_back: bool = False
     _settles_ms: int = 0
     _known_objective: tuple[PoolSpec, int, Objective] | None = None
@@ -97,7 +98,7 @@ class PoolControl:
 
     def begin(self, fence: int, before: Decision | None) -> None:
         """The pool is led from now on; `before` is what its last leader has left."""
-        self.is_led, self.fence, self.last = True, fence, None
+        self.is_led, self.fence, self.last, self._before = True, fence, None, before
         self._seen = ()
         self._past.clear()
         if before is not None:
@@ -317,7 +318,8 @@ class PoolControl:
 
     def is_news(self, decision: Decision, orders: Orders) -> bool:
         """Whether the decision is worth keeping: it changes something, or something else hinders it."""
-        last = self.last
+        # Who leads is told by the decision itself: controllers that take turns must not fill a week's events with it.
+        last = self.last if self.last is not None else self._before
         return (
             last is None
             or last.desired != decision.desired

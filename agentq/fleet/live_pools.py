@@ -17,6 +17,7 @@ class LivePools:
         declared: those that the app knows, as they stood at its start; what only its code declares stays so.
         path: the pools file; None where there is none.
         only: names of those that count; empty for all.
+        without: names of those that do not.
         say: hears of a mistake in the file, with its place, and of its end.
     """
 
@@ -26,10 +27,12 @@ class LivePools:
         path: Path | None,
         *,
         only: Collection[str] = (),
+        without: Collection[str] = (),
         say: Callable[[str], None] = lambda words: None,
     ) -> None:
         self._path = path
         self._only = frozenset(only)
+        self._without = frozenset(without)
         self._say = say
         self._stamp = self._look()
         self._all = dict(declared)
@@ -54,7 +57,7 @@ class LivePools:
         return {
             name: spec
             for name, spec in self._all.items()
-            if spec.max is not None and (not self._only or name in self._only)
+            if spec.max is not None and (not self._only or name in self._only) and name not in self._without
         }
 
     @property

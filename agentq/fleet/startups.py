@@ -13,6 +13,9 @@ from agentq.fleet.roster import Roster, startups
 STARTUPS: Final = 20
 """The last ones make the mean."""
 
+ASSUMED_S: Final = PoolLoad().startup_s
+"""Before a start was measured."""
+
 
 @dataclass
 class Startups:
@@ -28,7 +31,7 @@ class Startups:
     @property
     def seconds(self) -> float:
         """From the order of a worker to its enrolment, as measured; else what is assumed."""
-        return self._measured.value if self._measured.count else PoolLoad().startup_s
+        return self._measured.value if self._measured.count else ASSUMED_S
 
     def learn(self, seconds: float) -> None:
         """Take over what an earlier leader has measured, where nothing is measured yet."""

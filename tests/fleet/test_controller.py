@@ -204,6 +204,19 @@ class TestLeading:
 
 
 class TestWhatIsKept:
+    def test_controllers_that_take_turns_do_not_fill_the_events(
+        self, bench: Bench, platform: Platform, spec: PoolSpec
+    ) -> None:
+        controllers = [make(bench, platform, spec.model_copy(update={"min": 1})) for _ in range(2)]
+        controllers[0].round()
+        platform.come_up()
+        kept = len(bench.store.decision_history("q"))
+        for turn in range(6):
+            end_lease(bench, "q")
+            (decision,) = controllers[1 - turn % 2].round()
+            assert bench.store.decisions()["q"].leader == decision.leader
+        assert len(bench.store.decision_history("q")) == kept
+
     def test_a_decision_has_its_inputs_and_its_reason(self, bench: Bench, platform: Platform, spec: PoolSpec) -> None:
         controller = make(bench, platform, spec)
         bench.store.offer([bench.step() for _ in range(5)])

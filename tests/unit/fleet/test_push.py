@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 from agentq.core.errors import UsageError
 from agentq.fleet.published import FRESH_S, Published
 from agentq.fleet.push import PushServer
+from tests.kit.waiting import wait_until
 from tests.unit.fleet.test_endpoint import World, decision
 
 SECONDS = 20.0
@@ -80,8 +80,7 @@ def test_a_pool_that_wakes_is_pushed_and_so_is_one_that_falls_asleep(world: Worl
     # Nobody knows for a while: nothing is told, and the stream goes on.
     world.is_away = True
     reads = world.reads
-    while world.reads < reads + 2:
-        threading.Event().wait(0.02)
+    wait_until(lambda: world.reads >= reads + 2, description="it has looked in vain")
     world.is_away, world.decisions = False, {"tools": decision("tools", desired=0)}
     assert next(stream) == b""
     stream.cancel()
