@@ -15,7 +15,7 @@ STEP_RULES: Final[Rules] = {
     "take whatever is there": (_TAKEN, ""),
     "take by the dead": ("if redis.call('EXISTS', K.dead(worker)) == 1 then return { 0 } end", ""),
     "take anew for an old token": ("if c[1] == token then", "if false then"),
-    "commit twice for one token": ("if f[4] == h.token then return h.next", "if false then return h.next"),
+    "commit twice for one token": ("if f[4] == h.token then\n  if h.next", "if false then\n  if h.next"),
     "record what is known": ("if f[1] then return 0 end", ""),
     "release the same generation": (
         "local generation, rest = tonumber(f[4]) + 1, ",
