@@ -25,6 +25,8 @@ _PLAIN: Final = frozenset({str, int, bool, type(None)})
 
 _WRITTEN_BY_PYDANTIC: Final = (date, time, timedelta, Decimal, UUID, PurePath, AnyUrl)
 
+_canonical: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+
 _Trail = tuple[tuple[int, object], ...]
 """The collections around a value, outermost first: each one's id, and the key or index that leads on."""
 
@@ -56,7 +58,12 @@ def loads(text: str | bytes) -> Any:
 
 def canonical(value: Any) -> str:
     """JSON text that is the same for equal values: keys sorted, no blanks, only ASCII."""
-    return json.dumps(to_jsonable(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return canonical_of_jsonable(to_jsonable(value))
+
+
+def canonical_of_jsonable(value: Any) -> str:
+    """The `canonical` text of what `to_jsonable` gave, tuples in it or not."""
+    return _canonical.encode(value)
 
 
 def short_hash(text: str) -> str:

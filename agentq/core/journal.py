@@ -21,6 +21,8 @@ Every input has `t`, the server's time in ms, which the script that appends it p
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal, cast, get_args
 
+from pydantic_core import to_json
+
 from agentq.core.codec import dumps, loads
 from agentq.core.error_base import Wire
 from agentq.core.errors import JournalUnreadable
@@ -29,6 +31,12 @@ AskKind = Literal["call", "map", "canvas", "local", "ask", "spawn", "emit", "und
 ResultStatus = Literal["ok", "error", "revoked"]
 
 _SHOWN_CHARACTERS: Final = 200
+
+_PLAIN: Final = frozenset({int, bool, type(None)})
+"""What is written as it is. Text may hold what UTF-8 cannot, which `dumps` tells of."""
+
+_STATUSES: Final = frozenset(get_args(ResultStatus))
+_KINDS: Final = frozenset(get_args(AskKind))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +183,11 @@ def failed(ask_id: str, error: Wire) -> Result:
 
 def encode(entry: Entry) -> str:
     """The entry as one line of compact JSON; fields that say nothing are left out."""
+    if isinstance(entry, Ask):
+        # All of it is text and numbers, but for a schema, which is JSON.
+        return to_json({"k": "ask", **_asked(entry)}).decode()
+    if entry.__class__ is Result and type(entry.value) in _PLAIN:
+        return to_json({"k": "result", **_fields(entry)}).decode()
     return dumps({"k": entry.k, **_fields(entry)})
 
 
@@ -193,13 +206,28 @@ def decode(line: bytes | str) -> Entry:
         raise JournalUnreadable(entry=text[:_SHOWN_CHARACTERS], reason=reason) from error
 
 
-def _fields(entry: Entry) -> dict[str, Any]:
-    if isinstance(entry, Ask):
-        asked = {"id": entry.id, "key": entry.key, "kind": entry.kind, "name": entry.name}
-        named = {"n": entry.members, "q": entry.question, "schema": entry.answer_schema, "of": entry.undoes}
-        named["again"] = 1 if entry.again else None
-        present = {name: value for name, value in named.items() if value is not None}
-        return asked | {"after": entry.after} | present
+def _asked(entry: Ask) -> dict[str, Any]:
+    asked: dict[str, Any] = {
+        "id": entry.id,
+        "key": entry.key,
+        "kind": entry.kind,
+        "name": entry.name,
+        "after": entry.after,
+    }
+    if entry.members is not None:
+        asked["n"] = entry.members
+    if entry.question is not None:
+        asked["q"] = entry.question
+    if entry.answer_schema is not None:
+        asked["schema"] = entry.answer_schema
+    if entry.undoes is not None:
+        asked["of"] = entry.undoes
+    if entry.again:
+        asked["again"] = 1
+    return asked
+
+
+def _fields(entry: Input) -> dict[str, Any]:
     time = {} if entry.t is None else {"t": entry.t}
     match entry:
         case Start(version=version, origin=None):
@@ -263,7 +291,7 @@ def _entry(raw: dict[str, Any]) -> Entry:
 
 def _result(raw: dict[str, Any], time: int | None) -> Result:
     status = raw["s"]
-    if status not in get_args(ResultStatus):
+    if status not in _STATUSES:
         raise ValueError(f'its status "{status}" is unknown')
     large = bool(raw.get("ref"))
     return Result(
@@ -280,7 +308,7 @@ def _result(raw: dict[str, Any], time: int | None) -> Result:
 
 
 def _ask(raw: dict[str, Any]) -> Ask:
-    if raw["kind"] not in get_args(AskKind):
+    if raw["kind"] not in _KINDS:
         raise ValueError(f'its kind "{raw["kind"]}" of ask is unknown')
     return Ask(
         id=raw["id"],

@@ -168,12 +168,13 @@ class no_task:
     __slots__ = ("_tasks",)
 
     def __enter__(self) -> None:
-        self._tasks = []
-        while _task_stack.top is not None:
-            self._tasks.append(_task_stack.pop())
+        # In place: to pop the last one would throw the thread's list away.
+        stack = _task_stack.stack
+        self._tasks = stack[:]
+        stack.clear()
 
     def __exit__(self, *_error: object) -> None:
-        for task in reversed(self._tasks):
+        for task in self._tasks:
             _task_stack.push(task)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from agentq.core.codec import canonical, short_hash
+from agentq.core.codec import canonical, canonical_of_jsonable, short_hash
 from agentq.core.errors import AgentqError
 from agentq.core.ids import step_id, step_key
 from agentq.core.journal import Answer, Ask, AskKind, Joined, Result
@@ -20,6 +20,9 @@ from agentq.runtime.replay import Book
 
 SEGMENT: Final = "segment"
 """Name of the entry that counts how often a run has continued as new; it stands among the first of such a log."""
+
+_ENCODED: Final = frozenset({"local", "call", "spawn"})
+"""Kinds that are told from one another by arguments, which a schema has encoded."""
 
 Told = Result | Joined | Answer
 """The inputs that bring an ask its outcome."""
@@ -125,7 +128,8 @@ class Asks:
         **more: Any,
     ) -> Effect:
         """The agent asks for something; `told_by` is what tells it from other asks of that name."""
-        stem = f"{name}/{short_hash(canonical(told_by))}"
+        told = canonical_of_jsonable(told_by) if kind in _ENCODED else canonical(told_by)
+        stem = f"{name}/{short_hash(told)}"
         occurrence = self._occurrences.get(stem, 0)
         self._occurrences[stem] = occurrence + 1
         key = step_key(name, stem[len(name) + 1 :], occurrence)

@@ -15,8 +15,7 @@ import sys
 import threading
 from asyncio import events
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from types import CodeType
 from typing import Any, Final, TypeVar, TypeVarTuple, Unpack
 
@@ -91,6 +90,29 @@ class _Timer(asyncio.TimerHandle):
     _scheduled: bool
 
 
+class _Running:
+    """Makes a loop the running one of this thread, for the time of a block."""
+
+    __slots__ = ("_hooks", "_loop", "_outer")
+
+    def __init__(self, loop: DeterministicLoop) -> None:
+        self._loop = loop
+
+    def __enter__(self) -> None:
+        if self._loop._thread is not None:
+            raise RuntimeError("the loop runs already")
+        self._outer = events._get_running_loop()
+        self._hooks = sys.get_asyncgen_hooks()
+        self._loop._thread = threading.get_ident()
+        sys.set_asyncgen_hooks(firstiter=None, finalizer=_finish_generator)
+        events._set_running_loop(self._loop)
+
+    def __exit__(self, *_error: object) -> None:
+        events._set_running_loop(self._outer)
+        sys.set_asyncgen_hooks(*self._hooks)
+        self._loop._thread = None
+
+
 class DeterministicLoop(Secluded):
     """Runs callbacks in the order in which they were made ready, until none is left.
 
@@ -148,28 +170,17 @@ class DeterministicLoop(Secluded):
     def run_to_rest(self) -> None:
         """Nothing is ready any more, or `halt` was called."""
         ready = self._ready
+        if not ready and self._thread is None:
+            return
         with self.current():
             while ready and not self._halted:
                 handle = ready.popleft()
                 if not handle._cancelled:
                     handle._run()
 
-    @contextmanager
-    def current(self) -> Iterator[None]:
-        """This loop is the thread's running one meanwhile."""
-        if self._thread is not None:
-            raise RuntimeError("the loop runs already")
-        outer = events._get_running_loop()
-        hooks = sys.get_asyncgen_hooks()
-        self._thread = threading.get_ident()
-        sys.set_asyncgen_hooks(firstiter=None, finalizer=_finish_generator)
-        events._set_running_loop(self)
-        try:
-            yield
-        finally:
-            events._set_running_loop(outer)
-            sys.set_asyncgen_hooks(*hooks)
-            self._thread = None
+    def current(self) -> _Running:
+        """This loop is the thread's running one within the block."""
+        return _Running(self)
 
     def halt(self) -> None:
         """Nothing runs after the callback that runs now."""

@@ -99,9 +99,10 @@ class Machine:
         else:
             # What was due at the input's time comes first: the order in which a loop that never stops sees them.
             due = self.loop.advance((getattr(entry, "t", None) or 0) - self._begin.lag_at(self.seen))
-            if due and tail is not None:
-                tail.waited()
-            self._run_to_rest()
+            if due:
+                if tail is not None:
+                    tail.waited()
+                self._run_to_rest()
             if self.outcome is None:
                 if tail is not None:
                     tail.saw(entry, members)

@@ -36,6 +36,8 @@ class _Watch:
         sent: whether something was sent.
     """
 
+    __slots__ = ("closing", "deadline", "sending", "sent", "thread")
+
     def __init__(self, seconds: float) -> None:
         self.deadline = time.monotonic() + seconds
         self.thread = threading.get_ident()
@@ -122,7 +124,7 @@ def within(seconds: float, call: Callable[[], T]) -> T:
     No context manager: the exception might come as its exit begins, before anything in there could catch it.
     """
     watch = _Watch(seconds)
-    watchdog = _this_process()
+    watchdog = _watchdog if _watchdog is not None else _this_process()
     try:
         watchdog.open(watch)
         return call()

@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 from agentq.core.codec import dumps, loads
 from agentq.core.errors import InvalidResult, StepTimeout, StoreUnavailable, UsageError
 from agentq.core.ids import step_id
-from agentq.core.journal import Ask, Entry, Result, ResultStatus, encode, failed
+from agentq.core.journal import Ask, Entry, Result, ResultStatus, decode, encode, failed
 from agentq.engine import exits, realloop
 from agentq.engine.attempt import Attempt
 from agentq.engine.binding import TurnEnd
@@ -37,7 +37,10 @@ from agentq.store.logs import Sent, StandsStill
 logger = logging.getLogger(__name__)
 
 _CHUNK: Final = 500
-"""Outcomes read at once: some hundred KB of the usual results."""
+"""Outcomes read, or written, at once: some hundred KB of the usual results."""
+
+_SAME_IN_JSON: Final = frozenset({str, int, bool, type(None)})
+"""Of these what is read is what was written."""
 
 
 def run_turn(attempt: Attempt) -> TurnEnd:
@@ -86,6 +89,8 @@ class EnginePort:
         self._store = attempt.store
         self._holder = attempt.holder
         self._own = OwnSteps(attempt)
+        self._token = uuid.uuid4().hex
+        self._sends = 0
         self._calls = Calls(attempt)
 
     def read(self, seen: int) -> Sequence[bytes]:
@@ -94,8 +99,10 @@ class EnginePort:
         self._own.heard(lines)
         return lines
 
-    def send(self, batch: Batch) -> Sequence[bytes] | None:
+    def send(self, batch: Batch) -> Sequence[bytes | Entry] | None:
         """The batch is written, once, however often the connection breaks; None when the run stands still."""
+        if (written := self._journal(batch)) is not None:
+            return written
         caught = Capture()
         questions: list[str] = []
         events: list[str] = []
@@ -156,6 +163,26 @@ class EnginePort:
         if waiting is None:
             return lines
         return [*lines, *(waiting.lines if waiting.lines is not None else self.read(seen))]
+
+    def _journal(self, batch: Batch) -> Sequence[bytes | Entry] | None:
+        """What was written of a batch that holds nothing but local calls and their outcomes; None: it is none."""
+        results = batch.results
+        if batch.tick or batch.calls_off or batch.stop is not None or self._attempt.spent or not results:
+            return None
+        if len(results) + len(batch.asks) > _CHUNK or any(effect.ask.kind != "local" for effect in batch.dispatch):
+            return None
+        told = [encode(result) for result in results]
+        if any(len(text) > self._attempt.binding.limits.inline_bytes for text in told):
+            return None
+        asks = [effect.ask for effect in batch.asks]
+        lines = [encode(ask) for ask in asks]
+        self._sends += 1
+        # The same in every repeat, as below.
+        write = functools.partial(self._store.journal, self._holder, seen=batch.seen, asks=lines, results=told)
+        written = keep_trying(functools.partial(write, token=f"{self._token}{self._sends}"))
+        if not isinstance(written, int):
+            return written
+        return [*asks, *(_as_read(result, text, written) for result, text in zip(results, told, strict=True))]
 
     def _told(self, result: Result) -> tuple[str, tuple[str, str] | None]:
         """The entry of a local call's result, or of the error that it is too large; a large one with name and value."""
@@ -304,6 +331,14 @@ class EnginePort:
         asked = tuple(effect.ask.id for effect in effects if effect.ask.kind == "ask")
         sent = tuple(effect.ask.id for effect in effects if effect.ask.kind not in ("ask", "emit", "local"))
         return asked, sent
+
+
+def _as_read(result: Result, text: str, now_ms: int) -> Entry:
+    """The result as a replay reads it from the log."""
+    if type(result.value) in _SAME_IN_JSON and result.status == "ok":
+        return replace(result, t=now_ms)
+    # For Python a list, a tuple and what a model dumped differ: it is read back.
+    return decode(f'{{"t":{now_ms},{text[1:]}')
 
 
 def _told_as(ask: Ask, fields: dict[str, Any]) -> dict[str, Any]:

@@ -51,8 +51,10 @@ class TurnPort(Protocol):
         """The entries of the log from position `seen` on."""
         ...
 
-    def send(self, batch: Batch) -> Sequence[bytes] | None:
+    def send(self, batch: Batch) -> Sequence[bytes | Entry] | None:
         """The batch is recorded and dispatched at once; the entries from `batch.seen` on, its own among them.
+
+        One that the port knows need not be read again.
 
         None when the run stands still: the batch is recorded, to be dispatched by the next turn, and this one is over.
         """
@@ -205,10 +207,10 @@ class Turn:
 
     # -- the log
 
-    def _absorb(self, lines: Sequence[bytes], *, replayed: bool = False) -> None:
+    def _absorb(self, lines: Sequence[bytes | Entry], *, replayed: bool = False) -> None:
         self._seen += len(lines)
         for line in lines:
-            entry = decode(line)
+            entry = decode(line) if isinstance(line, bytes) else line
             if not isinstance(entry, Ask):
                 self._inputs.append(entry)
             elif replayed:

@@ -18,6 +18,10 @@ _STOPPED = 2
 """Of a send: the run stands still."""
 
 
+_BY_SEND = 3
+"""Of a journal: there is more to look at than it does."""
+
+
 class StandsStill(Exception):
     """The run was stopped, and its turn is over: no error, but nothing that a caller may go on from."""
 
@@ -66,6 +70,23 @@ class LogCalls(StepCalls):
                 and it is not held any more.
         """
         return list(self._send(holder, {**holder.to_wire(), "token": token, "seen": seen}, parts))
+
+    def journal(
+        self, holder: Holder, *, token: str, seen: int, asks: Sequence[str], results: Sequence[str]
+    ) -> int | list[bytes] | None:
+        """Append what local calls came to, as ``send`` would with these alone; the same token twice writes once.
+
+        Returns the server's time at which they stand right behind ``seen``, or the log from there where there is more.
+        None: nothing was written, and ``send`` has to do it.
+
+        Raises StaleHolder when another holds the run.
+        """
+        places = (holder.root, holder.id, holder.worker, holder.take, token, seen, len(asks))
+        reply: list[Any] = self.run_script("journal", *places, *asks, *results)
+        if reply[0] == _BY_SEND:
+            return None
+        self.expect_held(reply, holder, "")
+        return int(reply[1]) if len(reply) == 2 else reply[2:]
 
     def send_and_take(
         self, holder: Holder, *, token: str, seen: int, terms: GoOn, **parts: Unpack[Sent]

@@ -33,7 +33,7 @@ PATIENCE_S = 12.0
 POINTS = {
     "take": ("take",),
     "commit": ("commit",),
-    "send": ("send",),
+    "send": ("send", "journal"),
     "park": ("park",),
     "release": ("leave", "settle"),
 }
