@@ -74,6 +74,11 @@ def _watch(app: AgentQ, *, as_json: bool) -> int:
             print_json_line(watched(app))
             time.sleep(WATCH_SECONDS)
     console = open_console()
+    if not console.is_terminal:
+        # Nothing can be drawn over: one picture below the other.
+        while True:
+            console.print(_picture(app), "")
+            time.sleep(WATCH_SECONDS)
     with Live(_picture(app), console=console, auto_refresh=False) as live:
         while True:
             time.sleep(WATCH_SECONDS)

@@ -167,6 +167,8 @@ def test_a_person_sees_a_live_picture(commands: Callable[..., Commands]) -> None
     picture = screen_of(fleet, "pools", "--watch", until=lambda text: "not scaled" in text or "naps" in text)
     assert re.search(r"pool\s+waiting\s+oldest\s+busy\s+desired\s+ready\s+starting\s+draining\s+why", picture)
     assert re.search(r"naps\s+\d+", picture)
+    piped = fleet.start("pools", "--watch")
+    wait_until(lambda: piped.log().count("naps") >= 2, description="one picture below the other", report=piped.log)
 
 
 def screen_of(fleet: Commands, *argv: str, until: Callable[[str], bool]) -> str:
