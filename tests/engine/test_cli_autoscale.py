@@ -78,6 +78,11 @@ def test_it_decides_acts_and_tells_why(agentq: Command, tmp_path: Path) -> None:
     assert (tmp_path / "applied").read_text() == "tools 1\n"
     (kept,) = document(agentq("autoscale", "history", "tools", "--json"))
     assert (kept["pool"], kept["desired"], kept["why"]) == ("tools", 1, decided["why"])
+    (tmp_path / "applied").unlink()
+    (tmp_path / "applied").mkdir()
+    code, _, err = agentq("autoscale", "--once")
+    assert code == 1, "it was decided, and could not be done"
+    assert "it raised IsADirectoryError at platform_of_mine.py:" in err
 
 
 @pytest.mark.parametrize(

@@ -188,13 +188,23 @@ def test_the_output_of_a_worker_does_not_fill_the_disk(
     make: Callable[..., Local], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local, "LOG_BYTES", 1000)
-    driver = make("import sys, time\nwhile True: print('x' * 99, flush=True); time.sleep(0.002)")
+    go = tmp_path / "go"
+    program = f"""
+import os, time
+print("x" * 2000, flush=True)
+while not os.path.exists({str(go)!r}):
+    time.sleep(0.01)
+print("y", flush=True)
+time.sleep(600)
+"""
+    driver = make(program)
     driver.apply("q", 1, fence=1)
     (log,) = (tmp_path / "fleet").glob("*.log")
-    wait_until(lambda: log.stat().st_size > 1000, description="it has written a lot")
+    wait_until(lambda: log.stat().st_size == 2001, description="it has written a lot")
     driver.observe(["q"])
-    assert log.stat().st_size < 1000
-    wait_until(lambda: log.stat().st_size > 100, description="it goes on at the new end")
+    assert log.stat().st_size == 0
+    go.touch()
+    wait_until(lambda: log.read_text() == "y\n", description="it goes on at the new end")
 
 
 def test_a_program_that_cannot_be_started_is_told(make: Callable[..., Local], tmp_path: Path) -> None:
