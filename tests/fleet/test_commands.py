@@ -67,6 +67,7 @@ def test_a_platform_pulls_and_is_pushed_what_is_decided_also_after_the_server_wa
     server.start()
     command.wait_for_log("The store is reached again.")
     wait_until(lambda: get(pulled, "/healthz")[0] == 200, description="it is well again")
+    wait_until(lambda: get(pulled, "/pools/naps")[0] == 200, description="a decision is told again", report=command.log)
     assert json.loads(get(pulled, "/pools/naps")[1])["desired"] == 5
     command.send(signal.SIGINT)
     assert command.wait() == 0
