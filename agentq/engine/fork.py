@@ -253,8 +253,8 @@ class _Copies:
         for at, ((_, new_id), record, meta) in enumerate(zip(names, records, outcomes, strict=True)):
             fields = {name: record[name] for name in _OF_THE_RECORD if name in record}
             if "aw" in record and meta is not None:
-                # Its hedge has answered for it.
-                fields["o"] = json.loads(meta)["status"]
+                # Its hedge has answered for it; it may still be on its way to its own end.
+                fields.update(s="d", o=json.loads(meta)["status"])
             if fields.get("s") == "d":
                 fields.update(k="s", g="1", pr=self._new)
             else:

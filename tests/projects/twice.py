@@ -252,3 +252,16 @@ async def calls_using(run: Run, folder: str) -> str:
 @app.agent
 async def calls_all(run: Run, folders: list[str]) -> list[str]:
     return list(await run.map(second_wins, folders))
+
+
+@app.step
+def breaks(path: str) -> str:
+    """Fail until the file is there."""
+    if not is_there(path):
+        raise ConnectionError("not yet")
+    return "whole"
+
+
+@app.agent
+async def hedges_then_breaks(run: Run, folder: str) -> list[str]:
+    return [await run.call(second_wins, folder), await run.call(breaks, f"{folder}/mended")]
