@@ -185,6 +185,7 @@ def show_outcome(handle: Any, agent: str, status: str, *, as_json: bool) -> int:
             markup=False,
             soft_wrap=True,
         )
+        show_saved(handle)
         console.print(timeline(steps, now=datetime.now(UTC), console=console))
         show_places(handle, steps, agent)
     return 0 if error is None else FAILED
@@ -212,6 +213,18 @@ def usage_words(handle: Any) -> str:
     return words + (f"{usd} USD, " if usd else "")
 
 
+def show_saved(handle: Any) -> None:
+    """What kept answers have saved the run, on a line of its own; nothing where there was none."""
+    from agentq.console.words import counted, open_console
+
+    saved = handle.saved()
+    if saved.answers:
+        sums = [f"{saved.tokens} tokens"] if saved.tokens else []
+        sums += [f"{saved.usd.normalize():f} USD"] if saved.usd else []
+        words = f"; that has saved {' and '.join(sums)}" if sums else ""
+        open_console().print(f"{counted(saved.answers, 'kept answer')} taken{words}.", markup=False, soft_wrap=True)
+
+
 def run_document(handle: Any, agent: str, status: str, *, result: Any, error: Any) -> dict[str, Any]:
     """The run as the one JSON document that `--json` prints."""
     return {
@@ -221,5 +234,6 @@ def run_document(handle: Any, agent: str, status: str, *, result: Any, error: An
         "result": result,
         "error": None if error is None else {**error.to_wire(), "message": str(error)},
         "usage": handle.usage(),
+        "saved": handle.saved(),
         "steps": handle.steps(),
     }

@@ -145,7 +145,7 @@ def _follow(session: Session, handle: Any, agent: str, *, as_json: bool) -> str:
 
 def _show_unfinished(session: Session, handle: Any, agent: str, status: str) -> None:
     from agentq.cli.catalogue import unserved
-    from agentq.cli.run import show_places
+    from agentq.cli.run import show_places, show_saved
     from agentq.console.tables import asks_table, steps_table
     from agentq.console.timeline import timeline
     from agentq.console.words import open_console, plain, status_text
@@ -153,6 +153,7 @@ def _show_unfinished(session: Session, handle: Any, agent: str, status: str) -> 
     console, now = open_console(), datetime.now(UTC)
     steps = handle.steps()
     console.print(f"Run {handle.id}: {plain(agent)}", status_text(status), style="bold", markup=False, soft_wrap=True)
+    show_saved(handle)
     if steps:
         console.print(
             steps_table(

@@ -314,3 +314,13 @@ class CacheSummary(Model):
     saved_tokens: NonNegativeInt = 0
     """What the answers of the hits had taken when they were made."""
     saved_usd: Usd = Decimal(0)
+
+
+class Saved(Model):
+    """What kept answers have saved a run and all below it."""
+
+    answers: NonNegativeInt = 0
+    """Calls that were answered without an attempt."""
+    tokens: NonNegativeInt = 0
+    """What these answers had taken when they were made."""
+    usd: Usd = Decimal(0)

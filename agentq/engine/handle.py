@@ -22,12 +22,12 @@ from agentq.core.errors import (
     from_wire,
 )
 from agentq.core.guards import Budget
-from agentq.core.models import RunStatus, RunSummary, StepSummary, Usage
+from agentq.core.models import RunStatus, RunSummary, Saved, StepSummary, Usage
 from agentq.core.schema import CallSchema
 from agentq.core.zombies import RULES
 from agentq.engine.events import EventStream
 from agentq.engine.fork import fork_run
-from agentq.engine.history import steps_of, usage_of
+from agentq.engine.history import saved_of, steps_of, usage_of
 from agentq.store import Store
 from agentq.store.logs import AppendReply
 
@@ -148,6 +148,10 @@ class Handle(Generic[R]):
     def usage(self) -> Usage:
         """Return what the run and all below it have used so far."""
         return usage_of(self.store, self.root)
+
+    def saved(self) -> Saved:
+        """Return what kept answers (``cache=``) have saved the run and all below it so far."""
+        return saved_of(self.store, self.root)
 
     def signal(self, name: str, payload: Any = None, *, id: str | None = None) -> bool:  # noqa: A002  # the word of the field
         """Send a signal; kept until the agent waits for it. False when this ``id`` was sent before.

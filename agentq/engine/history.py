@@ -8,7 +8,7 @@ from typing import Any
 
 from agentq.core.ids import step_id as id_under
 from agentq.core.lanes import priority_of
-from agentq.core.models import StepSummary, Usage
+from agentq.core.models import Saved, StepSummary, Usage
 from agentq.store import Store
 from agentq.store.reading import moment, status_of
 
@@ -109,4 +109,14 @@ def usage_of(store: Store, root: str) -> Usage:
         tokens_out=counters.get("n_tokens_out", 0),
         usd=Decimal(counters.get("n_usd_micro", 0)) / 1_000_000,
         model=None,
+    )
+
+
+def saved_of(store: Store, root: str) -> Saved:
+    """Return what kept answers have saved a tree so far."""
+    counters = store.tree(root)
+    return Saved(
+        answers=counters.get("n_cached", 0),
+        tokens=counters.get("n_saved_tokens", 0),
+        usd=Decimal(counters.get("n_saved_usd_micro", 0)) / 1_000_000,
     )

@@ -136,7 +136,7 @@ def test_canvas_goes_on_with_what_was_kept(project: Any, tmp_path: Path) -> None
     assert len(called(Path(path))) == 2
 
 
-def test_an_agents_journal_says_so(project: Any, tmp_path: Path) -> None:
+def test_an_agents_journal_says_so(project: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     handle = project.asks_twice.start(str(tmp_path / "calls"))
     assert handle.get(timeout=TIMEOUT) == [9, 9]
     assert len(called(tmp_path / "calls")) == 1
@@ -147,6 +147,12 @@ def test_an_agents_journal_says_so(project: Any, tmp_path: Path) -> None:
     (event,) = [each for each in handle.events() if each.kind == "cached"]
     assert event.step_id == second.step_id
     assert handle.usage().tokens_in == 3, "what was kept costs nothing"
+    saved = handle.saved()
+    assert (saved.answers, saved.tokens, str(saved.usd)) == (1, 3, "0.25")
+    assert execute(["-A", TWICE, "runs", "show", handle.id]) == 0
+    assert "1 kept answer taken; that has saved 3 tokens and 0.25 USD." in capsys.readouterr().out
+    assert execute(["-A", TWICE, "runs", "show", handle.id, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["saved"] == {"answers": 1, "tokens": 3, "usd": "0.25"}
 
 
 def test_a_fan_out_of_the_same_is_one_call(project: Any, tmp_path: Path) -> None:

@@ -160,7 +160,7 @@ def document(answer: Answer, *, code: int = 0) -> Any:
 
 def test_run_prints_one_document(agentq: Command) -> None:
     run = document(agentq("run", "hello", "--names", '["Ada", "Grace"]', "--loud", "--json"))
-    assert set(run) == {"run_id", "agent", "status", "result", "error", "usage", "steps"}
+    assert set(run) == {"run_id", "agent", "status", "result", "error", "usage", "saved", "steps"}
     assert (run["agent"], run["status"], run["error"]) == ("hello", "succeeded", None)
     assert run["result"] == ["HELLO, ADA!", "HELLO, GRACE!"]
     assert [step["status"] for step in run["steps"]] == ["succeeded", "succeeded"]
