@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from agentq.cli.root import execute
-from agentq.core.errors import RunCancelled
+from agentq.core.errors import RunCancelled, RunFailed
 from tests.kit.leaks import check_leaks
 from tests.kit.projects import load_module
 from tests.kit.server import PrivateServer
@@ -252,6 +252,36 @@ def test_a_tenants_day_is_one_account(project: Any) -> None:
     assert project.rented.using(tenant="acme").start(1).get(timeout=TIMEOUT) == [0]
     assert project.rented.using(tenant="acme").start(1).get(timeout=TIMEOUT) == ["tokens"]
     assert project.rented.using(tenant="other").start(1).get(timeout=TIMEOUT) == [0]
+
+
+def test_an_agents_day_is_one_account(project: Any) -> None:
+    assert project.shared.using(tenant="acme").start(1).get(timeout=TIMEOUT) == [0]
+    assert project.shared.using(tenant="other").start(1).get(timeout=TIMEOUT) == ["tokens"]
+
+
+def let_hours_pass(project: Any, handle: Any) -> None:
+    """Have a run that waits for its word be two hours old."""
+    store = project.app.store
+    wait_until(lambda: handle.status() == "parked", description="it waits for its word")
+    store.client.hincrby(store.keys.tree(handle.root), "born", -2 * 3600 * 1000)
+    handle.signal("go")
+
+
+def test_a_runs_time_is_a_budget(project: Any) -> None:
+    handle = project.hurried.start()
+    let_hours_pass(project, handle)
+    with pytest.raises(RunFailed, match="The budget's wall is reached"):
+        handle.get(timeout=TIMEOUT)
+    assert len(handle.steps()) == 1
+
+
+def test_a_person_gives_a_run_more_time(project: Any) -> None:
+    handle = project.prolonged.start()
+    let_hours_pass(project, handle)
+    (ask,) = wait_until(lambda: project.app.asks.list(run_id=handle.id), description="a person is asked")
+    assert "in seconds" in ask.question
+    project.app.asks.answer(ask.ask_id, 3 * 3600)
+    assert handle.get(timeout=TIMEOUT) == [1, 2]
 
 
 def test_a_sub_agents_budget_is_its_own_and_its_parents(project: Any) -> None:

@@ -167,6 +167,24 @@ def test_a_busy_worker_holds_no_message_that_it_cannot_start(site: Site, tmp_pat
     assert "PRECONDITION_FAILED" not in site.worker.log()
 
 
+@pytest.mark.parametrize("module_site", ["split"], indirect=True)
+def test_a_slow_step_gets_a_second_one_through_the_broker(
+    site: Site, start_worker: Callable[..., WorkerProcess], tmp_path: Path
+) -> None:
+    start_worker(FLOWS, url=site.server.celery_url, env=site.env)
+    result = site.flows.hedged.delay(str(tmp_path / "notes"))
+    assert result.get(timeout=TIMEOUT) == "second"
+    store = site.flows.app.store
+
+    def ended() -> dict[str, str]:
+        records = {each: store.record(result.id, each) for each in store.member_ids(result.id)}
+        return {name: record["o"] for name, record in records.items() if record["s"] == "d"}
+
+    wait_until(lambda: len(ended()) == 2, description="the first was stopped", report=lambda: str(ended()))
+    assert ended().pop(result.id) == "REVOKED"
+    assert sorted(ended().values()) == ["REVOKED", "SUCCESS"]
+
+
 def _seconds_of(path: Path) -> float:
     return time.time() - path.stat().st_mtime
 

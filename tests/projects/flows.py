@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from agentq import AgentQ, Breaker, Budget, Limit, Rate, Retry, Run, this_step
+from agentq.engine.messages import HEDGED
+from agentq.engine.this_step import current_attempt
 from tests.kit.notes import note
 
 app = AgentQ("flows")
@@ -305,3 +307,14 @@ async def nap(run: Run, seconds: float) -> float:
     before = run.now()
     await run.sleep(timedelta(seconds=seconds))
     return (run.now() - before).total_seconds()
+
+
+@app.step(hedge_after=timedelta(milliseconds=100))
+async def hedged(path: str) -> str:
+    """The first never ends by itself."""
+    attempt = current_attempt.get()
+    if attempt is not None and HEDGED in attempt.ours:
+        return "second"
+    note(path, "first")
+    await asyncio.sleep(600)
+    return "first"

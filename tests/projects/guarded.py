@@ -165,6 +165,25 @@ async def rented(run: Run, size: int) -> list[Any]:
     return [await _outcome(run, number) for number in range(size)]
 
 
+@app.agent(budget=Budget(tokens=150, per="agent"))
+async def shared(run: Run, size: int) -> list[Any]:
+    return [await _outcome(run, number) for number in range(size)]
+
+
+@app.agent(budget=Budget(wall=timedelta(hours=1)))
+async def hurried(run: Run) -> list[Any]:
+    first = await _outcome(run, 1)
+    await run.wait_for("go")
+    return [first, await _outcome(run, 2)]
+
+
+@app.agent(budget=Budget(wall=timedelta(hours=1), on_exceeded="ask"))
+async def prolonged(run: Run) -> list[Any]:
+    first = await _outcome(run, 1)
+    await run.wait_for("go")
+    return [first, await _outcome(run, 2)]
+
+
 @app.agent(budget=Budget(tokens=200))
 async def modest(run: Run, size: int) -> list[Any]:
     return [await _outcome(run, number) for number in range(size)]

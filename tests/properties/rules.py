@@ -153,6 +153,35 @@ HEDGE_RULES: Final[Rules] = {
     ),
 }
 
+STOP_RULES: Final[Rules] = {
+    "take what stands still": ("local stopped = flags ~= 1 and stopped_above(root, id, rec)", "local stopped = nil"),
+    "stop what stands above it": (
+        "if redis.call('SISMEMBER', key, 'stop|' .. run) == 1 then return run end",
+        "if redis.call('SCARD', key) > 0 then return run end",
+    ),
+    "look at its own run alone": ("run = redis.call('HGET', K.step(root, run), 'pr') or root", "return nil"),
+    "stop an undo": ("if f[3] then return nil end", ""),
+    "hold the cancelled": ("if redis.call('SISMEMBER', key, run) == 1 then return nil end", ""),
+    "let the last go first": ("local front = g.k ~= 'z'\n", "local front = 'z'\n"),
+    "stop what has moved": ("if seen >= 0 and redis.call('LLEN', K.log(root, run)) ~= seen then return -3 end", ""),
+    "send below a stopped run": (
+        "local stopped = stopped_above(h.root, h.id, rec)",
+        "local stopped = h.stop and h.id",
+    ),
+    "send what stops it": ("local stopped = stopped_above(h.root, h.id, rec)", "local stopped = nil"),
+    "forget what was asked": ("ask = string.sub(ask, 1, -2) .. ',\"again\":1}'", "ask = ask"),
+    "keep the turn's custody": (
+        "redis.call('HDEL', K.held(h.worker), h.take)\n  redis.call('DEL', K.wake",
+        "redis.call('DEL', K.wake",
+    ),
+    "leave its line at its end": ("if f[7] == 'a' then end_stop(root, id, rec, now) end", ""),
+    "tell its journal nothing": (
+        'tell(root, run, \'{"k":"resume","allow":\' .. ARGV[5] .. \'}\', now)',
+        "",
+    ),
+    "keep the reason": ("redis.call('HDEL', rec, 'st')\n  hold_gate", "hold_gate"),
+}
+
 RARE_RULES: Final[Rules] = {
     "forget what there is no room for": (
         "redis.call('RPUSH', backlog_of(o.q, o.l, tenant), o.root .. '|' .. o.id .. '|' .. o.g)",

@@ -198,13 +198,6 @@ def _probes(bench: Bench, swarm: Callable[[], dict[str, BaseProcess]], callers: 
     wait_until(ended, description="all have gone", timeout=TIMEOUT, report=lambda: str(verdicts()))
 
 
-def test_many_callers_never_send_more_probes_than_there_are(
-    bench: Bench, swarm: Callable[[], dict[str, BaseProcess]]
-) -> None:
-    _probes(bench, swarm, 200)
-
-
-@pytest.mark.long
 def test_a_thousand_callers_never_send_more_probes_than_there_are(
     bench: Bench, swarm: Callable[[], dict[str, BaseProcess]]
 ) -> None:
