@@ -1,7 +1,10 @@
-"""Rates, means and lulls that follow what happens. It owns no clock: each reading brings its time."""
+"""Rates, means, bunches and lulls that follow what happens. It owns no clock: each reading brings its time."""
 
+from collections import deque
 from dataclasses import dataclass, field
 from math import exp, inf
+from statistics import median
+from typing import Final
 
 
 @dataclass(slots=True)
@@ -56,6 +59,101 @@ class Mean:
     def variation(self) -> float:
         """Squared coefficient of variation; 1, that of chance, before there is anything to tell."""
         return self.variance / (self.value * self.value) if self.count > 1 and self.value > 0 else 1.0
+
+
+BUNCHED: Final = 3.0
+"""Steps that come together, on average, before it is a bunch: below it a rate that changes explains what was seen."""
+
+
+@dataclass(slots=True)
+class Bunches:
+    """What comes many at once, beside what comes steadily.
+
+    Arrivals are counted in blocks of a few seconds, and each is held against the median of those around it. What lasts
+    longer than half of these is a new level, which a rate follows; what is shorter is a bunch.
+    """
+
+    block_s: float = 2.5
+    around: int = 25
+    """Blocks, an odd number, the middle one of which is judged: a minute."""
+    memory: int = 240
+    """Judged blocks that are kept: ten minutes."""
+    every: int = 8
+    """Blocks after which it is reckoned again what they need."""
+    _blocks: deque[float] = field(default_factory=deque)
+    _judged: deque[tuple[float, float]] = field(default_factory=deque)
+    _came: float = 0.0
+    _squares: float = 0.0
+    _seen: float = 0.0
+    _seconds: float = 0.0
+    _fresh: int = 0
+    _slots: float = 0.0
+
+    def see(self, events: float, seconds: float) -> None:
+        """Take in that so many events came within the last so many seconds."""
+        self._seen += events
+        self._seconds += seconds
+        if self._seconds < self.block_s:
+            return
+        blocks = self._blocks
+        blocks.append(self._seen * self.block_s / self._seconds)
+        self._seen = self._seconds = 0.0
+        if len(blocks) < self.around:
+            return
+        self._judge(blocks[self.around // 2], median(blocks))
+        blocks.popleft()
+
+    def _judge(self, count: float, level: float) -> None:
+        self._judged.append((count, level))
+        self._came += count
+        self._squares += (count - level) ** 2
+        if len(self._judged) > self.memory:
+            gone, below = self._judged.popleft()
+            self._came -= gone
+            self._squares -= (gone - below) ** 2
+        self._fresh += 1
+
+    @property
+    def size(self) -> float:
+        """How many come together: of those that a step comes with, itself counted, the mean over all steps.
+
+        It is the variance of what comes in a block over its mean (https://en.wikipedia.org/wiki/Index_of_dispersion), 1
+        where each comes by chance; 1 too as long as there is little to learn from.
+        """
+        return self._squares / self._came if len(self._judged) >= self.around and self._came >= 1 else 1.0
+
+    def slots(self, service_s: float, patience_s: float, quantile: float) -> float:
+        """The fewest slots with which so many of the remembered steps would have started within their patience.
+
+        0 where they do not come in bunches. Each takes `service_s` seconds. Now and then it is reckoned anew.
+        """
+        if self.size < BUNCHED or service_s <= 0:
+            self._slots, self._fresh = 0.0, self.every
+        elif self._fresh >= self.every:
+            self._slots, self._fresh = self._needed(service_s, patience_s, quantile), 0
+        return self._slots
+
+    def _needed(self, service_s: float, patience_s: float, quantile: float) -> float:
+        late = (1 - quantile) * self._came
+        low, high = 0.0, max(count for count, _ in self._judged) * service_s / patience_s + 1
+        while high - low > 0.25:
+            middle = (low + high) / 2
+            low, high = (low, middle) if self._late(middle, service_s, patience_s) <= late else (middle, high)
+        return high + median(self._blocks) * service_s / self.block_s
+
+    def _late(self, slots: float, service_s: float, patience_s: float) -> float:
+        """Of the remembered steps, how many so many slots beside those for the level would have begun too late."""
+        late = left = 0.0
+        for count, level in self._judged:
+            beside = slots + level * service_s / self.block_s
+            # Who comes after a share of the block finds what was left and as much of what has gathered since.
+            gathers, bearable = count * service_s - beside * self.block_s, beside * patience_s - left
+            if gathers > 0:
+                late += count * min(max(0.0, 1 - bearable / gathers), 1.0)
+            elif bearable < 0:
+                late += count * (min(1.0, bearable / gathers) if gathers else 1.0)
+            left = max(0.0, left + gathers)
+        return late
 
 
 @dataclass(slots=True)

@@ -6,12 +6,15 @@ The law, from what it owes to what it may:
    (Erlang C); the rest is for what the rate does not tell. The rate is the calm one (60 s) as long as the quick one
    (10 s) tells nothing that chance does not explain, else the quick one, led on by its trend to the moment at which a
    worker ordered now is ready. The trend raises, never lowers.
-2. *backlog*: what waits, falls due, or will be asked for next by the agents that run now, as far as the workers there
+2. *bunches*: where steps come many at once, a worker that is ordered when they come is too late. So many slots stay as
+   would have begun 95 of 100 steps of the last ten minutes in time, and as many as begin in time what is known now: what
+   waits, runs, or will be asked for next by the agents that run. Nothing is held up beyond that.
+3. *backlog*: what waits, falls due, or will be asked for next by the agents that run now, as far as the workers there
    are leave any of it, is to be gone soon after a worker ordered now could begin to help.
-3. *panic*: once the oldest step has waited for half the objective, the backlog has half the time, and none goes.
-4. *shrink*: never below the largest number asked for within the last window.
-5. *zero*: only when idle for the set time, and nothing falls due within the start-up time.
-6. *caps*: the pool's least and most, money per hour, the provider's rate, an open breaker.
+4. *panic*: once the oldest step has waited for half the objective, the backlog has half the time, and none goes.
+5. *shrink*: never below the largest number asked for within the last window.
+6. *zero*: only when idle for the set time, and nothing falls due within the start-up time.
+7. *caps*: the pool's least and most, money per hour, the provider's rate, an open breaker.
 """
 
 from collections.abc import Sequence
@@ -90,6 +93,8 @@ class PoolLoad(Model):
     """Arrivals, over about ten seconds."""
     calm_rate: NonNegativeFloat = 0
     """Arrivals, over about a minute."""
+    bunch_slots: NonNegativeFloat = 0
+    """With so many slots the steps of the last minutes would have started in time; 0 where they come one by one."""
     service_s: NonNegativeFloat = 0
     """Mean time of a step; 0 where none has ended yet."""
     variation: NonNegativeFloat = 1
@@ -194,7 +199,15 @@ def window_of(load: PoolLoad, objective: Objective) -> float:
     """Seconds that decisions look back."""
     if objective.window is not None:
         return objective.window.total_seconds()
+    if load.bunch_slots:
+        # What the next bunch will need is known by then: the peak of the last one need not be kept for it.
+        return 0.0
     return load.startup_s if load.window_s is None else load.window_s
+
+
+def patience_of(objective: Objective) -> float:
+    """Seconds of the objective that what is expected may use up."""
+    return objective.slo_wait.total_seconds() * RESERVE
 
 
 def is_panic(load: PoolLoad, objective: Objective) -> bool:
@@ -231,7 +244,10 @@ def _wanted(load: PoolLoad, objective: Objective) -> tuple[dict[str, float], str
     backlog, foreseen = _left_over(load, rate)
     patience = slo * _CLEARING * (0.5 if is_panic(load, objective) else 1)
     clearing = service * (rate + backlog / patience) if backlog else 0.0
-    terms = {"steady": float(steady), "backlog": clearing}
+    bunches = _for_bunches(load, slo)
+    terms = {"steady": float(steady), "bunches": bunches, "backlog": clearing}
+    if bunches > max(steady, clearing):
+        return terms, f"steps come in bunches: {load.bunch_slots:.0f} slots began those of the last minutes in time"
     if clearing <= steady:
         return terms, f"{soon:.3g} steps/s of {service:.3g} s each"
     said = f"{load.waiting} waiting"
@@ -240,6 +256,13 @@ def _wanted(load: PoolLoad, objective: Objective) -> tuple[dict[str, float], str
     if foreseen >= 1:
         said += f", {foreseen:.0f} expected"
     return terms, ("panic: " if is_panic(load, objective) else "") + said
+
+
+def _for_bunches(load: PoolLoad, slo: float) -> float:
+    if not load.bunch_slots:
+        return 0.0
+    known = load.waiting + load.running + load.expected
+    return max(load.bunch_slots, known * load.service_s / (slo * _CLEARING + load.service_s))
 
 
 def _left_over(load: PoolLoad, rate: float) -> tuple[float, float]:

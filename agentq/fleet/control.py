@@ -13,6 +13,7 @@ from typing import Final, Literal
 from agentq.core.pools import PoolSpec
 from agentq.core.rates import Lulls
 from agentq.core.scaling import (
+    QUANTILE,
     WINDOWS,
     Asked,
     Objective,
@@ -20,6 +21,7 @@ from agentq.core.scaling import (
     Size,
     decide_size,
     decide_window,
+    patience_of,
     window_of,
 )
 from agentq.core.sizing import Cognition, Decision, StepPace
@@ -82,6 +84,8 @@ class PoolControl:
     """What the driver could not do."""
     retry_at: float = 0.0
     failures: int = 0
+    is_mixed: bool = False
+    """Whether agents and what asks for nothing share the pool, so that it matters which of them run."""
     is_blind: bool = False
     """Whether the platform does not say what there is."""
     _startups: Startups = field(default_factory=Startups)
@@ -132,7 +136,11 @@ class PoolControl:
         # Who is who matters while somebody comes or goes; else it is known.
         moves = bool(roster.starting or roster.draining or roster.leaving) or names != self._seen[:1]
         return Question(
-            self.spec.name, int(self.startup_s * 1000), self.sensor.count, moves and self.observed.instances is not None
+            self.spec.name,
+            int(self.startup_s * 1000),
+            self.sensor.count,
+            listed=moves and self.observed.instances is not None,
+            named=self.is_mixed,
         )
 
     def needs_listing(self, glance: Glance, question: Question) -> bool:
@@ -186,6 +194,7 @@ class PoolControl:
             running=glance.held,
             quick_rate=round(sensor.quick.value, 5),
             calm_rate=round(sensor.calm.value, 5),
+            bunch_slots=round(sensor.bunches.slots(sensor.service.value, patience_of(self._objective()), QUANTILE), 1),
             service_s=round(sensor.service.value, 4),
             variation=round(sensor.service.variation, 4),
             due_soon=glance.due_soon,

@@ -218,6 +218,7 @@ class Controller:
         foreseen = sensors.expected(all_sensors, branching)
         decided: list[tuple[PoolControl, Decision]] = []
         for control in led:
+            control.is_mixed = sensors.is_mixed(control.sensor, branching)
             ahead = foreseen.get(control.spec.name, (0.0, 0.0))
             bound = bound_of(control.sensor, self._terms.gates, self._gates)
             steps = sensors.paces(control.sensor, branching)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from agentq.core.rates import Mean, Rate
+from agentq.core.rates import Bunches, Mean, Rate
 from agentq.core.scaling import CALM_S, QUICK_S
 from agentq.core.sizing import Cognition, StepPace
 from agentq.store.sensing import Glance, StepSums
@@ -69,6 +69,7 @@ class PoolSensor:
 
     quick: Rate = field(default_factory=lambda: Rate(QUICK_S))
     calm: Rate = field(default_factory=lambda: Rate(CALM_S))
+    bunches: Bunches = field(default_factory=Bunches)
     asked: Rate = field(default_factory=lambda: Rate(CALM_S))
     service: Mean = field(default_factory=lambda: Mean(memory=MEMORY))
     steps: dict[str, StepSense] = field(default_factory=dict)
@@ -94,6 +95,7 @@ class PoolSensor:
         if seconds > 0:
             self.quick.see(arrived, seconds)
             self.calm.see(arrived, seconds)
+            self.bunches.see(arrived, seconds)
         if glance.waiting or glance.held or arrived or not self.at_ms:
             self.busy_ms = now_ms
         self.glance, self.count, self.at_ms = glance, glance.count, now_ms
@@ -188,9 +190,10 @@ def fade(sensors: Mapping[str, PoolSensor], before: Mapping[str, float]) -> dict
 def expected(
     sensors: Mapping[str, PoolSensor], branching: Mapping[str, Mapping[str, float]]
 ) -> dict[str, tuple[float, float]]:
-    """By pool, of how many steps the turns that run or wait now will ask it, and in how many seconds on average.
+    """By pool, of how many steps the turns that run now will ask it, and in how many seconds on average.
 
-    Which agents' turns these are, is told by the mix of their pool's last ones.
+    Where agents share their pool with other steps its glance says which run; else all that run or wait there are agents,
+    and which, is told by the mix of the last ones.
     """
     asks: dict[str, tuple[float, float]] = {}
     for sensor in sensors.values():
@@ -199,11 +202,20 @@ def expected(
         if glance is None or total <= 0:
             continue
         for name, step in sensor.steps.items():
-            turns = (glance.held + glance.waiting) * step.busy_s / total
+            if glance.names is not None:
+                turns = float(glance.names.get(name, 0))
+            else:
+                turns = (glance.held + glance.waiting) * step.busy_s / total
             for pool, each in branching.get(name, {}).items():
                 many, seconds = asks.get(pool, (0.0, 0.0))
                 asks[pool] = (many + turns * each, seconds + turns * each * step.service.value)
     return {pool: (many, seconds / many) for pool, (many, seconds) in asks.items() if many > 0}
+
+
+def is_mixed(sensor: PoolSensor, branching: Mapping[str, Mapping[str, float]]) -> bool:
+    """Whether agents that ask for steps share the pool with what asks for none."""
+    asking = [name in branching for name, step in sensor.steps.items() if step.attempts > 0]
+    return any(asking) and not all(asking)
 
 
 def paces(sensor: PoolSensor, branching: Mapping[str, Mapping[str, float]]) -> dict[str, StepPace]:

@@ -17,12 +17,14 @@ class Question(NamedTuple):
         horizon_ms: timers that fall due within it count.
         known: what the last `Glance` said as `count`; its sums are told again only if they have changed.
         listed: whether its workers are told one by one.
+        named: whether it is told of which tasks what is held is.
     """
 
     queue: str
     horizon_ms: int
     known: int = -1
     listed: bool = False
+    named: bool = False
 
 
 class StepSums(NamedTuple):
@@ -66,6 +68,7 @@ class Glance:
         workers, resting: living ones that take from it, and those that do not now.
         slots, busy: of those that take; one that serves several queues counts in each.
         held: messages of the queue in custody of any worker.
+        names: of these how many there are of each task, if that was asked.
         waiting: in all lanes, held back, and suspects.
         oldest_s: for how long the one that is next waits; 0 where nothing waits.
         due_soon: timers that fall due within the horizon.
@@ -88,6 +91,7 @@ class Glance:
     sums: dict[str, StepSums] | None
     asks: dict[str, int] | None
     listed: tuple[SeenWorker, ...] | None
+    names: dict[str, int] | None = None
 
 
 class SenseReads(StoreConnection):
@@ -97,7 +101,7 @@ class SenseReads(StoreConnection):
         """Return the server's time in ms, and how each queue stands."""
         arguments: list[Any] = []
         for each in questions:
-            arguments += [each.queue, each.horizon_ms, each.known, int(each.listed)]
+            arguments += [each.queue, each.horizon_ms, each.known, int(each.listed), int(each.named)]
         now, *texts = self.run_script("sense", *arguments)
         return int(now), {each.queue: _glance(json.loads(said)) for each, said in zip(questions, texts, strict=True)}
 
@@ -117,6 +121,7 @@ def _glance(found: dict[str, Any]) -> Glance:
         count=int(found["k"]),
         sums=sums,
         asks=asks,
+        names=found.get("r"),
         listed=tuple(_seen(each) for each in found.get("d") or ()),
     )
 

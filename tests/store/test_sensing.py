@@ -37,6 +37,15 @@ class TestWhatWaits:
         assert (found["q"].held, found["other"].held) == (2, 1)
         assert found["q"].waiting == found["other"].waiting == 0
 
+    def test_of_which_tasks_it_is_that_is_held_is_told_if_asked(self, bench: Bench) -> None:
+        enroll(bench, "both", ("q", "other"), 4)
+        messages = [json.dumps({"headers": {"task": name}, "body": "e30="}) for name in ("plan", "read", "read")]
+        bench.store.offer([bench.step(message=each) for each in messages] + [bench.step(queue="other")])
+        bench.take("both", slots=4, queues=("q", "other"))
+        found = bench.store.sense([Question("q", 0, named=True), Question("other", 0)])[1]
+        assert found["q"].names == {"plan": 1, "read": 2}
+        assert found["other"].names is None
+
     def test_timers_count_that_fall_due_within_the_horizon(self, bench: Bench) -> None:
         now = bench.store.now_ms()
         bench.store.offer([bench.step(due_ms=now + 5_000), bench.step(due_ms=now + 60_000), bench.step(queue="other")])

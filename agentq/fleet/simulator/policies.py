@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from math import ceil, inf
 from typing import Any, Final
 
-from agentq.core.rates import Lulls, Mean, Rate
+from agentq.core.rates import Bunches, Lulls, Mean, Rate
 from agentq.core.scaling import (
     CALM_S,
+    QUANTILE,
     QUICK_S,
     WINDOWS,
     Asked,
@@ -19,6 +20,7 @@ from agentq.core.scaling import (
     PoolLoad,
     decide_size,
     decide_window,
+    patience_of,
     window_of,
 )
 from agentq.fleet.simulator.traces import Arrival
@@ -39,6 +41,7 @@ class Law:
     _seen: tuple[float, int] = (0.0, 0)
     _quick: Rate = field(default_factory=lambda: Rate(QUICK_S))
     _calm: Rate = field(default_factory=lambda: Rate(CALM_S))
+    _bunches: Bunches = field(default_factory=Bunches)
     _service: Mean = field(default_factory=Mean)
     _branching: dict[int, Mean] = field(default_factory=dict)
     _until: dict[int, Mean] = field(default_factory=dict)
@@ -54,6 +57,7 @@ class Law:
         if now > then:
             self._quick.see(pool.arrived - count, now - then)
             self._calm.see(pool.arrived - count, now - then)
+            self._bunches.see(pool.arrived - count, now - then)
             self._seen = (now, pool.arrived)
         load = self._load(pool, now)
         while self._past and now - self._past[0][0] > window_of(load, self.objective):
@@ -73,6 +77,7 @@ class Law:
             running=pool.busy,
             quick_rate=self._quick.value,
             calm_rate=self._calm.value,
+            bunch_slots=round(self._bunches.slots(self._service.value, patience_of(self.objective), QUANTILE), 1),
             service_s=self._service.value,
             variation=self._service.variation,
             expected=expected,
@@ -125,7 +130,8 @@ class Fixed:
     """So many workers, always."""
 
     workers: int
-    every: float = 3600.0
+    every: float = 1.0
+    """A pool that nobody needs any more is given up then, as those of all others are."""
 
     def decide(self, pool: Pool, now: float) -> int:
         """Always the same."""

@@ -1,19 +1,20 @@
 -- sense: all that a controller goes by, of all its pools at one moment.
 -- include: common standing
--- ARGV: per queue: its name, ms within which timers count, how many attempts and asks the asker knows of, 1 when its workers
---   are to be told one by one | 0
+-- ARGV: per queue: its name, ms within which timers count, how many attempts and asks the asker knows of, 1 when its
+--   workers are to be told one by one | 0, 1 when it is to be told of which tasks the held messages are | 0
 -- Reply: {server's time in ms, JSON of each queue}: as in survey, and h messages held, u suspects, t timers that fall due
 --   within the time, c 1 when a person has drained it, k how many attempts and asks there were; if these are not those
---   that the asker knows, p: (step, sums…) or (>agent, asks)…; if asked for, d: its workers
+--   that the asker knows, p: (step, sums…) or (>agent, asks)…; if asked for, d: its workers, r: held messages by task
 -- Keeps: it changes nothing, so any number may ask.
-local now, stands, listed, horizons, furthest = now_ms(), {}, {}, {}, 0
-for i = 1, #ARGV, 4 do
+local now, stands, listed, named, horizons, furthest = now_ms(), {}, {}, {}, {}, 0
+for i = 1, #ARGV, 5 do
   stands[ARGV[i]] = new_stand()
   listed[ARGV[i]] = ARGV[i + 3] == '1'
+  named[ARGV[i]] = ARGV[i + 4] == '1'
   horizons[ARGV[i]] = tonumber(ARGV[i + 1])
   furthest = math.max(furthest, horizons[ARGV[i]])
 end
-count_workers(stands, listed, now)
+count_workers(stands, listed, named, now)
 count_waits(stands, now)
 
 -- A page of the timers stands for all of them.
@@ -30,7 +31,7 @@ for i = 1, #due, 2 do
 end
 
 local out = { ms_text(now) }
-for i = 1, #ARGV, 4 do
+for i = 1, #ARGV, 5 do
   local stand, flat = stands[ARGV[i]], redis.call('HGETALL', K.pace(ARGV[i]))
   local count = sum_pace(flat)
   for at = 1, #flat, 2 do

@@ -29,7 +29,7 @@ for _, name in ipairs(redis.call('HKEYS', key)) do
   local queue = string.match(name, '^q|(.*)$')
   if queue then stands[queue] = stands[queue] or new_stand() end
 end
-count_workers(stands, {}, now)
+count_workers(stands, {}, {}, now)
 count_waits(stands, now)
 
 found = { ms_text(now) }

@@ -34,6 +34,25 @@ def test_slots_of_one_worker_count() -> None:
     assert four.workers == ceil(one.workers / 4)
 
 
+def test_where_steps_come_in_bunches_slots_stay_for_the_next_one_and_nothing_is_held_up() -> None:
+    past = [Asked(5, 40)]
+    calm = decide_size(steady(ready=40, bunch_slots=14.2, window_s=60), WIDE, past)
+    assert calm.workers == 15
+    assert calm.why == "steps come in bunches: 14 slots began those of the last minutes in time"
+    assert decide_size(steady(ready=40, window_s=60), WIDE, past).workers == 40
+    said = WIDE.model_copy(update={"window": timedelta(seconds=60)})
+    assert decide_size(steady(ready=40, bunch_slots=14.2), said, past).workers == 40
+
+
+def test_in_bunches_what_agents_will_ask_for_next_is_reckoned_with() -> None:
+    blind, seeing = (
+        decide_size(steady(ready=30, bunch_slots=14, running=8, expected=each, expected_in_s=9), WIDE).terms["bunches"]
+        for each in (0, 40)
+    )
+    assert blind == 14
+    assert seeing == pytest.approx((8 + 40) * 2 / (5 * 0.7 + 2))
+
+
 def test_what_chance_explains_moves_nothing() -> None:
     assert decide_rate(steady(quick_rate=5.9)) == (5.0, 5.0)
 

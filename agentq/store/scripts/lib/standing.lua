@@ -20,10 +20,23 @@ local function held_of(worker, queues, held)
   return found
 end
 
+-- How many of each task a worker holds, into stands of the queues in `named`.
+local function name_held(worker, stands, named)
+  for _, entry in ipairs(redis.call('HVALS', K.held(worker))) do
+    local length, start = string.match(entry, '^%d+\n(%d+)\n()')
+    local queue = string.sub(entry, start, start + tonumber(length) - 1)
+    local name = named[queue] and string.match(entry, '"task": ?"([^"]*)"', start)
+    if name then
+      stands[queue].r = stands[queue].r or {}
+      stands[queue].r[name] = (stands[queue].r[name] or 0) + 1
+    end
+  end
+end
+
 -- Counts workers into stands by queue: w that take, x that do not, s slots and b busy ones of those that take, h messages
--- held. Of a queue in `listed` its workers are told one by one, as {id, instance, since, held, 1 when it takes nothing,
--- its own mark of draining}; each is in all of its queues.
-local function count_workers(stands, listed, now)
+-- held. Of a queue in `named` it is told of which tasks these are (r), and of one in `listed` its workers one by one, as
+-- {id, instance, since, held, 1 when it takes nothing, its own mark of draining}; each is in all of its queues.
+local function count_workers(stands, listed, named, now)
   local closed, parsed = {}, {}
   for queue in pairs(stands) do closed[queue] = redis.call('HEXISTS', K.drained(), 'pool|' .. queue) == 1 end
   for _, worker in ipairs(redis.call('ZRANGEBYSCORE', K.workers(), ms_text(now), '+inf')) do
@@ -33,12 +46,13 @@ local function count_workers(stands, listed, now)
       parsed[f[1]] = parsed[f[1]] or cjson.decode(f[1])
       local queues, slots = parsed[f[1]], tonumber(f[2] or 1)
       local held, rests = redis.call('HLEN', K.held(worker)), f[3] and string.find(f[3], '"why":', 1, true)
-      local by_queue, entry = nil, nil
+      local by_queue, entry, is_named = nil, nil, false
       for _, queue in ipairs(queues) do
         local stand = stands[queue]
         if stand then
           by_queue = by_queue or held_of(worker, queues, held)
           stand.h = stand.h + (by_queue[queue] or 0)
+          is_named = is_named or named[queue]
           if rests or closed[queue] then
             stand.x = stand.x + 1
           else
@@ -56,6 +70,7 @@ local function count_workers(stands, listed, now)
           table.insert(stand.d, entry)
         end
       end
+      if is_named and held > 0 then name_held(worker, stands, named) end
     end
   end
   for queue, stand in pairs(stands) do stand.c = closed[queue] and 1 or nil end
