@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -109,6 +110,42 @@ def history(session: Session, pool: str | None, since: timedelta, most: int, as_
 
     open_console().print(history_table(found))
     return 0
+
+
+@autoscale.command("backtest")
+@click.argument("pools", nargs=-1, metavar="[POOL]...")
+@click.option("--trace", type=click.Path(dir_okay=False, path_type=Path), help="Try a recorded load instead, of weeks.")
+@click.option("--begins", metavar="TIME", help="When the trace begins, as 2026-03-02T00:00; else on a Monday.")
+@click.option("--startup", type=DURATION, default=None, help="What a worker takes to start; else as it was measured.")
+@click.option("--processes", type=click.IntRange(1), help="Simulate in so many processes; else one for each core.")
+@json_option
+@app_command
+def backtest(
+    session: Session,
+    pools: tuple[str, ...],
+    trace: Path | None,
+    begins: str | None,
+    startup: timedelta | None,
+    processes: int | None,
+    as_json: bool,
+) -> int:
+    """Try whether the weeks before would have told of the next one, and say so.
+
+    Each recorded day is simulated twice: by the law alone, and with what the same hours of the weeks before it had.
+    The verdict is kept: where the forecast is better, and the pool says forecast = "count", it may raise the pool's
+    size from the next hour on. Without a POOL all that are scaled are tried. A trace is a file as agentq simulate
+    takes it, for the one POOL that is named; what it shows is told and not kept.
+
+    Example:
+      agentq autoscale backtest tools
+    """
+    from agentq.cli.backtests import try_pools, try_trace
+
+    if trace is None and begins is not None:
+        raise CommandRefused("--begins says when a --trace begins: name that too.")
+    if trace is not None:
+        return try_trace(session, pools, trace, begins, startup, processes, as_json=as_json)
+    return try_pools(session, pools, startup, processes, as_json=as_json)
 
 
 def document_of(decision: Decision) -> dict[str, Any]:

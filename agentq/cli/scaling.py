@@ -97,7 +97,7 @@ def make_controller(
         grace_s=grace_s,
         hurry=hurry if hurry is not None else Event(),
     )
-    terms = Terms(pools=pools, slots=_slots, gates=gates_of(app.celery.tasks), is_dry=is_dry)
+    terms = Terms(pools=pools, slots=slots_of, gates=gates_of(app.celery.tasks), is_dry=is_dry)
     return Controller(setup.store, make_driver(driver or app.settings.autoscale_driver, setup), terms)
 
 
@@ -174,7 +174,8 @@ def _place_of(app: AgentQ) -> str:
     return hashlib.sha256(place.encode()).hexdigest()[:12]
 
 
-def _slots(spec: PoolSpec) -> int:
+def slots_of(spec: PoolSpec) -> int:
+    """How many slots a worker of the pool will have."""
     return plan_workers({spec.name: spec}, [spec.name])[0].concurrency
 
 
@@ -236,4 +237,5 @@ def words_of(decision: Decision) -> str:
     """One line: `tools: 1 → 4 workers: 12 waiting`."""
     change = f"{decision.had} → {decision.desired}" if decision.had != decision.desired else f"{decision.desired}"
     noun = "worker" if decision.desired == 1 else "workers"
-    return f"{decision.pool}: {change} {noun}: {decision.why}"
+    beside = f" ({decision.foretold})" if decision.foretold is not None else ""
+    return f"{decision.pool}: {change} {noun}: {decision.why}{beside}"

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agentq.console.words import duration, one_line
+from agentq.core.seasons import Verdict
 from agentq.core.sizing import Decision
 
 STALE_MS = 15_000
@@ -59,11 +60,31 @@ def history_table(decisions: Sequence[Decision]) -> Table:
     return table
 
 
+def backtests_table(verdicts: Mapping[str, Verdict]) -> Table:
+    """One row for each pool: what it would have cost and reached without the forecast, and with it."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)
+    table.add_column("pool", no_wrap=True)
+    for name in ("days", "cost", "in time", "with forecast: cost", "in time"):
+        table.add_column(name, justify="right")
+    for pool, each in verdicts.items():
+        table.add_row(
+            pool,
+            str(each.days),
+            f"{each.cost:.2f}",
+            f"{each.share:.1%}",
+            f"{each.forecast_cost:.2f}",
+            f"{each.forecast_share:.1%}",
+        )
+    return table
+
+
 def _scaled(decision: Decision, now_ms: int) -> tuple[str | Text, ...]:
     load, age_ms = decision.load, now_ms - decision.at_ms
     why = one_line(decision.why)
     if decision.resting:
         why += f"; {decision.resting} not well"
+    if decision.foretold is not None:
+        why += f"; {decision.foretold}"
     if decision.mode == "dry":
         why += " (not done: dry run)"
     if age_ms > STALE_MS:

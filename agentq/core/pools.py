@@ -64,6 +64,9 @@ class PoolSpec(Model):
     """Whether it may sleep at zero though a worker starts more slowly than `slo_wait` allows."""
     shrink_after: Duration | None = Field(default=None, ge=timedelta(0))
     """It shrinks only to the largest size asked for within it; None: as long as its own lulls say."""
+    forecast: Literal["report", "count"] = "report"
+    """Whether what the weeks before had at this hour is only told, or may raise the size where a backtest
+    (`agentq autoscale backtest`) has shown that it is better with it."""
     startup_limit: Duration = Field(default=timedelta(minutes=1), gt=timedelta(0))
     """A worker of the local driver that has not come up after so long is killed, and another started."""
     max_cost_per_hour: Decimal | None = Field(default=None, ge=0)
@@ -104,7 +107,7 @@ class PoolSpec(Model):
 
 
 _SCALING: Final = frozenset(
-    {"min", "slo_wait", "idle_to_zero", "best_effort", "shrink_after", "startup_limit", "max_cost_per_hour"}
+    {"min", "slo_wait", "idle_to_zero", "best_effort", "shrink_after", "startup_limit", "max_cost_per_hour", "forecast"}
 )
 
 

@@ -7,14 +7,15 @@ The law, from what it owes to what it may:
    (10 s) tells nothing that chance does not explain, else the quick one, led on by its trend to the moment at which a
    worker ordered now is ready. The trend raises, never lowers.
 2. *bunches*: where steps come many at once, a worker that is ordered when they come is too late. So many slots stay as
-   would have begun 95 of 100 steps of the last ten minutes in time, and as many as begin in time what is known now: what
-   waits, runs, or will be asked for next by the agents that run. Nothing is held up beyond that.
+   would have begun 95 of 100 steps of the last ten minutes in time, and as many as begin in time what is known now:
+   what waits, runs, or will be asked for next by the agents that run. Nothing is held up beyond that.
 3. *backlog*: what waits, falls due, or will be asked for next by the agents that run now, as far as the workers there
    are leave any of it, is to be gone soon after a worker ordered now could begin to help.
 4. *panic*: once the oldest step has waited for half the objective, the backlog has half the time, and none goes.
 5. *shrink*: never below the largest number asked for within the last window.
 6. *zero*: only when idle for the set time, and nothing falls due within the start-up time.
-7. *caps*: the pool's least and most, money per hour, the provider's rate, an open breaker.
+7. *season*: what the weeks before had at this hour is told beside; where it counts it raises, and never lowers.
+8. *caps*: the pool's least and most, money per hour, the provider's rate, an open breaker.
 """
 
 from collections.abc import Sequence
@@ -93,6 +94,10 @@ class PoolLoad(Model):
     """Arrivals, over about ten seconds."""
     calm_rate: NonNegativeFloat = 0
     """Arrivals, over about a minute."""
+    forecast_rate: NonNegativeFloat | None = None
+    """Arrivals that the weeks before had at this hour, when a worker ordered now is ready; None where none is known."""
+    forecast_counts: bool = False
+    """Whether the forecast may raise the size: the pool says so, and a backtest shows that it is better with it."""
     bunch_slots: NonNegativeFloat = 0
     """With so many slots the steps of the last minutes would have started in time; 0 where they come one by one."""
     service_s: NonNegativeFloat = 0
@@ -142,6 +147,8 @@ class Size(Model):
     """In a few words, for people."""
     terms: dict[str, float] = Field(default_factory=dict)
     """The parts of the law, in slots."""
+    forecast: NonNegativeInt | None = None
+    """Workers that the weeks before would have there be; None where they are not known. It counts only where it may."""
 
 
 def decide_size(load: PoolLoad, objective: Objective, past: Sequence[Asked] = ()) -> Size:
@@ -150,10 +157,13 @@ def decide_size(load: PoolLoad, objective: Objective, past: Sequence[Asked] = ()
     `past` are the earlier decisions' `asked`, in any order; those older than the window count nothing.
     """
     terms, why = _wanted(load, objective)
+    forecast = _foretold(load, objective)
     if _may_sleep(load, objective):
         # Rates fade and are never quite zero: by them alone one worker would stay for ever.
-        return Size(workers=0, asked=0, why="idle", terms=terms)
+        return Size(workers=0, asked=0, why="idle", terms=terms, forecast=forecast)
     wanted = ceil(round(max(terms.values()) / load.slots, 9))
+    if load.forecast_counts and forecast is not None and forecast > wanted:
+        wanted, why = forecast, f"the weeks before had {load.forecast_rate:.3g} steps/s at this hour"
     now = load.ready + load.starting
     most, cap = _cap(load, objective)
     asked = min(max(wanted, objective.least), most)
@@ -174,7 +184,7 @@ def decide_size(load: PoolLoad, objective: Objective, past: Sequence[Asked] = ()
             workers, why = held, f"held up: so many were asked for within the last {window:g} s"
     if workers == 0 and now > 0:
         workers, why = _slept(load, objective, why)
-    return Size(workers=workers, asked=asked, why=why, terms=terms)
+    return Size(workers=workers, asked=asked, why=why, terms=terms, forecast=forecast)
 
 
 def decide_window(lulls: Sequence[float], startup_s: float) -> float:
@@ -258,6 +268,24 @@ def _wanted(load: PoolLoad, objective: Objective) -> tuple[dict[str, float], str
     return terms, ("panic: " if is_panic(load, objective) else "") + said
 
 
+def _foretold(load: PoolLoad, objective: Objective) -> int | None:
+    """Workers for the steady load that the weeks before had, within the pool's most."""
+    if load.forecast_rate is None or load.service_s == 0:
+        return None
+    if load.forecast_rate * load.startup_s < 1:
+        # Who may sleep is not kept awake by less than a step.
+        return 0
+    variation = (1 + load.variation) / 2
+    slots = slots_for(
+        patience_of(objective),
+        quantile=QUANTILE,
+        rate=load.forecast_rate,
+        service_s=load.service_s,
+        variation=variation,
+    )
+    return min(ceil(slots / load.slots), _cap(load, objective)[0])
+
+
 def _for_bunches(load: PoolLoad, slo: float) -> float:
     if not load.bunch_slots:
         return 0.0
@@ -296,6 +324,7 @@ def _may_sleep(load: PoolLoad, objective: Objective) -> bool:
         and load.idle_s > 0
         and load.idle_s >= objective.idle_after.total_seconds()
         and not _is_too_slow(load, objective)
+        and not (load.forecast_counts and _foretold(load, objective))
     )
 
 

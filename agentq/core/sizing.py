@@ -80,3 +80,11 @@ class Decision(Model):
     def why(self) -> str:
         """In a few words, for people."""
         return self.size.why if self.trouble is None else f"{self.size.why}; {self.trouble}"
+
+    @property
+    def foretold(self) -> str | None:
+        """What the weeks before would ask for, in a few words, where it is more than was decided; else None."""
+        forecast = self.size.forecast
+        if forecast is None or forecast <= self.desired:
+            return None
+        return f"the weeks before would ask for {forecast}"

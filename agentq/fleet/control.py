@@ -24,6 +24,7 @@ from agentq.core.scaling import (
     patience_of,
     window_of,
 )
+from agentq.core.seasons import Forecast
 from agentq.core.sizing import Cognition, Decision, StepPace
 from agentq.fleet.bounds import Bound
 from agentq.fleet.drivers import Observed
@@ -182,8 +183,15 @@ class PoolControl:
 
     # -- deciding
 
-    def load(self, now_ms: int, foreseen: tuple[float, float], bound: Bound) -> PoolLoad:
+    def load(
+        self,
+        now_ms: int,
+        foreseen: tuple[float, float],
+        bound: Bound,
+        season: tuple[Forecast | None, bool] = (None, False),
+    ) -> PoolLoad:
         """What the law goes by."""
+        forecast, counts = season
         sensor, roster = self.sensor, self.roster
         glance = sensor.glance
         assert glance is not None, "a pool is looked at before it is decided on"
@@ -194,6 +202,8 @@ class PoolControl:
             running=glance.held,
             quick_rate=round(sensor.quick.value, 5),
             calm_rate=round(sensor.calm.value, 5),
+            forecast_rate=None if forecast is None else round(forecast.rate, 5),
+            forecast_counts=counts,
             bunch_slots=round(sensor.bunches.slots(sensor.service.value, patience_of(self._objective()), QUANTILE), 1),
             service_s=round(sensor.service.value, 4),
             variation=round(sensor.service.variation, 4),
@@ -245,6 +255,9 @@ class PoolControl:
                 self._past.popleft()
             past = [Asked((now_ms - at) / 1000, workers) for at, workers in self._past]
             size = decide_size(load, objective, past)
+            while self._past and self._past[-1][1] <= size.asked:
+                # A later one that asks for as much is looked back on for longer.
+                self._past.pop()
             self._past.append((now_ms, size.asked))
             self._lulls.most_s = self.startup_s * WINDOWS[-1]
             self._lulls.see(now_ms / 1000, size.asked)

@@ -25,6 +25,7 @@ from agentq.fleet.bounds import Gate, bound_of
 from agentq.fleet.control import Orders, PoolControl
 from agentq.fleet.drivers import Driver
 from agentq.fleet.driving import Driving
+from agentq.fleet.seasons import Seasons
 from agentq.store import Store
 from agentq.store.sensing import Question
 
@@ -74,6 +75,7 @@ class Controller:
         self.driver = driver
         self._driving = Driving(driver)
         self._terms = terms
+        self._seasons = Seasons(store, self.id)
         self._turns: dict[str, float] = {}
         self._gates: list[GateSummary] = []
         self._gates_at = float("-inf")
@@ -97,6 +99,7 @@ class Controller:
             return []
         self._observe(led)
         now_ms = self._sense(led)
+        self._seasons.tend(now_ms, led, keeps=not self._terms.is_dry)
         decided = self._decide(now_ms, led)
         if not self._terms.is_dry:
             self._publish(now_ms, decided)
@@ -224,7 +227,7 @@ class Controller:
             steps = sensors.paces(control.sensor, branching)
             decision = control.decide(
                 now_ms,
-                control.load(now_ms, ahead, bound),
+                control.load(now_ms, ahead, bound, self._seasons.forecast(control, now_ms + control.startup_s * 1000)),
                 sensors.cognition(control.sensor, steps, ahead[0]),
                 steps,
                 leader=self.label,

@@ -117,6 +117,7 @@ def document_of(known: Known, decision: Decision) -> dict[str, Any]:
         "service_s": load.service_s,
         "tokens_per_second": decision.cognition.tokens_per_second,
         "failed": decision.cognition.failed,
+        "forecast": decision.size.forecast,
         "why": decision.why,
         "at": datetime.fromtimestamp(decision.at_ms / 1000, tz=UTC).isoformat(),
         "fresh": known.is_fresh(decision),
@@ -154,6 +155,11 @@ def exposition(known: Known) -> Iterator[str]:
         "Workers that there are.",
         ((each, count(each), {"state": state}) for state, count in states for each in fresh),
     )
+    foretold: list[tuple[Decision, float, dict[str, str]]] = [
+        (each, each.size.forecast, {}) for each in fresh if each.size.forecast is not None
+    ]
+    if foretold:
+        yield from _gauge("forecast_workers", "Workers for what the weeks before had at this hour.", iter(foretold))
     for name, words, value in _GAUGES:
         yield from _gauge(name, words, ((each, value(each), {}) for each in fresh))
     yield from _gauge(

@@ -81,6 +81,8 @@ class PoolSensor:
     """For the next question."""
     glance: Glance | None = None
     at_ms: int = 0
+    arrived: int = 0
+    """Since the look before the last."""
     busy_ms: int = 0
     """When something last waited, ran or came."""
     _ended: int = 0
@@ -91,7 +93,7 @@ class PoolSensor:
         """Take in how the pool stands now."""
         seconds = (now_ms - self.at_ms) / 1000 if self.at_ms else 0.0
         self._see_pace(glance, max(seconds, 0.0))
-        arrived = self._arrived(glance)
+        arrived = self.arrived = self._arrived(glance)
         if seconds > 0:
             self.quick.see(arrived, seconds)
             self.calm.see(arrived, seconds)
@@ -192,8 +194,8 @@ def expected(
 ) -> dict[str, tuple[float, float]]:
     """By pool, of how many steps the turns that run now will ask it, and in how many seconds on average.
 
-    Where agents share their pool with other steps its glance says which run; else all that run or wait there are agents,
-    and which, is told by the mix of the last ones.
+    Where agents share their pool with other steps its glance says which run; else all that run or wait there are
+    agents, and which, is told by the mix of the last ones.
     """
     asks: dict[str, tuple[float, float]] = {}
     for sensor in sensors.values():

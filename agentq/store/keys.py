@@ -85,6 +85,7 @@ _PLAIN_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "leaders": (),
     "sized": (),
     "decisions": ("pool",),
+    "seasons": ("pool",),
 }
 
 _PREFIX = re.compile(r"[A-Za-z0-9_.\-]{1,40}\Z")

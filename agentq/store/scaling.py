@@ -67,13 +67,12 @@ class ScalingCalls(StoreConnection):
         """
         if not decisions:
             return {}
-        arguments: list[Any] = []
+        lines = []
         for decision, lasts in decisions:
-            said = decision.model_dump_json(exclude_defaults=True)
-            marks = {"d": (drains or {}).get(decision.pool), "u": (undrains or {}).get(decision.pool)}
-            given = {name: list(workers) for name, workers in marks.items() if workers}
-            arguments += [decision.pool, decision.fence, said, int(lasts), dump(given) if given else ""]
-        found = self.run_script("decide", controller, KEPT_AT_MOST, KEPT_MS, *arguments)
+            marks = [list((each or {}).get(decision.pool) or ()) for each in (drains, undrains)]
+            lines.append(dump([decision.pool, decision.fence, int(lasts), *marks]))
+            lines.append(decision.model_dump_json(exclude_defaults=True))
+        found = self.run_script("decide", controller, KEPT_AT_MOST, KEPT_MS, "\n".join(lines) + "\n")
         return {decision.pool: int(newest) for (decision, _), newest in zip(decisions, found, strict=True)}
 
     def decisions(self) -> dict[str, Decision]:

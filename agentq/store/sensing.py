@@ -99,10 +99,8 @@ class SenseReads(StoreConnection):
 
     def sense(self, questions: Sequence[Question]) -> tuple[int, dict[str, Glance]]:
         """Return the server's time in ms, and how each queue stands."""
-        arguments: list[Any] = []
-        for each in questions:
-            arguments += [each.queue, each.horizon_ms, each.known, int(each.listed), int(each.named)]
-        now, *texts = self.run_script("sense", *arguments)
+        asked = [(each.queue, each.horizon_ms, each.known, int(each.listed), int(each.named)) for each in questions]
+        now, *texts = self.run_script("sense", json.dumps(asked))
         return int(now), {each.queue: _glance(json.loads(said)) for each, said in zip(questions, texts, strict=True)}
 
 

@@ -7,6 +7,7 @@ from agentq.store.letters import LetterCalls
 from agentq.store.losses import LossCalls
 from agentq.store.past import Past
 from agentq.store.scaling import ScalingCalls
+from agentq.store.seasons import SeasonCalls
 from agentq.store.sensing import SenseReads
 from agentq.store.stranded import StrandedCalls
 from agentq.store.unsent import UnsentCalls
@@ -27,6 +28,7 @@ class Store(
     UnservedReads,
     StrandedCalls,
     ScalingCalls,
+    SeasonCalls,
     SenseReads,
     Past,
 ):

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from agentq.core.seasons import hour_of
+from agentq.store import Store
 from tests.engine.test_cli import Command, Zygote, document
 from tests.kit.process import clean_environment
 from tests.kit.server import PrivateServer
@@ -94,5 +96,48 @@ def test_it_decides_acts_and_tells_why(agentq: Command, tmp_path: Path) -> None:
 )
 def test_what_cannot_be_is_refused_with_a_way_out(agentq: Command, argv: list[str], words: str) -> None:
     code, _, err = agentq("autoscale", "--once", *argv)
+    assert code == 2
+    assert words in err
+
+
+def test_a_backtest_says_what_came_of_it_and_keeps_it(agentq: Command, server: PrivateServer) -> None:
+    store = Store(server.celery_url)
+    code, _, err = agentq("autoscale", "backtest", "tools")
+    assert code == 1
+    assert "two weeks and a day" in err
+    key, week = store.keys.of("seasons", "tools"), hour_of(store.now_ms() / 1000)[0]
+    for hour in range(168):
+        # A rush each Monday at nine, in the two weeks before and in this one.
+        steps = 60 if hour == 9 else 0
+        weeks = range(week - 2, week + 1) if hour < 24 else range(week - 2, week)
+        said = " ".join(f"{each}:1:{steps}:{steps * 2000}:3600000:0:0:0" for each in weeks)
+        store.client.hset(key, str(hour), said)
+    (tried,) = document(agentq("autoscale", "backtest", "tools", "--startup", "60s", "--json"))
+    assert (tried["pool"], tried["days"], tried["better"]) == ("tools", 1, False)
+    assert tried["verdict"] == "There is too little to tell."
+    assert 0 < tried["share"] <= 1
+    kept = store.seasons(["tools"])["tools"][1]
+    assert kept is not None
+    assert (kept.days, kept.share) == (1, tried["share"])
+    store.client.delete(key)
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["plain"], "Pool plain is not scaled"),
+        (["--begins", "2026-01-05"], "name that too"),
+        (["--trace", "short.jsonl"], "Name the one pool"),
+        (["tools", "--trace", "none.jsonl"], "none.jsonl"),
+        (["tools", "--trace", "short.jsonl"], "two whole weeks, from a Monday, and a day are needed"),
+        (["tools", "--trace", "short.jsonl", "--begins", "soon"], "write 2026-03-02T00:00"),
+    ],
+)
+def test_a_backtest_of_what_cannot_be_tried_is_refused(
+    agentq: Command, tmp_path: Path, argv: list[str], words: str
+) -> None:
+    (tmp_path / "short.jsonl").write_text('{"at": 1, "service": 1}\n')
+    code, _, err = agentq("autoscale", "backtest", *argv)
     assert code == 2
     assert words in err

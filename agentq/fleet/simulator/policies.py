@@ -23,6 +23,7 @@ from agentq.core.scaling import (
     patience_of,
     window_of,
 )
+from agentq.core.seasons import Record, decide_forecast
 from agentq.fleet.simulator.traces import Arrival
 from agentq.fleet.simulator.world import Pool
 
@@ -38,6 +39,12 @@ class Law:
     every: float = 1.0
     is_foreseeing: bool = True
     """Whether it reckons with what running agents will ask for next."""
+    record: Record | None = None
+    """What the weeks before had, where that counts; None: it does not."""
+    begins_s: float = 0.0
+    """When the trace begins, in Unix time: only for the record."""
+    service_s: float = 0.0
+    """Mean seconds of a step, as known before the trace begins; 0 for nothing."""
     _seen: tuple[float, int] = (0.0, 0)
     _quick: Rate = field(default_factory=lambda: Rate(QUICK_S))
     _calm: Rate = field(default_factory=lambda: Rate(CALM_S))
@@ -49,6 +56,10 @@ class Law:
     _past: deque[tuple[float, int]] = field(default_factory=deque)
     _lulls: Lulls = field(default_factory=lambda: Lulls(most_s=0.0))
     _is_listening: bool = False
+
+    def __post_init__(self) -> None:
+        if self.service_s > 0:
+            self._service.see_many(10, self.service_s, self.service_s**2)
 
     def decide(self, pool: Pool, now: float) -> int:
         """By `decide_size`, as the controller does."""
@@ -71,7 +82,11 @@ class Law:
         # Counted in slots, not in workers: the fixed ones may have another number of them.
         slots = pool.kind.slots
         expected, within = self._expectation(pool) if self.is_foreseeing else (0.0, 0.0)
+        ahead = self.begins_s + now + pool.startup_s
+        forecast = None if self.record is None else decide_forecast(self.record, ahead)
         return PoolLoad(
+            forecast_rate=None if forecast is None else forecast.rate,
+            forecast_counts=forecast is not None,
             waiting=len(pool.waiting),
             oldest_wait_s=pool.oldest_wait,
             running=pool.busy,

@@ -1,8 +1,7 @@
 -- decide: what the leader of pools has decided is there for all to read, and kept; to be called before it is acted on.
 -- include: common
--- ARGV: controller, most entries kept of a pool, ms for which they are kept, then per pool: pool, fence, decision as JSON,
---   1 when it is an event to keep | 0 when it only says how things stand, JSON {d: workers to drain, u: to drain no more}
---   or ''
+-- ARGV: controller, most entries kept of a pool, ms for which they are kept, and per pool two lines of JSON: {pool, fence, 1
+--   when it is an event to keep | 0 when it only says how things stand, workers to drain, to drain no more}; the decision
 -- Reply: per pool the newest fence; what is not the caller's own says that another leads: nothing was written of that pool
 -- Keeps: of two controllers that hold themselves for the leader only the newer one decides, and drains. What a person has
 --   drained stays so.
@@ -19,10 +18,10 @@ local function keep_event(pool, text)
 end
 
 local function mark_drains(marks)
-  for _, worker in ipairs(marks.d or {}) do
+  for _, worker in ipairs(marks[4]) do
     redis.call('HSETNX', K.drained(), 'worker|' .. worker, '{"by":"autoscale","at":' .. ms_text(now) .. '}')
   end
-  for _, worker in ipairs(marks.u or {}) do
+  for _, worker in ipairs(marks[5]) do
     local mark = redis.call('HGET', K.drained(), 'worker|' .. worker)
     if mark and string.find(mark, '"by":"autoscale"', 1, true) then
       redis.call('HDEL', K.drained(), 'worker|' .. worker)
@@ -31,8 +30,10 @@ local function mark_drains(marks)
 end
 
 local out = {}
-for i = 4, #ARGV, 5 do
-  local pool, fence, text = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2]
+-- One argument: a client takes longer over some hundred of them than this takes.
+for line, text in string.gmatch(ARGV[4], '([^\n]+)\n([^\n]+)\n') do
+  local told = cjson.decode(line)
+  local pool, fence = told[1], told[2]
   local standing = redis.call('HGET', K.leaders(), pool)
   local newest, upto, holder = string.match(standing or '', '^(%d+)|(%d+)|([^|]*)|')
   newest = tonumber(newest or 0)
@@ -40,8 +41,8 @@ for i = 4, #ARGV, 5 do
     out[#out + 1] = fence
     redis.call('HSET', K.sized(), pool, text)
     redis.call('PEXPIRE', K.sized(), kept)
-    if ARGV[i + 3] == '1' then keep_event(pool, text) end
-    if ARGV[i + 4] ~= '' then mark_drains(cjson.decode(ARGV[i + 4])) end
+    if told[3] == 1 then keep_event(pool, text) end
+    mark_drains(told)
   else
     -- Also after the end of its lease though nobody has it yet: somebody may, before it has acted.
     out[#out + 1] = newest == fence and newest + 1 or newest

@@ -1,18 +1,20 @@
 -- sense: all that a controller goes by, of all its pools at one moment.
 -- include: common standing
--- ARGV: per queue: its name, ms within which timers count, how many attempts and asks the asker knows of, 1 when its
---   workers are to be told one by one | 0, 1 when it is to be told of which tasks the held messages are | 0
+-- ARGV: JSON, per queue: {its name, ms within which timers count, how many attempts and asks the asker knows of, 1 when its
+--   workers are to be told one by one | 0, 1 when it is to be told of which tasks the held messages are | 0}
 -- Reply: {server's time in ms, JSON of each queue}: as in survey, and h messages held, u suspects, t timers that fall due
 --   within the time, c 1 when a person has drained it, k how many attempts and asks there were; if these are not those
 --   that the asker knows, p: (step, sums…) or (>agent, asks)…; if asked for, d: its workers, r: held messages by task
 -- Keeps: it changes nothing, so any number may ask.
+-- One argument: a client takes longer over some hundred of them than this takes.
+local asked = cjson.decode(ARGV[1])
 local now, stands, listed, named, horizons, furthest = now_ms(), {}, {}, {}, {}, 0
-for i = 1, #ARGV, 5 do
-  stands[ARGV[i]] = new_stand()
-  listed[ARGV[i]] = ARGV[i + 3] == '1'
-  named[ARGV[i]] = ARGV[i + 4] == '1'
-  horizons[ARGV[i]] = tonumber(ARGV[i + 1])
-  furthest = math.max(furthest, horizons[ARGV[i]])
+for _, question in ipairs(asked) do
+  local queue = question[1]
+  stands[queue] = new_stand()
+  listed[queue], named[queue] = question[4] == 1, question[5] == 1
+  horizons[queue] = question[2]
+  furthest = math.max(furthest, question[2])
 end
 count_workers(stands, listed, named, now)
 count_waits(stands, now)
@@ -31,14 +33,14 @@ for i = 1, #due, 2 do
 end
 
 local out = { ms_text(now) }
-for i = 1, #ARGV, 5 do
-  local stand, flat = stands[ARGV[i]], redis.call('HGETALL', K.pace(ARGV[i]))
+for _, question in ipairs(asked) do
+  local stand, flat = stands[question[1]], redis.call('HGETALL', K.pace(question[1]))
   local count = sum_pace(flat)
   for at = 1, #flat, 2 do
     if string.sub(flat[at], 1, 1) == '>' then count = count + flat[at + 1] end
   end
   stand.k = count
-  if count ~= tonumber(ARGV[i + 2]) then
+  if count ~= question[3] then
     stand.p = {}
     for at = 1, #flat, 2 do
       if flat[at] ~= '|' then

@@ -98,6 +98,16 @@ def test_every_line_for_prometheus_is_well_formed(endpoint: Endpoint) -> None:
     assert {line.partition("{")[0] for line in samples} == set(typed)
 
 
+def test_what_the_weeks_before_would_ask_for_is_told_where_it_is_known(world: World, endpoint: Endpoint) -> None:
+    known = decision("tools")
+    size = known.size.model_copy(update={"forecast": 7})
+    world.decisions = {"tools": known.model_copy(update={"size": size}), "other": decision("other")}
+    samples = get(endpoint, "/metrics")[2].splitlines()
+    assert [each for each in samples if each.startswith("agentq_pool_forecast")] == [
+        'agentq_pool_forecast_workers{pool="tools"} 7'
+    ]
+
+
 def test_a_decision_that_no_controller_stands_behind_is_not_told_as_one(world: World, endpoint: Endpoint) -> None:
     world.decisions = {"tools": decision("tools", age_s=FRESH_S + 60)}
     status, _, text = get(endpoint, "/pools/tools")
