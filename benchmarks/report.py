@@ -65,7 +65,11 @@ def rows_of(readings: Readings) -> list[Row]:
     for measure in MEASURES:
         taken = readings.get(measure.name)
         for figure in measure.figures if taken else ():
-            values = {name: [reading[figure.name] for reading in of] for name, of in (taken or {}).items()}
+            found = {
+                name: [reading[figure.name] for reading in of if figure.name in reading]
+                for name, of in (taken or {}).items()
+            }
+            values = {name: of for name, of in found.items() if of}
             medians = {name: statistics.median(of) for name, of in values.items()}
             rows.append(Row(measure.name, figure, medians, {name: (min(of), max(of)) for name, of in values.items()}))
     return rows
