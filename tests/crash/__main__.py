@@ -41,6 +41,7 @@ def main() -> int:
     parser.add_argument("--mode", choices=MODES, default="fused")
     parser.add_argument("--faults", type=int, default=100, metavar="N", help="how many (default %(default)s)")
     parser.add_argument("--seed", type=int, default=None, metavar="S", help="repeats the choices of that seed")
+    parser.add_argument("--pool", choices=("prefork", "threads"), default="prefork", help="of the workers")
     parser.add_argument("--round", type=int, default=None, metavar="R", help="one round of the seed alone")
     chosen = parser.parse_args()
     # As in the tests: workers and this process must be of one mind, and the shell has no say.
@@ -53,12 +54,12 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="aqt-crash-"))
 
     def make(app: str, **options: Any) -> WorkerProcess:
-        return WorkerProcess(app, folder=folder, **options)
+        return WorkerProcess(app, folder=folder, pool=chosen.pool, **options)
 
     def say(line: str) -> None:
         sys.stderr.write(line + "\n")
 
-    say(f"mode {chosen.mode}, seed {seed}; the workers' logs: {folder}")
+    say(f"mode {chosen.mode}, pool {chosen.pool}, seed {seed}; the workers' logs: {folder}")
     with broker_of(chosen.mode) as broker:
         campaign = Campaign(make, mode=chosen.mode, seed=seed, broker=broker, say=say)
         report = campaign.run(chosen.faults, only=chosen.round)
