@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from celery import states
 from celery.exceptions import Ignore, Reject, Retry
 
-from agentq.core.errors import CalledOff
+from agentq.core.errors import CalledOff, RunCancelled
 from agentq.core.models import Usage
 from agentq.engine import capture, going_on, joins, outcome, spread
 from agentq.engine.binding import Binding, TurnEnd
@@ -181,8 +181,9 @@ class Ending:
     ) -> None:
         """Commit a success, and go on with the streak."""
         terms = streak.terms(self) if streak is not None else None
+        waiting = going_on.waiting_here(self.holder.take)
         with self._charged(caught, keeps=answer_of(self, value) if self.admitted else None) as charge:
-            following = outcome.commit_success(
+            under_way = outcome.begin_success(
                 self.store,
                 self.holder,
                 caught,
@@ -194,11 +195,24 @@ class Ending:
                 cancels=end.cancels if end is not None else (),
                 going_on=terms,
                 cached=self.cached,
-                waiting=going_on.waiting_here(self.holder.take),
+                hears=waiting.place if waiting is not None else None,
+                ran_ms=streak.ran_ms() if streak is not None else None,
             )
-        if streak is not None and terms is not None:
-            streak.go_on(following)
+            if streak is not None and not charge.usage and streak.may_leave(self):
+                streak.leave(self, under_way)
+            else:
+                committed = outcome.keep_trying(under_way.result)
+                if waiting is not None:
+                    waiting.lines = committed.heard
+                if streak is not None and terms is not None:
+                    streak.go_on(committed.following)
         setattr(self.request, COMMITTED, True)
+
+    def revoke_late(self) -> None:
+        """Commit that the step was called off, as the answer to the commit of its success has said."""
+        setattr(self.request, COMMITTED, False)
+        self.request.chain = self._onward_of_request[0]
+        self.fail(RunCancelled(run_id=self.ours.get("pr") or self.holder.root), status=states.REVOKED, ran=True)
 
     def fail(
         self, error: BaseException, *, status: str = states.FAILURE, end: TurnEnd | None = None, ran: bool = False

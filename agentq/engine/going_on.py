@@ -12,18 +12,23 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from logging import INFO
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
+from celery import signals
 from celery.app import trace as celery_trace
+from celery.app.task import Context
+from celery.app.trace import task_has_custom
 from celery.utils.log import get_logger
 
 from agentq.core.errors import Unavailable
+from agentq.engine import paces
 from agentq.engine.delivery import payload_of
+from agentq.engine.in_hand import Hand, how_many
 from agentq.engine.keeper import claims
 from agentq.engine.messages import HEADER, HOLDER_HEADER, body_of, is_plain_json
 from agentq.engine.outcome import keep_trying
@@ -32,6 +37,7 @@ from agentq.store.refs import GoOn, LogPlace, Taken
 
 if TYPE_CHECKING:
     from agentq.engine.ending import Ending
+    from agentq.store.steps import CommitUnderWay
 
 logger = get_logger("celery.worker.strategy")
 
@@ -41,15 +47,15 @@ GRANT: Final = "on"
 LONGEST_S: Final = 0.1
 """So long after its first step nobody goes on: the main process, and what it knows of more urgent, wait no longer."""
 
-SHORT_S: Final = 0.02
-"""A step that takes so long gains little by it."""
-
 SOFT_LIMIT_S: Final = 5.0
 """Steps with a shorter soft limit end alone: the pool counts it from the first step on."""
 
 LINGER_S: Final = 0.005
 """How long a free slot waits for a next step by itself where the one before had come as soon: in a chain, or for a
 caller who asks one thing after the other, it comes without the main process."""
+
+_CELERYS_OWN: Final = frozenset({*vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compression"})
+"""Headers that a task does not see among its request's ``headers``."""
 
 NAMES: Final = 50
 """How many short steps' names a commit sends along at most."""
@@ -70,16 +76,14 @@ class Grant:
 
 
 class Streak:
-    """The steps that follow one that the main process has sent.
-
-    Attributes:
-        following: what the last commit has taken.
-    """
+    """The steps that follow one that the main process has sent."""
 
     _attempt: Ending
 
     def __init__(self, grant: Grant, request: dict[str, Any]) -> None:
-        self.following: Taken | None = None
+        self._following: Taken | None = None
+        taker = current()
+        self._hand = Hand(taker) if taker is not None else None
         self._grant = grant
         self._limits = request.get("timelimit")
         self._hostname = request.get("hostname")
@@ -102,21 +106,22 @@ class Streak:
         """Return on which terms the attempt's commit may take the next step; None: it may not."""
         now, task, self._terms = monotonic(), attempt.task, None
         took = now - self._began
-        note_pace(task.name, took)
+        paces.note(task.name, took)
+        if self._hand is not None:
+            self._hand.settle()
         seat = attempt.claim.seat()
-        if now >= self._ends or took > SHORT_S or seat is None or not claims.may_go_on():
+        if self._hand or now >= self._ends or took > paces.SHORT_S or seat is None or not claims.may_go_on():
             return None
-        kin, taker = self._kin_of(task), current()
-        if taker is not None and kin.is_async:
-            return None  # Of a process that serves hundreds of them at once, whose main thread stops them one by one.
+        kin = self._kin_of(task)
         if not kin.names:
             return None  # A bell that it heard would be used up for nothing.
         self._attempt = attempt
         attempt.claim.go_on()
-        self._terms = self._terms_for(attempt.claim, seat, kin)
+        most = how_many(paces.by_name.longest(kin.names)) if self._hand is not None else 1
+        self._terms = self._terms_for(attempt.claim, seat, kin, most=most)
         return self._terms
 
-    def _terms_for(self, claim: claims.Claim, seat: str, kin: _Kin, *, over: bool = False) -> GoOn:
+    def _terms_for(self, claim: claims.Claim, seat: str, kin: _Kin, *, over: bool = False, most: int = 1) -> GoOn:
         taker = current()
         return GoOn(
             label=self._grant.label,
@@ -126,6 +131,7 @@ class Streak:
             low_share=self._grant.low_share,
             floor=claim.floor() if taker is None else taker.floor,
             over=over,
+            most=most,
         )
 
     def own_terms(self, claim: claims.Claim, task: Any, *, over: bool) -> GoOn | None:
@@ -140,24 +146,54 @@ class Streak:
     def _kin_of(self, task: Any) -> _Kin:
         """Return the steps that may follow ``task``; looked up anew when others have become short, or long."""
         found = self._kin.get(task.name)
-        if found is None or found.turn != _paces.turn:
+        if found is None or found.turn != paces.by_name.turn:
             found = self._kin[task.name] = _Kin.of(task)
         return found
 
-    def go_on(self, taken: Taken | None) -> None:
-        """Have what the commit has taken run next; None: it has taken nothing."""
-        self.following = taken
-        if taken is None:
-            self._attempt.claim.stay()
-        elif (taker := current()) is not None:
-            taker.saw(taken.take)
+    def go_on(self, taken: Sequence[Taken]) -> None:
+        """Have what the commit has taken run next."""
+        if self._hand is not None:
+            self._hand.put(taken)
+        elif taken:
+            (self._following,) = taken
+            return
+        self._attempt.claim.stay()
+
+    def ran_ms(self) -> int | None:
+        """Return how long the step has run, where it was held for longer; None where the store knows by itself."""
+        if self._hand is None or not self._hand.has_several:
+            return None
+        return int((monotonic() - self._began) * 1000)
+
+    def may_leave(self, attempt: Ending) -> bool:
+        """Tell whether the next step may begin before the answer to this one's commit: nobody hears of it before."""
+        return bool(self._hand) and not attempt.admitted and not is_heard(attempt.task)
+
+    def leave(self, attempt: Ending, under_way: CommitUnderWay) -> None:
+        """Read the answer to the attempt's commit behind the next step."""
+        assert self._hand is not None, "it may be left"
+        self._hand.leave(under_way, attempt.holder.take, attempt.revoke_late)
 
     def next(self, worker: str) -> Taken | None:
         """Return what runs next: taken by the last commit, or a moment later; None: the streak has ended."""
-        if self.following is None:
+        taken = self._draw()
+        if taken is None:
+            if self._hand is not None:
+                self._hand.settle()
             self.linger(worker)
-        taken, self.following = self.following, None
+            taken = self._draw()
         return taken
+
+    def _draw(self) -> Taken | None:
+        if self._hand is not None:
+            return self._hand.draw()
+        taken, self._following = self._following, None
+        return taken
+
+    def ended(self, taken: Taken) -> None:
+        """Note that what ``next`` has returned has run, or does not run here."""
+        if self._hand is not None:
+            self._hand.ended(taken.take)
 
     def linger(self, worker: str) -> None:
         """Wait a moment for a next step where they come one soon after the other."""
@@ -171,10 +207,12 @@ class Streak:
         except Unavailable:
             # It may have been taken all the same, and would then be nobody's.
             taken = keep_trying(lambda: store.follow(worker, token, terms))
-        self.go_on(taken)
+        self.go_on((taken,) if taken is not None else ())
 
     def end(self) -> None:
         """Leave no word on the page of a reply that is waited for: while one stands there, nothing is handed back."""
+        if self._hand is not None:
+            self._hand.close()
         if self._terms is not None:
             self._attempt.claim.stay()
 
@@ -204,6 +242,8 @@ class Streak:
         info = properties.get("delivery_info") or {}
         request = {
             **headers,
+            # Celery would find them by taking its own 60 names out of a copy.
+            "headers": {name: value for name, value in headers.items() if name not in _CELERYS_OWN},
             "properties": properties,
             "reply_to": properties.get("reply_to"),
             "correlation_id": properties.get("correlation_id"),
@@ -218,44 +258,7 @@ class Streak:
         return headers["task"], headers["id"], request, body_of(payload), None, None
 
 
-class _Paces:
-    """By name, how long a step takes here, in seconds: up at once, down slowly.
-
-    Attributes:
-        short: the names of those that are short.
-        turn: changes with that.
-    """
-
-    def __init__(self) -> None:
-        self.short: tuple[str, ...] = ()
-        self.turn = 0
-        self._seconds: dict[str, float] = {}
-
-    def note(self, name: str, took: float) -> None:
-        """Count one that took so long."""
-        before = self._seconds.get(name)
-        pace = took if before is None else before + (took - before) * (0.5 if took > before else 0.2)
-        self._seconds[name] = pace
-        if before is None or (before <= SHORT_S) != (pace <= SHORT_S):
-            # Threads share it: another may be counting too.
-            self.short = tuple(each for each, seconds in list(self._seconds.items()) if seconds <= SHORT_S)
-            self.turn += 1
-
-
-_paces = _Paces()
-
 _here = threading.local()
-
-
-def note_pace(name: str, took: float, *, known: bool = True) -> None:
-    """Note how long a step took here; unless that is ``known``, which counts only if it was short."""
-    if known or took <= SHORT_S:
-        _paces.note(name, took)
-
-
-def is_short(name: str) -> bool:
-    """Tell whether steps of this name are known to be short here."""
-    return name in _paces.short
 
 
 def streak_here() -> Streak | None:
@@ -270,6 +273,16 @@ def suits(task: Any) -> bool:
     return options is not None and not task.is_agent and options.undo is None and task.rate_limit is None
 
 
+def is_heard(task: Any) -> bool:
+    """Tell whether anybody in this process is told of a step's success, who is to hear of none that does not stand."""
+    return bool(
+        signals.task_success.receivers
+        or signals.task_postrun.receivers
+        or task_has_custom(task, "on_success")
+        or task_has_custom(task, "after_return")
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Kin:
     """The steps that may follow one: short ones, of its nature, since by that a child is told to stop."""
@@ -280,10 +293,10 @@ class _Kin:
 
     @classmethod
     def of(cls, task: Any) -> _Kin:
-        turn, tasks, is_async = _paces.turn, task.app.tasks, inspect.iscoroutinefunction(task.run)
+        turn, tasks, is_async = paces.by_name.turn, task.app.tasks, inspect.iscoroutinefunction(task.run)
         if not suits(task):
             return cls(turn, is_async, ())
-        known = [tasks[name] for name in _paces.short if name in tasks]
+        known = [tasks[name] for name in paces.by_name.short if name in tasks]
         alike = [each.name for each in known if inspect.iscoroutinefunction(each.run) == is_async and suits(each)]
         return cls(turn, is_async, tuple(alike[:NAMES]))
 
@@ -359,10 +372,16 @@ def aside(waiting: Waiting) -> Iterator[None]:
 
 
 def _run_next(streak: Streak, taken: Taken, worker: str) -> None:
+    taker = current()
     try:
+        if taker is not None and (taker.refused or taker.id != worker):
+            logger.warning("step_dropped take=%d: this worker was given up before it began", taken.take)
+            return
         call = streak.call_of(taken, worker)
         streak.begin()
         run_call(call)
     except Exception as error:
         logger.info("handed_back take=%d: %s", taken.take, error)
         streak.hand_back(taken, worker)
+    finally:
+        streak.ended(taken)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from celery import states
 from celery.utils.log import get_logger
@@ -15,11 +15,8 @@ from agentq.core.errors import AgentqError, StepFailed, StoreUnavailable
 from agentq.engine.capture import Capture
 from agentq.engine.messages import HEADER, HEDGED, HOLDER_HEADER
 from agentq.store import Store
-from agentq.store.refs import Arrival, GoOn, Holder, Taken
-from agentq.store.steps import Outcome
-
-if TYPE_CHECKING:
-    from agentq.engine.going_on import Waiting
+from agentq.store.refs import Arrival, GoOn, Holder, LogPlace
+from agentq.store.steps import CommitUnderWay, Outcome
 
 logger = get_logger(__name__)
 
@@ -99,7 +96,7 @@ NOTHING: Final = Charge()
 """What an attempt has used that never ran here."""
 
 
-def commit_success(
+def begin_success(
     store: Store,
     holder: Holder,
     caught: Capture,
@@ -112,14 +109,14 @@ def commit_success(
     cancels: tuple[str, ...] = (),
     going_on: GoOn | None = None,
     cached: bool = False,
-    waiting: Waiting | None = None,
-) -> Taken | None:
-    """Commit a success; ``value`` is JSON-able. Raises StaleHolder when another attempt owns the step.
+    hears: LogPlace | None = None,
+    ran_ms: int | None = None,
+) -> CommitUnderWay:
+    """Send the commit of a success; ``value`` is JSON-able. Its result raises as the store's commit does.
 
-    Returns the step to go on with, if there is one and it was asked for. ``waiting`` hears what has come into its log.
+    ``hears``: what has come into that log comes with the result.
     """
     entry = _entry(request, "ok", value, inline_bytes, tokens=charge.usage.get("tokens", 0), cached=cached)
-    name = request.task or ""
     parts: Outcome = {
         "mode": "done",
         "status": states.SUCCESS,
@@ -133,12 +130,9 @@ def commit_success(
         "settles": charge.settles,
         "closes": closes,
         "cancels": cancels,
+        "ran_ms": ran_ms,
     }
-    place = waiting.place if waiting is not None else None
-    committed = keep_trying(lambda: store.commit(holder, name=name, going_on=going_on, hears=place, **parts))
-    if waiting is not None:
-        waiting.lines = committed.heard
-    return committed.following
+    return store.begin_commit(holder, name=request.task or "", going_on=going_on, hears=hears, **parts)
 
 
 def commit_failure(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from celery.utils.log import get_logger
 
 from agentq.core.errors import StaleHolder, Unavailable
-from agentq.engine import exits, going_on, later
+from agentq.engine import exits, going_on, later, paces
 from agentq.engine.slots import current
 from agentq.store.refs import GoOn, LogPlace, Offer, Taken
 
@@ -51,7 +51,7 @@ class OwnSteps:
         if streak is None or len(offers) != 1 or not going_on.suits(step) or offers[0].queue not in streak.queues:
             return None
         began = monotonic()
-        if not going_on.is_short(step.name):
+        if not paces.is_short(step.name):
             # It is not known yet: how long its outcome takes to come says how long it takes at most.
             self._sent[offers[0].id.encode()] = step.name, began
             return None
@@ -65,7 +65,7 @@ class OwnSteps:
         """Learn from what has come into the log how long a step takes."""
         for ask_id in [each for each in self._sent if any(each in line and b'"result"' in line for line in lines)]:
             name, began = self._sent.pop(ask_id)
-            going_on.note_pace(name, monotonic() - began, known=False)
+            paces.note(name, monotonic() - began, known=False)
 
     def run(self, taken: Taken | None, seen: int) -> going_on.Waiting | None:
         """Run what was taken with the send; None where nothing was. Raises StaleHolder for a turn given back.
@@ -121,7 +121,7 @@ class OwnSteps:
                     yield
             finally:
                 guard.call_off()
-                going_on.note_pace(call[0], monotonic() - began)
+                paces.note(call[0], monotonic() - began)
                 attempt.claim.finish()
         if given_back:
             holder = attempt.holder

@@ -132,7 +132,7 @@ class Presence:
         """
         if self.is_lost or not self._is_published:
             return
-        known = known | {running.take for running in self.board.running()} | self.taker.kept
+        known = known | {running.take for running in self.board.running()} | self.taker.kept | self.taker.in_hand
         before, self._looked = self._looked, monotonic()
         unknown = {take for take in self.store.held_takes(self.taker.id) if take <= self.taker.floor} - known
         if self.board.is_going_on(since=before):

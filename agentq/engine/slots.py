@@ -44,6 +44,7 @@ class Taker:
         paused: whether nothing is taken for now: the worker is drained, or unhealthy.
         left_out: queues of drained pools, from which nothing is taken.
         kept: takes that nobody here knows of and that stay in custody all the same.
+        in_hand: takes of steps that a thread runs next, or whose commit is on its way; any thread may change it.
 
     Args:
         store: where takes are recorded.
@@ -73,7 +74,6 @@ class Taker:
         # Fresh per process start: a dead id is never enrolled again, and a restarted worker is another
         # worker.
         self.id = uuid.uuid4().hex
-        self.pid = os.getpid()
         self.store = store
         self.label = label
         self.misfit = misfit
@@ -92,6 +92,7 @@ class Taker:
         self._floor = 0
         self.open_ended: set[int] = set()
         self.kept: set[int] = set()
+        self.in_hand: set[int] = set()
         self._token: str | None = None
         self._asked_at = float("-inf")
         self._orphans: dict[int, float] = {}
@@ -251,14 +252,17 @@ def withdraw(taker: Taker) -> None:
 
 
 def current() -> Taker | None:
-    """Return this process's taker; None in a process that is no worker, also in a worker's child.
-
-    A forked child inherits the variable; were it to take under its parent's id, the two would share one
-    token.
-    """
-    if _current is None or _current.pid != os.getpid():
-        return None
+    """Return this process's taker; None in a process that is no worker, also in a worker's child."""
     return _current
+
+
+def _forget() -> None:
+    # Were a child to take under its parent's id, the two would share one token.
+    global _current
+    _current = None
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 def try_settle(taker: Taker, take: int, how: Settlement) -> None:

@@ -6,6 +6,7 @@ with it.
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable
 from dataclasses import asdict
@@ -37,7 +38,7 @@ def strategy(task: Any, app: Any, consumer: Any, **options: Any) -> Handle:
     """Return what handles this task's messages in a consumer, as Celery's strategies do."""
     plain = default(task, app, consumer, **options)
     eventer = consumer.event_dispatcher
-    may_go_on = app.use_fast_trace_task and _outlive_their_steps(consumer) and _accepts_json(app)
+    may_go_on = app.use_fast_trace_task and _outlives(consumer, task) and _accepts_json(app)
     target = going_on.trace if may_go_on else None
     Request = create_request_cls(
         symbol_by_name(task.Request), task, consumer.pool, consumer.hostname, eventer, app=app, trace=target
@@ -99,11 +100,14 @@ def _tell(request: Any) -> None:
     )
 
 
-def _outlive_their_steps(consumer: Any) -> bool:
-    """Whether what runs steps here is a child or a thread that the pool does not count the steps of."""
+def _outlives(consumer: Any, task: Any) -> bool:
+    """Whether what runs this task here is a child, or a thread, that goes on behind it and is not counted by the pool.
+
+    Not from an async step of a thread: hundreds of them end as they come, and nothing need be worked out for each.
+    """
     worker, pool = consumer.controller, consumer.pool
     if getattr(pool, "executor", None) is not None:
-        return True
+        return bool(task.is_agent) or not inspect.iscoroutinefunction(task.run)
     return has_children(pool) and not worker.max_tasks_per_child and not worker.max_memory_per_child
 
 

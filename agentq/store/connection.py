@@ -11,7 +11,7 @@ import redis
 from agentq.core.errors import StoreUnavailable
 from agentq.store.client import connect
 from agentq.store.keys import Keys
-from agentq.store.ready import ReadyConnections
+from agentq.store.ready import ReadyConnections, Reply
 from agentq.store.runner import EVENT_LIMIT, Patience, ScriptSet, Weights
 from agentq.store.wire import redacted
 
@@ -89,6 +89,14 @@ class StoreConnection:
             self._patient = connect(self.url, socket_timeout=None)
         return self._patient
 
+    @property
+    def ready(self) -> ReadyConnections:
+        """The connections at hand for scripts."""
+        client = self.client
+        if self._ready is None:
+            self._ready = ReadyConnections(client)
+        return self._ready
+
     def _forget_parent(self) -> None:
         if self._pid != os.getpid():
             # Not closed: the sockets are shared with the parent, which goes on using them.
@@ -115,23 +123,50 @@ class StoreConnection:
 
     def run_script(self, name: str, *arguments: Any) -> Any:
         """Call a script by its name; raises StoreUnavailable when the server cannot be reached."""
-        return self.guarded(lambda: self._call_script(name, arguments))
+        return self.begin_script(name, *arguments).read()
 
-    def _call_script(self, name: str, arguments: tuple[Any, ...]) -> Any:
-        client = self.client
-        if self._ready is None:
-            self._ready = ReadyConnections(client)
-        try:
-            return self._ready.call(*self.scripts.command(name, *arguments))
-        except (redis.ConnectionError, redis.TimeoutError):
-            pass
-        except redis.ResponseError as error:
-            if not self.scripts.is_unknown(error):
-                raise
-        # As the client would repeat it by itself: a script answers a repeat as it answered the first call.
-        return self.scripts.call(client, name, *arguments)
+    def begin_script(self, name: str, *arguments: Any) -> ScriptReply:
+        """Send the call of a script; its reply is to be read soon, since a connection is kept for it."""
+        return ScriptReply(self, name, arguments)
 
     def now_ms(self) -> int:
         """Return the server's time in ms."""
         seconds, micros = self.guarded(self.client.time)
         return int(seconds) * 1000 + int(micros) // 1000
+
+
+class ScriptReply:
+    """The answer to a call of a script; whoever reads it makes the call again where it is lost, or was not sent."""
+
+    __slots__ = ("_arguments", "_connection", "_name", "_reply")
+
+    def __init__(self, connection: StoreConnection, name: str, arguments: tuple[Any, ...]) -> None:
+        self._connection = connection
+        self._name = name
+        self._arguments = arguments
+        self._reply = self._sent()
+
+    def read(self) -> Any:
+        """Return what the script has answered; raises StoreUnavailable when the server cannot be reached."""
+        return self._connection.guarded(self._read)
+
+    def _read(self) -> Any:
+        connection, reply, self._reply = self._connection, self._reply, None
+        if reply is None:
+            reply = self._sent()
+        if reply is not None:
+            try:
+                return reply.read()
+            except (redis.ConnectionError, redis.TimeoutError):
+                pass
+            except redis.ResponseError as error:
+                if not connection.scripts.is_unknown(error):
+                    raise
+        # As the client would repeat it by itself: a script answers a repeat as it answered the first call.
+        return connection.scripts.call(connection.client, self._name, *self._arguments)
+
+    def _sent(self) -> Reply | None:
+        try:
+            return self._connection.ready.begin(*self._connection.scripts.command(self._name, *self._arguments))
+        except redis.RedisError:
+            return None

@@ -6,39 +6,134 @@ the script. Here a command goes out once; whoever calls repeats it through the c
 
 from __future__ import annotations
 
+import threading
 from collections import deque
-from typing import Any
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Final
 
 import redis
+
+MOST: Final = 16
+"""Connections of a process: the server does one thing at a time, and so does the interpreter."""
+
+
+class Reply:
+    """What is still to be read on a connection, once; until then nobody else has it."""
+
+    __slots__ = ("_connection", "_owner")
+
+    def __init__(self, owner: ReadyConnections, connection: Any) -> None:
+        self._owner = owner
+        self._connection = connection
+
+    def __del__(self) -> None:
+        # A time limit may strike between the two: the next one would read this one's reply.
+        if self._connection is not None:
+            self._owner.give_up(self._connection)
+
+    def read(self) -> Any:
+        """Return it; raises what redis-py raises, a lost connection too, without a repeat."""
+        connection = self._connection
+        try:
+            reply = connection.read_response()
+        except redis.ResponseError:
+            # The server's own words: the reply was read to its end.
+            self._connection = None
+            self._owner.put_back(connection)
+            raise
+        except BaseException:
+            self._connection = None
+            self._owner.give_up(connection)
+            raise
+        self._connection = None
+        self._owner.put_back(connection)
+        return reply
 
 
 class ReadyConnections:
     """The idle connections of one client, the last used one first.
 
     They belong to the client's pool and are closed with it. Any thread may call: one connection serves one at a time.
+    Where hundreds of threads call at once, they wait for one another: redis-py's pool would refuse those beyond its
+    hundred connections, each would come again after a pause that doubles, and each connection costs a greeting.
     """
 
     def __init__(self, client: Any) -> None:
         self._pool = client.connection_pool
         self._idle: deque[Any] = deque()
+        self._open = 0
+        self._waiting = 0
+        self._change = threading.Condition()
 
-    def call(self, *command: Any) -> Any:
-        """Return the reply to a command; raises what redis-py raises, a lost connection too, without a repeat."""
+    def begin(self, *command: Any) -> Reply:
+        """Send a command; raises what redis-py raises, a lost connection too, without a repeat."""
         try:
             connection = self._idle.pop()
         except IndexError:
-            connection = self._pool.get_connection()
+            connection = self._next()
         try:
-            connection.send_command(*command)
-            reply = connection.read_response()
-        except redis.ResponseError:
-            # The server's own words: the reply was read to its end.
-            self._idle.append(connection)
-            raise
+            text = packed(command)
+            if text is None:
+                connection.send_command(*command)
+            else:
+                connection.send_packed_command((text,))
         except BaseException:
-            # Also a time limit that struck in between: the next one would read this one's reply.
+            self.give_up(connection)
+            raise
+        return Reply(self, connection)
+
+    def put_back(self, connection: Any) -> None:
+        """Let the next one have a connection on which nothing is to be read any more."""
+        self._idle.append(connection)
+        # Who waits has said so before it looked: one that comes now finds what was put back.
+        if self._waiting:
+            with self._change:
+                self._change.notify()
+
+    def give_up(self, connection: Any) -> None:
+        """Close a connection: what would be read on it belongs to nobody."""
+        try:
             connection.disconnect()
             self._pool.release(connection)
+        finally:
+            self._closed_one()
+
+    def _next(self) -> Any:
+        with self._change:
+            self._waiting += 1
+            try:
+                while self._open >= MOST:
+                    with suppress(IndexError):
+                        return self._idle.pop()
+                    self._change.wait()
+                self._open += 1
+            finally:
+                self._waiting -= 1
+        try:
+            return self._pool.get_connection()
+        except BaseException:
+            self._closed_one()
             raise
-        self._idle.append(connection)
-        return reply
+
+    def _closed_one(self) -> None:
+        with self._change:
+            self._open -= 1
+            self._change.notify()
+
+
+def packed(command: Sequence[Any]) -> bytes | None:
+    """Return a command as the server reads it; None where it holds what redis-py is to put into words."""
+    parts = [b"*%d\r\n" % len(command)]
+    for each in command:
+        kind = type(each)
+        if kind is str:
+            part = each.encode()
+        elif kind is bytes:
+            part = each
+        elif kind is int:
+            part = b"%d" % each
+        else:
+            return None
+        parts.append(b"$%d\r\n%b\r\n" % (len(part), part))
+    return b"".join(parts)

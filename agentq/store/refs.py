@@ -221,12 +221,12 @@ class Committed:
     """What a commit has brought.
 
     Attributes:
-        following: the step that the worker goes on with, if it asked for one and there is one.
+        following: the steps that the worker goes on with, in their order, if it asked for some and there are any.
         answers: whether the outcome is the step's; not where its hedge, or the step that it is the hedge of, answers.
         heard: what has come into the log of the turn in whose slot it ran; None: that was not read.
     """
 
-    following: Taken | None = None
+    following: tuple[Taken, ...] = ()
     answers: bool = True
     heard: list[bytes] | None = None
 
@@ -240,6 +240,7 @@ class GoOn:
         seat: tells those apart that go on in one worker: processes, or threads.
         names: of the steps that are known to be short; anything else is left to a take.
         over: whether a turn's own step may be taken before others of its lane.
+        most: so many are taken at once where many wait.
     """
 
     label: str
@@ -249,11 +250,12 @@ class GoOn:
     low_share: int
     floor: int
     over: bool = False
+    most: int = 1
 
     def to_wire(self, *, heard: bool = False) -> dict[str, Any]:
-        """Return what the scripts read; ``heard``: a bell was used up for it."""
+        """Return what the scripts read; ``heard``: a bell was used up for it, which is for one step."""
         return {
-            **({"heard": 1} if heard else {}),
+            **({"heard": 1} if heard else {"most": self.most} if self.most > 1 else {}),
             **({"over": 1} if self.over else {}),
             "label": self.label,
             "seat": self.seat,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, Required, TypedDict, Unpack
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
+from typing import Any, Literal, ParamSpec, Required, TypedDict, Unpack
 
 import redis
 
 from agentq.core.errors import CalledOff, KeyReused, QueueFull, StaleHolder
 from agentq.store.alarm import report_condemned
+from agentq.store.connection import ScriptReply
 from agentq.store.payloads import PayloadCalls
 from agentq.store.refs import (
     Arrival,
@@ -35,6 +37,8 @@ from agentq.store.wire import (
     parse_take,
     parse_taken,
 )
+
+P = ParamSpec("P")
 
 _STATES: dict[int, Literal["new", "known", "reused"]] = {1: "new", 0: "known", 2: "reused"}
 
@@ -65,6 +69,7 @@ class Outcome(TypedDict, total=False):
         cancels: ids of child runs that are cancelled with it.
         changed: the arguments of which the next attempt gets others, for people.
         idle: with ``again``: the step's function was not called, so the attempt does not count as one.
+        ran_ms: how long the attempt has run, where that is less than it was held; None: as long as that.
     """
 
     mode: Required[CommitMode]
@@ -84,13 +89,47 @@ class Outcome(TypedDict, total=False):
     inside: bool
     changed: str | None
     idle: bool
+    ran_ms: int | None
 
 
 _FULL = 3
 """Of an offer: it was refused, since there was no room."""
 
+_SILENT = 3
+"""Of a commit: its step has ended, and another one answers for it."""
+
 _CONDEMNED = 2
 """Of what is given back: that it went to the dead letters instead."""
+
+
+class CommitUnderWay:
+    """A commit that was sent; whoever has sent it is to ask for its result."""
+
+    __slots__ = ("_hears", "_holder", "_name", "_reply", "_store")
+
+    def __init__(self, store: StepCalls, reply: ScriptReply, holder: Holder, name: str, *, hears: bool) -> None:
+        self._hears = hears
+        self._store = store
+        self._reply = reply
+        self._holder = holder
+        self._name = name
+
+    def result(self) -> Committed:
+        """Return what it has brought; raises as the commit says, and StoreUnavailable: asked again it is sent again."""
+        reply = self._reply.read()
+        self._store.expect_held(reply, self._holder, self._name)
+        answers = int(reply[0]) != _SILENT
+        if self._hears:
+            return Committed(answers=answers, heard=reply[1] if len(reply) > 1 else None)
+        return Committed(tuple(parse_taken(reply, at) for at in range(1, len(reply), 4)), answers=answers)
+
+
+def _waited_for(begin: Callable[P, CommitUnderWay]) -> Callable[P, Committed]:
+    @wraps(begin)
+    def commit(*args: P.args, **kwargs: P.kwargs) -> Committed:
+        return begin(*args, **kwargs).result()
+
+    return commit
 
 
 class StepCalls(PayloadCalls, SurveyReads):
@@ -177,7 +216,7 @@ class StepCalls(PayloadCalls, SurveyReads):
         checked_lane(queue, lane)
         self.run_script("ring", queue, lane, message)
 
-    def commit(
+    def begin_commit(
         self,
         holder: Holder,
         *,
@@ -185,17 +224,17 @@ class StepCalls(PayloadCalls, SurveyReads):
         going_on: GoOn | None = None,
         hears: LogPlace | None = None,
         **parts: Unpack[Outcome],
-    ) -> Committed:
-        """Make an attempt's outcome the step's, with all that follows from it.
+    ) -> CommitUnderWay:
+        """Send what makes an attempt's outcome the step's, with all that follows from it.
 
         Args:
             holder: the attempt.
             name: the step's name, for the error.
-            going_on: on which terms the worker takes the next step by the same call; None: it does not.
+            going_on: on which terms the worker takes the next steps by the same call; None: it does not.
             hears: of the turn in whose slot it ran, which so hears of it.
             parts: see ``Outcome``; ``mode`` and ``status`` are needed.
 
-        Raises:
+        The result raises:
             StaleHolder: another attempt holds the step, or it is done; nothing was written.
             CalledOff: it was cancelled, and ``status`` is not REVOKED; nothing was written.
         """
@@ -212,6 +251,8 @@ class StepCalls(PayloadCalls, SurveyReads):
             optional[field] = parts.get(field)
         header = {**holder.to_wire(), "mode": mode, "status": parts["status"]}
         header.update({field: value for field, value in optional.items() if value})
+        if parts.get("ran_ms") is not None:
+            header["ran"] = parts["ran_ms"]
         arguments = commit_arguments(
             header,
             going_on=going_on,
@@ -221,12 +262,10 @@ class StepCalls(PayloadCalls, SurveyReads):
             offers=self.stowed(offers),
             arrivals=parts.get("arrivals", ()),
         )
-        reply = self.run_script("commit", *arguments)
-        self.expect_held(reply, holder, name)
-        answers, says_more = int(reply[0]) != 3, len(reply) > 1
-        if hears is not None:
-            return Committed(answers=answers, heard=reply[1] if says_more else None)
-        return Committed(parse_taken(reply, 1) if says_more else None, answers=answers)
+        reply = self.begin_script("commit", *arguments)
+        return CommitUnderWay(self, reply, holder, name, hears=hears is not None)
+
+    commit = _waited_for(begin_commit)
 
     def follow(self, worker: str, token: str, terms: GoOn, *, wait_s: float = 0.0) -> Taken | None:
         """Take the next step for a seat, once a bell has rung or after ``wait_s`` seconds.

@@ -34,7 +34,7 @@ STEP_RULES: Final[Rules] = {
 }
 
 GOING_ON_RULES: Final[Rules] = {
-    "forget what was gone on with": ("if not entry then return { 1 } end", "if true then return { 1 } end"),
+    "forget what was gone on with": ("if known ~= token then return reply end", "if true then return reply end"),
     "lose what a child had gone on with": (
         "local gone = next and give_back(worker, next, company, now) or 0",
         "local gone = 0",

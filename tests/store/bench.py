@@ -101,8 +101,8 @@ class Bench:
         self.store.offer([self.agent(run, **options)])
         return self.take_one(worker).holder
 
-    def finish(self, holder: Holder, **options: Any) -> Taken | None:
-        """Commit a success; options as in the store's commit; returns the step to go on with."""
+    def finish(self, holder: Holder, **options: Any) -> tuple[Taken, ...]:
+        """Commit a success; options as in the store's commit; returns the steps to go on with."""
         fields: dict[str, Any] = {"mode": "done", "status": "SUCCESS", "results": [(holder.id, meta(holder.id))]}
         return self.store.commit(holder, **{**fields, **options}).following
 
@@ -110,9 +110,16 @@ class Bench:
         self, holder: Holder, *, seat: str = "seat", names: Sequence[str] = ("read",), **options: Any
     ) -> Got | None:
         """Commit a success, and take the next step by it; other options as those of ``GoOn``."""
+        found = self.go_on_with(holder, seat=seat, names=names, **options)
+        return found[0] if found else None
+
+    def go_on_with(
+        self, holder: Holder, *, seat: str = "seat", names: Sequence[str] = ("read",), **options: Any
+    ) -> list[Got]:
+        """Commit a success, and take the next steps by it."""
         fields: dict[str, Any] = {"label": holder.worker, "queues": ("q",), "low_share": 0, "floor": 0, **options}
         taken = self.finish(holder, going_on=GoOn(seat=seat, names=tuple(names), **fields))
-        return gots(holder.worker, TakeReply(refused=False, taken=(taken,)))[0] if taken is not None else None
+        return gots(holder.worker, TakeReply(refused=False, taken=taken))
 
     def again(self, holder: Holder, *, due_ms: int | None = None, idle: bool = False) -> None:
         """Commit that the step is tried again."""

@@ -137,3 +137,43 @@ def test_what_a_child_has_gone_on_with_is_recalled_when_nobody_wants_it(bench: B
     bench.client.pexpire(bench.keys.of("cancelled", "s2"), 60_000)
     assert bench.store.recalled([held], ["4711"]) == ["next not wanted"]
     assert bench.store.recalled([held], [None]) == ["go on"]
+
+
+def test_several_are_taken_at_once_where_many_wait(bench: Bench) -> None:
+    bench.worker()
+    bench.store.offer([bench.step(f"s{number}") for number in range(50)])
+    first = bench.take_one().holder
+    found = bench.go_on_with(first, most=8)
+    # A sixteenth of the 48 that are left beside the first one.
+    assert [got.holder.id for got in found] == ["s1", "s2", "s3", "s4"]
+    assert [got.holder.take for got in found] == [first.take + number for number in range(1, 5)]
+    bench.finish(found[1].holder)
+    assert [got.holder.id for got in bench.go_on_with(first, most=8)] == ["s1", "s3", "s4"], "asked again"
+    assert bench.state("s5") == "q"
+    assert bench.take_one().holder.take == found[-1].holder.take + 1
+
+
+def test_what_is_not_short_ends_what_is_taken_at_once(bench: Bench) -> None:
+    bench.worker()
+    names = ["read", "read", "long", *["read"] * 60]
+    bench.store.offer([bench.step(f"s{number}", name=name) for number, name in enumerate(names)])
+    found = bench.go_on_with(bench.take_one().holder, most=8)
+    assert [got.holder.id for got in found] == ["s1"]
+    assert bench.take_one().holder.id == "s2"
+
+
+def test_one_at_a_time_where_few_wait(bench: Bench) -> None:
+    bench.worker()
+    bench.store.offer([bench.step(f"s{number}") for number in range(16)])
+    assert len(bench.go_on_with(bench.take_one().holder, most=8)) == 1
+
+
+def test_a_step_that_waited_in_hand_counts_for_as_long_as_it_ran(bench: Bench) -> None:
+    bench.worker()
+    bench.store.offer([bench.step("s1")])
+    holder = bench.take_one(floor=7).holder
+    assert holder.take % 8 == 0, "of the short ones every eighth is counted"
+    bench.client.hset(bench.keys.step("s1", "s1"), "b", bench.store.now_ms() - 90)
+    bench.finish(holder, ran_ms=3)
+    (sums,) = bench.client.hvals(bench.keys.of("pace", "q"))
+    assert sums.split(b"|")[:2] == [b"8", b"24"]

@@ -49,7 +49,7 @@ def test_a_server_that_has_forgotten_the_scripts_gets_them_again(store: Store) -
 def test_after_an_interrupted_call_nobody_reads_its_reply(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A time limit strikes between question and answer."""
     ready = ReadyConnections(store.client)
-    assert ready.call("ECHO", "one") == b"one"
+    assert ready.begin("ECHO", "one").read() == b"one"
     (connection,) = ready._idle
 
     def struck(*_: Any, **__: Any) -> Any:
@@ -58,9 +58,9 @@ def test_after_an_interrupted_call_nobody_reads_its_reply(store: Store, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(connection, "read_response", struck)
         with pytest.raises(KeyboardInterrupt):
-            ready.call("ECHO", "two")
+            ready.begin("ECHO", "two").read()
     assert not ready._idle
-    assert ready.call("ECHO", "three") == b"three"
+    assert ready.begin("ECHO", "three").read() == b"three"
 
 
 def test_threads_do_not_get_each_others_replies(store: Store) -> None:
@@ -69,7 +69,7 @@ def test_threads_do_not_get_each_others_replies(store: Store) -> None:
     def ask(number: int) -> None:
         for turn in range(200):
             text = f"{number}/{turn}".encode()
-            if ready.call("ECHO", text) != text:
+            if ready.begin("ECHO", text).read() != text:
                 wrong.append(text)
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]

@@ -1,8 +1,9 @@
 -- commit: an attempt's outcome, with all that follows from it, at once.
 -- include: common tree offer join refuse finish cancel pace gates going_on answering
 -- ARGV: JSON header {root, id, worker, take, token, mode, status, error?, changed?, usage?, accounts?, m?, entry?, tells?, inside?,
---           closes?, cancels?, idle?, next?, hears?}
+--           closes?, cancels?, idle?, ran?, next?, hears?}
 --         mode: 'done', 'again' (the first offer is this step's next generation), 'replaced' (another will carry its id)
+--         ran: for how many ms, where it was held for longer
 --         idle: 1 with 'again': its function was not called, so this does not count as an attempt
 --         entry: what the log of the step's own parent is told; tells: [run, entry]… for other runs of the tree
 --         usage: what was spent, on the tree and on the accounts; m: {ok?, tokens?}, how what was reserved is settled
@@ -12,8 +13,8 @@
 --       number of joins; per join: JSON header, body message or ''
 --       number of offers; per offer: JSON header, message
 --       number of arrivals; per arrival: root, join id, index, 1 succeeded | 0 failed
--- Reply: {1} committed (also when asked again with the same token); {1, take, queue, flags, message} committed, and the
---        next one taken, flags as in take; {1, {entries of that log from `seen` on…}} with hears, where it is done;
+-- Reply: {1} committed (also when asked again with the same token); {1, (take, queue, flags, message)…} committed, and
+--        the next ones taken, flags as in take; {1, {entries of that log from `seen` on…}} with hears, where it is done;
 --        {0, state, worker, take} another holds it;
 --        {2} nobody wants the step any more: nothing was written, and REVOKED is the only outcome that it may have;
 --        {3} committed, and answers nothing: another step answers for both
@@ -42,7 +43,7 @@ if f[6] == 'a' and h.mode == 'done' then
   keep(h.root, h.id, rest_of(message))
 end
 redis.call('HDEL', K.held(h.worker), h.take)
-note_pace(f[7], f[10], f[8], h.take, now, h.status == 'FAILURE' or (h.error and not h.idle), h.usage and h.usage.tokens, h.mode == 'done')
+note_pace(f[7], f[10], h.ran and now - h.ran or f[8], h.take, now, h.status == 'FAILURE' or (h.error and not h.idle), h.usage and h.usage.tokens, h.mode == 'done')
 redis.call('HSET', rec, 'tok', h.token, 'd', 0)
 if f[9] then
   redis.call('HDEL', rec, 'gd')

@@ -47,7 +47,7 @@ local function take_own(worker, token, next, o, now)
       -- Its run stands still: it is in that run's line.
       if not flags then return { 1 } end
       redis.call('HSET', card, 'last', take, 'takes', before + 1, 'on:' .. next.seat, token .. '|' .. take)
-      return next_reply(take, f[2], flags, message)
+      return next_reply({ 1 }, take, f[2], flags, message)
     end
   end
   local reply = take_next(worker, token, next, now)

@@ -1,0 +1,51 @@
+"""How long steps take in this process, by which it is decided which of them may follow one another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+SHORT_S: Final = 0.02
+"""A step that takes so long gains little by being taken together with another one's end."""
+
+
+class Paces:
+    """By name, how long a step takes here, in seconds: up at once, down slowly.
+
+    Attributes:
+        short: the names of those that are short.
+        turn: changes with that.
+    """
+
+    def __init__(self) -> None:
+        self.short: tuple[str, ...] = ()
+        self.turn = 0
+        self._seconds: dict[str, float] = {}
+
+    def note(self, name: str, took: float) -> None:
+        """Count one that took so long."""
+        before = self._seconds.get(name)
+        pace = took if before is None else before + (took - before) * (0.5 if took > before else 0.2)
+        self._seconds[name] = pace
+        if before is None or (before <= SHORT_S) != (pace <= SHORT_S):
+            # Threads share it: another may be counting too.
+            self.short = tuple(each for each, seconds in list(self._seconds.items()) if seconds <= SHORT_S)
+            self.turn += 1
+
+    def longest(self, names: Sequence[str]) -> float:
+        """Return how long the longest of these takes, in seconds, as far as is known."""
+        return max(self._seconds.get(name, 0.0) for name in names)
+
+
+by_name: Final = Paces()
+
+
+def note(name: str, took: float, *, known: bool = True) -> None:
+    """Note how long a step took here; unless that is ``known``, which counts only if it was short."""
+    if known or took <= SHORT_S:
+        by_name.note(name, took)
+
+
+def is_short(name: str) -> bool:
+    """Tell whether steps of this name are known to be short here."""
+    return name in by_name.short
