@@ -57,6 +57,14 @@ caller who asks one thing after the other, it comes without the main process."""
 _CELERYS_OWN: Final = frozenset({*vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compression"})
 """Headers that a task does not see among its request's ``headers``."""
 
+SHORTEST_PAUSE_S: Final = 0.05
+LONGEST_PAUSE_S: Final = 1.6
+"""So long nobody waits for a next step after a wait in vain, and after several: each is a call of the server."""
+
+NEAR_MS: Final = 20
+"""For so long the server believes that a slot waits: the server ends a short wait when it next has something to do, and
+hears when it has ended. A step for a slot that died just then waits for the next look of a worker, a second at most."""
+
 NAMES: Final = 50
 """How many short steps' names a commit sends along at most."""
 
@@ -67,12 +75,16 @@ Call = tuple[str, str, dict[str, Any], Any, None, None]
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What the main process lets a child do: take from these queues in its name; no step of these ids."""
+    """What the main process lets a child do: take from these queues in its name; no step of these ids.
+
+    ``hurries``: this step has come soon after the one before, which may have run elsewhere.
+    """
 
     label: str
     queues: tuple[str, ...]
     low_share: int
     revoked: tuple[str, ...] = ()
+    hurries: bool = False
 
 
 class Streak:
@@ -91,7 +103,7 @@ class Streak:
         self._began = monotonic()
         self._terms: GoOn | None = None
         self._kin: dict[str, _Kin] = {}
-        self._hurries = self._began - getattr(_here, "ended", 0.0) <= LINGER_S
+        self._hurries = grant.hurries or self._began - getattr(_here, "ended", 0.0) <= LINGER_S
 
     @property
     def queues(self) -> tuple[str, ...]:
@@ -118,10 +130,13 @@ class Streak:
         self._attempt = attempt
         attempt.claim.go_on()
         most = how_many(paces.by_name.longest(kin.names)) if self._hand is not None else 1
-        self._terms = self._terms_for(attempt.claim, seat, kin, most=most)
+        lingers = self._hurries and _patience.may_wait(now)
+        self._terms = self._terms_for(attempt.claim, seat, kin, most=most, lingers=lingers)
         return self._terms
 
-    def _terms_for(self, claim: claims.Claim, seat: str, kin: _Kin, *, over: bool = False, most: int = 1) -> GoOn:
+    def _terms_for(
+        self, claim: claims.Claim, seat: str, kin: _Kin, *, over: bool = False, most: int = 1, lingers: bool = False
+    ) -> GoOn:
         taker = current()
         return GoOn(
             label=self._grant.label,
@@ -132,6 +147,7 @@ class Streak:
             floor=claim.floor() if taker is None else taker.floor,
             over=over,
             most=most,
+            lingers_ms=NEAR_MS if lingers else 0,
         )
 
     def own_terms(self, claim: claims.Claim, task: Any, *, over: bool) -> GoOn | None:
@@ -198,8 +214,8 @@ class Streak:
     def linger(self, worker: str) -> None:
         """Wait a moment for a next step where they come one soon after the other."""
         terms = self._terms
-        if terms is None or not self._hurries or monotonic() >= self._ends:
-            return
+        if terms is None or not terms.lingers_ms:
+            return  # Else the server believes that it waits here, however late it is by now.
         store, token = self._attempt.store, self._attempt.store.new_token()
         self._attempt.claim.go_on()
         try:
@@ -207,6 +223,7 @@ class Streak:
         except Unavailable:
             # It may have been taken all the same, and would then be nobody's.
             taken = keep_trying(lambda: store.follow(worker, token, terms))
+        _patience.note(taken is not None)
         self.go_on((taken,) if taken is not None else ())
 
     def end(self) -> None:
@@ -257,6 +274,28 @@ class Streak:
         }
         return headers["task"], headers["id"], request, body_of(payload), None, None
 
+
+class _Patience:
+    """Whether it pays to wait for a next step: after each wait in vain it is left for twice as long."""
+
+    def __init__(self) -> None:
+        self._pause = SHORTEST_PAUSE_S
+        self._until = 0.0
+
+    def may_wait(self, now: float) -> bool:
+        """Tell whether to try it."""
+        return now >= self._until
+
+    def note(self, came: bool) -> None:
+        """Note how a wait has ended."""
+        if came:
+            self._pause = SHORTEST_PAUSE_S
+        else:
+            self._until = monotonic() + self._pause
+            self._pause = min(2 * self._pause, LONGEST_PAUSE_S)
+
+
+_patience = _Patience()
 
 _here = threading.local()
 

@@ -21,6 +21,9 @@ from agentq.store.refs import TakeReply
 Settlement = Literal["drop", "requeue"]
 
 
+SOON_S = 0.01
+"""A step that comes so soon after the one before is one of a row: of a caller who asks one thing after the other."""
+
 ORPHAN_S = 1.0
 """How long what a connection's loss took from memory may still begin: a child may have been sent it just before. Handed
 back too soon it would run twice at once."""
@@ -45,6 +48,7 @@ class Taker:
         left_out: queues of drained pools, from which nothing is taken.
         kept: takes that nobody here knows of and that stay in custody all the same.
         in_hand: takes of steps that a thread runs next, or whose commit is on its way; any thread may change it.
+        hurries: whether the last steps came one soon after the other.
 
     Args:
         store: where takes are recorded.
@@ -95,6 +99,8 @@ class Taker:
         self.in_hand: set[int] = set()
         self._token: str | None = None
         self._asked_at = float("-inf")
+        self._came_at = float("-inf")
+        self.hurries = False
         self._orphans: dict[int, float] = {}
         self._unsettled: dict[int, Settlement] = {}
         self._in_flight: weakref.ref[Any] | None = None
@@ -159,6 +165,9 @@ class Taker:
         self._token = None
         self._rests = reply.rest and self._idle is not None
         self.saw(*(taken.take for taken in reply.taken))
+        if reply.taken:
+            before, self._came_at = self._came_at, monotonic()
+            self.hurries = self._came_at - before <= SOON_S
 
     @property
     def floor(self) -> int:

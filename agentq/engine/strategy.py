@@ -136,5 +136,9 @@ def _grant(consumer: Any, request: Any) -> going_on.Grant | None:
         return None
     queues, _ = channel.queues_by_custody()
     return going_on.Grant(
-        label=taker.label, queues=tuple(queues), low_share=channel.low_share, revoked=tuple(state.revoked)
+        label=taker.label,
+        queues=tuple(queues),
+        low_share=channel.low_share,
+        revoked=tuple(state.revoked),
+        hurries=taker.hurries,
     )

@@ -63,6 +63,8 @@ _PLAIN_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "drained": (),
     "warm": (),
     "bell": ("queue",),
+    "near": ("queue",),
+    "seat": ("worker", "seat"),
     "suspects": ("queue",),
     "freeing": ("queue",),
     "letters": (),
@@ -188,6 +190,10 @@ class Keys:
     def bell(self, queue: str) -> str:
         """The bell of a queue: bounded wake-ups of idle workers."""
         return self.of("bell", queue)
+
+    def seat(self, worker: str, seat: str) -> str:
+        """The bell of one slot of a worker, which waits for a moment."""
+        return self.of("seat", worker, seat)
 
     @staticmethod
     def lane(queue: str, priority: int) -> str:

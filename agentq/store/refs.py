@@ -241,6 +241,7 @@ class GoOn:
         names: of the steps that are known to be short; anything else is left to a take.
         over: whether a turn's own step may be taken before others of its lane.
         most: so many are taken at once where many wait.
+        lingers_ms: for so long the seat waits for a next step where there is none now; 0: it does not.
     """
 
     label: str
@@ -251,12 +252,14 @@ class GoOn:
     floor: int
     over: bool = False
     most: int = 1
+    lingers_ms: int = 0
 
     def to_wire(self, *, heard: bool = False) -> dict[str, Any]:
         """Return what the scripts read; ``heard``: a bell was used up for it, which is for one step."""
         return {
             **({"heard": 1} if heard else {"most": self.most} if self.most > 1 else {}),
             **({"over": 1} if self.over else {}),
+            **({"lingers": self.lingers_ms} if self.lingers_ms else {}),
             "label": self.label,
             "seat": self.seat,
             "queues": self.queues,

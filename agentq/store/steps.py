@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import wraps
 from typing import Any, Literal, ParamSpec, Required, TypedDict, Unpack
 
@@ -272,8 +273,9 @@ class StepCalls(PayloadCalls, SurveyReads):
 
         None when there is none for it. The same token gets the same reply.
         """
-        arguments = worker, token, dump(terms.to_wire(heard=True))
-        bells = [self.keys.bell(queue) for queue in terms.queues]
+        arguments = worker, token, dump(replace(terms, lingers_ms=0).to_wire(heard=True))
+        # Its own first: what was rung there is for nobody else.
+        bells = [self.keys.seat(worker, terms.seat), *(self.keys.bell(queue) for queue in terms.queues)]
         command = self.scripts.command("follow", *arguments)
         reply = self.guarded(lambda: self._after_bell(bells, wait_s, command)) if wait_s else None
         if reply is None:

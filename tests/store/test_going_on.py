@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agentq.store.refs import Holder
+from agentq.store.refs import GoOn, Holder, Taken
 from tests.store.bench import Bench
 
 
@@ -177,3 +177,65 @@ def test_a_step_that_waited_in_hand_counts_for_as_long_as_it_ran(bench: Bench) -
     bench.finish(holder, ran_ms=3)
     (sums,) = bench.client.hvals(bench.keys.of("pace", "q"))
     assert sums.split(b"|")[:2] == [b"8", b"24"]
+
+
+def follow(bench: Bench, *, names: tuple[str, ...] = ("read",)) -> Taken | None:
+    """What the seat takes that has waited."""
+    terms = GoOn(label="w1", seat="seat", queues=("q",), names=names, low_share=0, floor=0)
+    return bench.store.follow("w1", bench.store.new_token(), terms)
+
+
+def rings(bench: Bench) -> tuple[int, int]:
+    """How often the bell of the queue was rung and not heard yet, and that of the seat."""
+    return bench.client.llen(bench.keys.bell("q")), bench.client.llen(bench.keys.seat("w1", "seat"))
+
+
+@pytest.fixture
+def waits(bench: Bench, held: Holder) -> None:
+    """The seat has ended both steps and waits for a next one, for longer than a test takes."""
+    following = bench.go_on(held)
+    assert following is not None
+    bench.client.delete(bench.keys.bell("q"))
+    assert bench.go_on(following.holder, lingers_ms=600_000) is None
+
+
+@pytest.mark.usefixtures("waits")
+def test_a_seat_that_waits_is_told_first_and_of_one_step_only(bench: Bench) -> None:
+    bench.store.offer([bench.step("s3")])
+    bench.store.offer([bench.step("s4")])
+    assert rings(bench) == (1, 1)
+    taken = follow(bench)
+    assert taken is not None
+    assert (bench.state("s3"), bench.state("s4")) == ("h", "q")
+    assert rings(bench) == (1, 0)
+
+
+@pytest.mark.usefixtures("waits")
+@pytest.mark.parametrize("offer", [{"name": "long"}, {"kind": "agent", "name": "read", "version": "1"}], ids=str)
+def test_what_it_cannot_take_is_told_to_the_workers(bench: Bench, offer: dict[str, str]) -> None:
+    bench.store.offer([bench.step("other", **offer)])
+    assert rings(bench) == (1, 0)
+
+
+@pytest.mark.usefixtures("waits")
+def test_what_it_has_heard_and_may_not_take_it_tells_on(bench: Bench) -> None:
+    bench.store.offer([bench.step("s3")])
+    assert rings(bench) == (0, 1)
+    bench.client.set(bench.keys.of("dead", "w1"), 1, ex=60)
+    assert follow(bench) is None
+    assert rings(bench) == (1, 0)
+
+
+@pytest.mark.usefixtures("waits")
+def test_a_seat_that_waits_no_longer_is_told_nothing(bench: Bench) -> None:
+    assert follow(bench) is None
+    bench.store.offer([bench.step("s3")])
+    assert rings(bench) == (1, 0)
+
+
+@pytest.mark.usefixtures("waits")
+def test_another_seat_ends_nobody_s_wait(bench: Bench) -> None:
+    terms = GoOn(label="w1", seat="other", queues=("q",), names=("read",), low_share=0, floor=0)
+    assert bench.store.follow("w1", bench.store.new_token(), terms) is None
+    bench.store.offer([bench.step("s3")])
+    assert rings(bench) == (0, 1)

@@ -63,6 +63,8 @@ for _ = 1, tonumber(following()) do
   if not stopped and not is_too_wide(j) then open_join(j, body, now) end
 end
 local asked = {}
+-- Its ring is taken back when the turn takes it: it must be the queue's.
+CALL.own = h.next
 for _ = 1, tonumber(following()) do
   local o, rest = cjson.decode(following()), following()
   if not stopped and not too_wide[o.jn or o.jo] then

@@ -46,12 +46,27 @@ local function parts_of(entry)
   return string.sub(rest, 1, length), lane, string.sub(rest, length + 2)
 end
 
--- Rung as often as the bell is long, it is full: nobody can hear it while a script runs.
-local function ring(queue)
+-- Has the slot hear of a step of this name that waits for a moment for such ones, if there is one; of one step, and then
+-- no more: it looks once when it has heard. What it does not take then it rings for.
+local function hail(queue, name)
+  local text = redis.call('GET', K.near(queue))
+  local near = text and cjson.decode(text)
+  if not near or not string.find(near.names, '\n' .. name .. '\n', 1, true) then return false end
+  for _, each in ipairs(near.queues) do redis.call('DEL', K.near(each)) end
+  local bell = K.seat(near.worker, near.seat)
+  redis.call('LPUSH', bell, 1)
+  redis.call('PEXPIRE', bell, 1000)
+  return true
+end
+
+-- Rung as often as the bell is long, it is full: nobody can hear it while a script runs. name: of the step that has come,
+-- where any slot may take it.
+local function ring(queue, name)
   CALL.rung = CALL.rung or {}
   local rung = CALL.rung
   rung[queue] = (rung[queue] or 0) + 1
   if rung[queue] > 32 then return end
+  if name and hail(queue, name) then return end
   local bell = K.bell(queue)
   redis.call('LPUSH', bell, 1)
   redis.call('LTRIM', bell, 0, 31)
@@ -109,8 +124,8 @@ end
 
 -- Into its lane, or into the timers when it is not due yet; then its message is kept meanwhile, as it is
 -- in split mode, where the lane holds its name. tenant: of a step that is recorded just now, '' for none; of any other it
--- stands in the record, and so does from now on since when it waits again.
-local function place(root, id, rec, queue, lane, generation, rest, due, now, front, tenant)
+-- stands in the record, and so does from now on since when it waits again. name: as of ring.
+local function place(root, id, rec, queue, lane, generation, rest, due, now, front, tenant, name)
   if due and due > now then
     redis.call('HSET', rec, 's', 'l')
     keep(root, id, rest)
@@ -131,5 +146,5 @@ local function place(root, id, rec, queue, lane, generation, rest, due, now, fro
     return
   end
   push_line(queue, lane, tenant, message_of(root, id, generation, rest), front)
-  ring(queue)
+  ring(queue, name)
 end

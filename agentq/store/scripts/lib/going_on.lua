@@ -1,8 +1,8 @@
 -- Going on: who has just ended a short step takes the next one by the same script, and needs no other round trip for it.
 -- include: claim backlog
--- next: {label, seat, queues, names, low, floor, most?, heard?}: names are those of short steps, each between two line
--- ends; seat tells those apart that go on in one worker; most: so many are taken at once where many wait; heard: a bell
--- was used up for it.
+-- next: {label, seat, queues, names, low, floor, most?, heard?, lingers?}: names are those of short steps, each between two
+-- line ends; seat tells those apart that go on in one worker; most: so many are taken at once where many wait; heard: a
+-- bell was used up for it; lingers: for so many ms the seat waits for a next one, if there is none now.
 
 -- Of what waits in a lane each seat takes so small a part at once, that the other workers run dry no sooner.
 local PART_TAKEN = 16
@@ -40,10 +40,30 @@ local function may_take_next(worker, next, alone)
   return true
 end
 
+-- The seat waits for a step for a moment: it, and not the worker's main process, is to hear of the first that comes.
+local function linger(worker, next)
+  local near = cjson.encode({ worker = worker, seat = next.seat, names = next.names, queues = next.queues })
+  for _, queue in ipairs(next.queues) do redis.call('SET', K.near(queue), near, 'PX', next.lingers) end
+end
+
+-- It waits no longer.
+local function stop_lingering(worker, next)
+  for _, queue in ipairs(next.queues) do
+    local text = redis.call('GET', K.near(queue))
+    local near = text and cjson.decode(text)
+    if near and near.worker == worker and near.seat == next.seat then redis.call('DEL', K.near(queue)) end
+  end
+end
+
 local function take_next(worker, token, next, now)
   local card, reply = K.worker(worker), { 1 }
   local c = redis.call('HMGET', card, 'last', 'takes', 'alone')
-  if not may_take_next(worker, next, c[3]) then return reply end
+  if not may_take_next(worker, next, c[3]) then
+    if next.heard then
+      for _, queue in ipairs(next.queues) do ring(queue) end
+    end
+    return reply
+  end
   local first, before = math.max(tonumber(c[1] or 0), next.floor) + 1, tonumber(c[2] or 0)
   local last, most, over = first - 1, next.most or 1, false
   local function accept(queue, lane, message)
@@ -77,5 +97,6 @@ local function take_next(worker, token, next, now)
     local taken = last > first and first .. '|' .. last or first
     redis.call('HSET', card, 'last', last, 'takes', before + last - first + 1, 'on:' .. next.seat, token .. '|' .. taken)
   end
+  if next.lingers and #reply == 1 then linger(worker, next) end
   return reply
 end

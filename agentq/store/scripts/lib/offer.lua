@@ -167,7 +167,8 @@ local function offer_one(o, rest, now)
     hold_back(o, rec, rest, now)
     return 1
   end
-  place(o.root, o.id, rec, o.q, o.l, o.g, rest, due, now, nil, o.tn or '')
+  local name = o.k == 's' and not CALL.own and o.nm
+  place(o.root, o.id, rec, o.q, o.l, o.g, rest, due, now, nil, o.tn or '', name)
   if o.pr or o.k == 'a' then note_step(o.root, rec, o.id, 'queued', now, { q = o.q }) end
   return 1
 end
