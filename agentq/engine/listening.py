@@ -6,13 +6,18 @@ goes: for a producer that is as much traffic as the task itself, mostly for resu
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from celery.backends.asynchronous import greenletDrainer
 from celery.backends.redis import ResultConsumer
 
 IS_LOCKED = hasattr(ResultConsumer, "_locked")
 """Whether Celery lets one thread at a time speak on the subscription, on which ``Listener`` builds: not yet in 5.6."""
+
+
+KEPT: Final = 50
+"""So many subscriptions to results that have ended stay until somebody waits again. They cost the server a name each;
+to take each back at once costs its caller a message, and the reading of the reply."""
 
 
 class Listener(ResultConsumer):
@@ -23,11 +28,12 @@ class Listener(ResultConsumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._wanted: set[Any] = set()
+        self._ended: set[Any] = set()
         self._is_subscribing = False
 
     def on_after_fork(self) -> None:
         """Forget what the parent process waits for."""
-        self._wanted = set()
+        self._wanted, self._ended = set(), set()
         self._is_subscribing = False
         super().on_after_fork()
 
@@ -39,6 +45,7 @@ class Listener(ResultConsumer):
             return
         key = self._get_key_for_task(task_id)
         self._pending_unsubscribe.discard(key)
+        self._ended.discard(key)
         if key not in self.subscribed_to:
             self._wanted.add(key)
 
@@ -47,12 +54,17 @@ class Listener(ResultConsumer):
         key = self._get_key_for_task(task_id)
         self._wanted.discard(key)
         # While another thread subscribes, the key may stand in neither: Celery's way is then undone behind it.
-        if self._is_subscribing or key in self.subscribed_to:
+        if self._is_subscribing or (key in self.subscribed_to and len(self._ended) >= KEPT):
             super().cancel_for(task_id)
+        elif key in self.subscribed_to:
+            self._ended.add(key)
 
     def on_wait_for_pending(self, result: Any, **kwargs: Any) -> None:
         """Subscribe first and look at the results then: one that comes in between is seen twice, and never missed."""
-        self._subscribe(looked_at={each.id for each in getattr(result, "results", None) or [result]})
+        members = getattr(result, "results", None)
+        self._subscribe(looked_at={each.id for each in members or [result]})
+        if not members and not self.backend.always_retry and not self.backend.get(self._get_key_for_task(result.id)):
+            return  # Celery's own look goes on to ask whether it has begun, which nobody wants to know here.
         super().on_wait_for_pending(result, **kwargs)
 
     def drain_events(self, timeout: float | None = None) -> None:
@@ -69,11 +81,14 @@ class Listener(ResultConsumer):
                 keys = [self._wanted.pop() for _ in range(len(self._wanted))]
                 if not keys:
                     return
+                ended = self._take_ended() if len(self._ended) >= KEPT // 2 else []
                 self.subscribed_to.update(keys)
                 if self._pubsub is None:
                     self._pubsub = self.backend.client.pubsub(ignore_subscribe_messages=True)
                 with self.reconnect_on_error():
                     self._pubsub.subscribe(*keys)
+                    if ended:
+                        self._pubsub.unsubscribe(*ended)
             finally:
                 self._is_subscribing = False
         seen = {self._get_key_for_task(task_id) for task_id in looked_at}
@@ -81,3 +96,13 @@ class Listener(ResultConsumer):
         for meta in self.backend.mget(unseen) if unseen else ():
             if meta:
                 self.on_state_change(self._decode_result(meta), None)
+
+    def _take_ended(self) -> list[Any]:
+        """Return the results that have ended and are still subscribed to, which from now on they count no more."""
+        ended = [self._ended.pop() for _ in range(len(self._ended))]
+        self.subscribed_to.difference_update(ended)
+        return ended
+
+    def _reconnect_pubsub(self) -> None:
+        self._take_ended()
+        super()._reconnect_pubsub()

@@ -15,6 +15,7 @@ from kombu.exceptions import OperationalError
 
 from agentq.core.errors import InvalidArguments
 from agentq.engine.batch import CHUNK
+from agentq.engine.listening import KEPT
 from tests.kit.projects import load_app
 from tests.kit.sample import TIMEOUT, Library
 from tests.kit.server import PrivateServer
@@ -144,6 +145,16 @@ def test_one_subscription_serves_all_that_somebody_waits_for(library: Library) -
     assert result.get(timeout=TIMEOUT) == list(range(20))
     assert subscriptions(library.server) == 1
     assert [each.get(timeout=TIMEOUT) for each in sent] == list(range(20))
+
+
+def test_few_subscriptions_outlive_their_results(library: Library) -> None:
+    add = library.task("add")
+    for number in range(2 * KEPT):
+        assert add.delay(number, 1).get(timeout=TIMEOUT) == number + 1
+    left = library.server.client.pubsub_channels("celery-task-meta-*")
+    assert len(left) <= KEPT
+    again = AsyncResult(add.delay(1, 1).id, app=library.app)
+    assert (again.get(timeout=TIMEOUT), again.get(timeout=TIMEOUT)) == (2, 2)
 
 
 def test_a_callback_hears_of_a_result_while_another_is_waited_for(library: Library) -> None:
