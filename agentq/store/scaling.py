@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from agentq.store.connection import StoreConnection
-from agentq.store.wire import dump, text
+from agentq.store.wire import dump
 
 if TYPE_CHECKING:
     # Every worker opens a store, and few processes look at decisions.
@@ -43,13 +44,13 @@ class ScalingCalls(StoreConnection):
 
     def lead(self, controller: str, label: str, pools: Sequence[str], *, lease_ms: int) -> dict[str, Lead]:
         """Take or keep the lease on pools that nobody else leads, and say how each stands."""
-        found = self.run_script("lead", controller, label, lease_ms, *pools) if pools else []
+        found = json.loads(self.run_script("lead", controller, label, lease_ms, dump(list(pools)))) if pools else []
         return {pool: _lead(reply) for pool, reply in zip(pools, found, strict=True)}
 
     def yield_lead(self, controller: str, pools: Sequence[str]) -> None:
         """Give the lease on these pools back, so that another takes over at once."""
         if pools:
-            self.run_script("lead", controller, "", 0, *pools)
+            self.run_script("lead", controller, "", 0, dump(list(pools)))
 
     def decide(
         self,
@@ -72,7 +73,8 @@ class ScalingCalls(StoreConnection):
             marks = [list((each or {}).get(decision.pool) or ()) for each in (drains, undrains)]
             lines.append(dump([decision.pool, decision.fence, int(lasts), *marks]))
             lines.append(decision.model_dump_json(exclude_defaults=True))
-        found = self.run_script("decide", controller, KEPT_AT_MOST, KEPT_MS, "\n".join(lines) + "\n")
+        said = self.run_script("decide", controller, KEPT_AT_MOST, KEPT_MS, "\n".join(lines) + "\n")
+        found = json.loads(said)
         return {decision.pool: int(newest) for (decision, _), newest in zip(decisions, found, strict=True)}
 
     def decisions(self) -> dict[str, Decision]:
@@ -118,4 +120,4 @@ def _decision(said: bytes) -> Decision | None:
 def _lead(reply: Sequence[Any]) -> Lead:
     if int(reply[0]) == 1:
         return Lead(True, int(reply[1]))
-    return Lead(False, int(reply[1]), text(reply[2]) or "", int(reply[3]))
+    return Lead(False, int(reply[1]), reply[2], int(reply[3]))

@@ -100,8 +100,9 @@ class SenseReads(StoreConnection):
     def sense(self, questions: Sequence[Question]) -> tuple[int, dict[str, Glance]]:
         """Return the server's time in ms, and how each queue stands."""
         asked = [(each.queue, each.horizon_ms, each.known, int(each.listed), int(each.named)) for each in questions]
-        now, *texts = self.run_script("sense", json.dumps(asked))
-        return int(now), {each.queue: _glance(json.loads(said)) for each, said in zip(questions, texts, strict=True)}
+        now, said = self.run_script("sense", json.dumps(asked))
+        found = json.loads(said)
+        return int(now), {each.queue: _glance(stand) for each, stand in zip(questions, found, strict=True)}
 
 
 def _glance(found: dict[str, Any]) -> Glance:

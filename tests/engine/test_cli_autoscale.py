@@ -123,21 +123,16 @@ def test_a_backtest_says_what_came_of_it_and_keeps_it(agentq: Command, server: P
     store.close()
 
 
-@pytest.mark.parametrize(
-    ("argv", "words"),
-    [
+def test_a_backtest_of_what_cannot_be_tried_is_refused(agentq: Command, tmp_path: Path) -> None:
+    (tmp_path / "short.jsonl").write_text('{"at": 1, "service": 1}\n')
+    for argv, words in (
         (["plain"], "Pool plain is not scaled"),
         (["--begins", "2026-01-05"], "name that too"),
         (["--trace", "short.jsonl"], "Name the one pool"),
         (["tools", "--trace", "none.jsonl"], "none.jsonl"),
         (["tools", "--trace", "short.jsonl"], "two whole weeks, from a Monday, and a day are needed"),
         (["tools", "--trace", "short.jsonl", "--begins", "soon"], "write 2026-03-02T00:00"),
-    ],
-)
-def test_a_backtest_of_what_cannot_be_tried_is_refused(
-    agentq: Command, tmp_path: Path, argv: list[str], words: str
-) -> None:
-    (tmp_path / "short.jsonl").write_text('{"at": 1, "service": 1}\n')
-    code, _, err = agentq("autoscale", "backtest", *argv)
-    assert code == 2
-    assert words in err
+    ):
+        code, _, err = agentq("autoscale", "backtest", *argv)
+        assert code == 2, (argv, err)
+        assert words in err

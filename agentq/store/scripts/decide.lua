@@ -2,7 +2,7 @@
 -- include: common
 -- ARGV: controller, most entries kept of a pool, ms for which they are kept, and per pool two lines of JSON: {pool, fence, 1
 --   when it is an event to keep | 0 when it only says how things stand, workers to drain, to drain no more}; the decision
--- Reply: per pool the newest fence; what is not the caller's own says that another leads: nothing was written of that pool
+-- Reply: JSON, per pool the newest fence; what is not the caller's own says that another leads: nothing was written of that pool
 -- Keeps: of two controllers that hold themselves for the leader only the newer one decides, and drains. What a person has
 --   drained stays so.
 local controller, most, kept, now = ARGV[1], ARGV[2], tonumber(ARGV[3]), now_ms()
@@ -48,4 +48,4 @@ for line, text in string.gmatch(ARGV[4], '([^\n]+)\n([^\n]+)\n') do
     out[#out + 1] = newest == fence and newest + 1 or newest
   end
 end
-return out
+return cjson.encode(out)

@@ -2,7 +2,7 @@
 -- include: common standing
 -- ARGV: JSON, per queue: {its name, ms within which timers count, how many attempts and asks the asker knows of, 1 when its
 --   workers are to be told one by one | 0, 1 when it is to be told of which tasks the held messages are | 0}
--- Reply: {server's time in ms, JSON of each queue}: as in survey, and h messages held, u suspects, t timers that fall due
+-- Reply: {server's time in ms, JSON: of each queue in the order asked}: as in survey, and h messages held, u suspects, t timers that fall due
 --   within the time, c 1 when a person has drained it, k how many attempts and asks there were; if these are not those
 --   that the asker knows, p: (step, sums…) or (>agent, asks)…; if asked for, d: its workers, r: held messages by task
 -- Keeps: it changes nothing, so any number may ask.
@@ -32,7 +32,7 @@ for i = 1, #due, 2 do
   end
 end
 
-local out = { ms_text(now) }
+local out = {}
 for _, question in ipairs(asked) do
   local stand, flat = stands[question[1]], redis.call('HGETALL', K.pace(question[1]))
   local count = sum_pace(flat)
@@ -51,4 +51,4 @@ for _, question in ipairs(asked) do
   end
   out[#out + 1] = cjson.encode(stand)
 end
-return out
+return { ms_text(now), '[' .. table.concat(out, ',') .. ']' }
