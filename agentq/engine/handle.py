@@ -94,6 +94,9 @@ class Handle(Generic[R]):
             GetTimeout: the run goes on; a later ``get`` finds it.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
+        # Of many that were started at once most have ended when they are asked: then there is nothing to wait for.
+        if self._root is not None and (meta := self.store.outcome(self.id)) is not None:
+            return self._result(meta)
         while True:
             meta = self.store.past_outcome(self.root, self.id)
             left = _LOOK_S if deadline is None else min(deadline - time.monotonic(), _LOOK_S)

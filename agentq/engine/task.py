@@ -347,8 +347,11 @@ class Agent(Step[P, R]):
                 self.apply_async(encoded_args, encoded_kwargs)
         except OperationalError as error:
             raise StoreUnavailable(url=redacted(binding.store.url), reason=str(error)) from error
-        run_id = patiently(self.app, self.call, lambda: binding.store.start(caught.offers[0], key=self.call.key))
-        return Handle(binding.store, run_id, schema=self.schema, agent=self.name)
+        offer = caught.offers[0]
+        run_id = patiently(self.app, self.call, lambda: binding.store.start(offer, key=self.call.key))
+        # With a key it may be an earlier run, of another tree.
+        root = offer.root if run_id == offer.id else None
+        return Handle(binding.store, run_id, schema=self.schema, agent=self.name, root=root)
 
     async def astart(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
         """Start a run without blocking the event loop; as ``start`` otherwise."""

@@ -336,7 +336,7 @@ class EnginePort:
 def _as_read(result: Result, text: str, now_ms: int) -> Entry:
     """The result as a replay reads it from the log."""
     if type(result.value) in _SAME_IN_JSON and result.status == "ok":
-        return replace(result, t=now_ms)
+        return Result(id=result.id, status="ok", value=result.value, tokens=result.tokens, t=now_ms)
     # For Python a list, a tuple and what a model dumped differ: it is read back.
     return decode(f'{{"t":{now_ms},{text[1:]}')
 

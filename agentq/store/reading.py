@@ -49,6 +49,10 @@ class Reads(StoreConnection):
         found: list[bytes | None] = self.guarded(lambda: self.client.mget(keys))
         return found
 
+    def outcome(self, task_id: str) -> dict[str, Any] | None:
+        """Return a task's final outcome; None when it is not there (yet, or any more)."""
+        return final(self.outcomes([task_id])[0])
+
     def wait_outcome(self, task_id: str, timeout: float | None) -> dict[str, Any] | None:
         """Block until a task's final outcome is there, at most ``timeout`` seconds; None when it is not.
 
