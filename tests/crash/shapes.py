@@ -52,7 +52,8 @@ class Started:
     Attributes:
         handle: of the run; Celery's result for a canvas.
         nudge: does what the outside does next, if it is time for it.
-        alike: whether an undisturbed one has the same steps; which of them a cancel finds at work is chance.
+        alike: whether an undisturbed one has the same steps; which of them a cancel finds at work is chance, and
+            which of them get a hedge.
     """
 
     shape: str
@@ -103,9 +104,9 @@ def start_all(flows: Any) -> list[Started]:
         ("payloads", flows.heavy.using(**left).start(100_000)),
         ("guarded steps", flows.bounded.using(**right).start(12)),
         ("undo", flows.undone.start(3)),
-        ("kept answers", flows.remembered.using(**left).start(12)),
     ]
     still, zombie = flows.nested.using(**left).start(2, 3), flows.circling.using(**right).start(8)
+    remembered = flows.remembered.using(**left).start(12)
     twice = flows.twice.using(**right).start(3)
     doomed = flows.doomed.using(**right).start(2)
     signals, parked = flows.heard.using(**left).start(24, 9, []), flows.parked.start(0.5)
@@ -114,6 +115,7 @@ def start_all(flows: Any) -> list[Started]:
         *(Started(shape, handle, _nothing) for shape, handle in agents),
         Started("stopped tree", still, _Stops(still, 2)),
         Started("zombie", zombie, _Stops(zombie, 0)),
+        Started("kept answers", remembered, _nothing, alike=False),
         Started("hedged steps", twice, _nothing, alike=False),
         Started("cancelled tree", doomed, partial(_cancelled, doomed), alike=False),
         Started("signals", signals, _Signals(signals, 24)),
