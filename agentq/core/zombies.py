@@ -309,7 +309,7 @@ class Standing:
         now_ms: when this was.
         since_ms: when the run was started, or a person last let it go on.
         moved_ms: when something was last heard of it or of what stands below it.
-        is_running: whether a worker holds it or something below it.
+        is_running: whether a worker holds it or something below it; not asked while it was heard of within ``quiet``.
         allowed: rules that a person has told not to stop it again.
     """
 
@@ -342,8 +342,9 @@ def decide_watched(standing: Standing, watch: dict[str, int]) -> tuple[Verdict |
     verdict = decide_quiet(standing, quiet_ms) or decide_wall(standing, wall_ms)
     ahead = [standing.since_ms + wall_ms] if wall_ms is not None and "wall" not in standing.allowed else []
     if quiet_ms is not None and "quiet" not in standing.allowed:
-        # What does not run now may begin at any time, and is quiet so long after that.
-        ahead.append((standing.moved_ms if standing.is_running else standing.now_ms) + quiet_ms)
+        # What does not run now may begin at any time, and is quiet so long after that. Until then nobody asks who runs.
+        due = standing.moved_ms + quiet_ms
+        ahead.append(due if standing.is_running or due > standing.now_ms else standing.now_ms + quiet_ms)
     return verdict, min(ahead, default=0)
 
 

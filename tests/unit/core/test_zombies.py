@@ -292,6 +292,8 @@ def test_the_next_look_is_when_the_first_rule_may_find_it() -> None:
     assert decide_watched(standing(), {"quiet": 70_000, "wall": 120_000}) == (None, 110_000)
     assert decide_watched(standing(), {"quiet": 90_000, "wall": 120_000}) == (None, 120_000)
     assert decide_watched(standing(is_running=False), {"quiet": 50_000}) == (None, 150_000)
+    heard_of_late = standing(is_running=False, moved_ms=90_000)
+    assert decide_watched(heard_of_late, {"quiet": 50_000}) == (None, 140_000), "it may well be running"
     assert decide_watched(standing(allowed=frozenset({"quiet", "wall"})), {"quiet": 1, "wall": 1}) == (None, 0)
     verdict, _ = decide_watched(standing(), {"quiet": 10_000})
     assert verdict is not None
