@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -39,7 +40,11 @@ def start(server: PrivateServer, tmp_path: Path) -> Iterator[Callable[[], subpro
 
 def sleepers(folder: Path) -> list[int]:
     """The workers that run, by their files."""
-    pids = [int(path.read_text().split('"pid": ')[1].split(",")[0]) for path in (folder / "fleet").glob("*.json")]
+    pids = []
+    for path in (folder / "fleet").glob("*.json"):
+        # A controller may take the file of one that has ended away between the two looks.
+        with contextlib.suppress(FileNotFoundError):
+            pids.append(int(path.read_text().split('"pid": ')[1].split(",")[0]))
     return sorted(pid for pid in pids if birth_of(pid) is not None)
 
 
