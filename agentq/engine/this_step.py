@@ -33,6 +33,10 @@ class InPlace:
         self.step_id = step_id
         self.number = 1
 
+    def tries(self) -> int:
+        """Return the number of this try: it is made once."""
+        return self.number
+
 
 _unpriced: set[str] = set()
 
@@ -81,7 +85,7 @@ class ThisStep:
     def attempt(self) -> int:
         """Which try this is, 1 for the first; 1 outside a run."""
         attempt = current_attempt.get()
-        return attempt.number if attempt is not None else 1
+        return attempt.tries() if attempt is not None else 1
 
     def spend(
         self,

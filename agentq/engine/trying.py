@@ -70,7 +70,7 @@ class Trying(Ending):
             # A try in place may have ended in a guard's line, from which the step came back with its first message.
             if self.task.agentq.is_guarded or (getattr(self.request, HOLDER_HEADER, None) or {}).get("suspect"):
                 noted = keep_trying(lambda: self.store.tries(self.holder.root, self.holder.id))
-                self._tries = max(self.number, noted)
+                self._tries = self.number = max(self.number, noted)
         return self._tries
 
     def seconds_since_first_try(self) -> float:
