@@ -99,13 +99,13 @@ class Trying(Ending):
         used = time.monotonic() - self.began + pause.total_seconds()
         return limit is None or used <= limit.total_seconds() * STAY_SHARE
 
-    def stay(self, error: BaseException, pause: timedelta, *, number: int, changed: Mapping[str, Any]) -> None:
-        """Return when the function is to be called again: after the pause, with the changed arguments.
+    def stay(self, error: BaseException, pause: timedelta, *, number: int) -> None:
+        """Return when the function is to be called again, after the pause, with the same arguments.
 
         Raises StaleHolder when another attempt has the step.
         """
-        line, told = line_of(error), _told(changed)
-        if not keep_trying(lambda: self.store.retry(self.holder, number=number, error=line, changed=told)):
+        line = line_of(error)
+        if not keep_trying(lambda: self.store.retry(self.holder, number=number, error=line)):
             raise StaleHolder(
                 step=self.holder.id,
                 run_id=self.holder.root,
@@ -116,10 +116,6 @@ class Trying(Ending):
             )
         self.claim.fail_in_place()
         self._remember(line)
-        if changed:
-            bound = self._bound()
-            bound.arguments.update(changed)
-            self.arguments = bound.args, bound.kwargs
         self.onward = Capture()
         self.returned = None
         self._tries = self.number = number

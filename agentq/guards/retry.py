@@ -57,8 +57,9 @@ class RetryGuard:
         if policy.change is not None:
             named = attempt.named_arguments()
             changed = changed_arguments(policy.change, number + 1, error, named, step=attempt.task.name)
-        if pause <= policy.in_place and attempt.may_stay(pause):
-            attempt.stay(failure, pause, number=number + 1, changed=changed)
+        # Other arguments must be in the step's message: it comes again after a crash, or from a guard's line.
+        if not changed and pause <= policy.in_place and attempt.may_stay(pause):
+            attempt.stay(failure, pause, number=number + 1)
             return True
         raise Again(failure, pause, changed=changed) from error
 

@@ -359,12 +359,12 @@ class StepCalls(PayloadCalls, SurveyReads):
         named = [part for holder, seat in pairs for part in (holder.root, holder.id, holder.take, seat or "")]
         return [_VERDICTS[int(reply)] for reply in self.run_script("recalled", running[0].worker, *named)]
 
-    def retry(self, holder: Holder, *, number: int, error: str, changed: str) -> bool:
+    def retry(self, holder: Holder, *, number: int, error: str) -> bool:
         """Note that a running attempt begins its function again, as try ``number``; False when another holds the step.
 
-        ``error`` is the last try's, in one line; ``changed`` what it gets other arguments for, for people, or empty.
+        ``error`` is the last try's, in one line.
         """
-        arguments = (holder.root, holder.id, holder.worker, holder.take, number, error, changed)
+        arguments = (holder.root, holder.id, holder.worker, holder.take, number, error)
         return int(self.run_script("retry", *arguments)) == 1
 
     def tries(self, root: str, step_id: str) -> int:

@@ -86,7 +86,7 @@ def test_a_server_that_asks_for_a_pause_gets_it(project: Any, path: str) -> None
     assert second - first >= 0.79
 
 
-@pytest.mark.parametrize("name", ["changing", "changing_by_timer"])
+@pytest.mark.parametrize("name", ["changing", "changing_in_line"])
 def test_the_next_attempt_gets_other_arguments(project: Any, path: str, name: str) -> None:
     assert getattr(project, name).delay(path, "say it").get(timeout=TIMEOUT) == "small: say it, please"
     assert lines(path) == ["large say it", "small say it", "small say it, please"]

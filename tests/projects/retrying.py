@@ -10,7 +10,7 @@ from typing import Any
 
 import tenacity
 
-from agentq import AgentQ, Retry, Run, this_step
+from agentq import AgentQ, Rate, Retry, Run, this_step
 from tests.kit.notes import note
 
 app = AgentQ("retrying")
@@ -96,8 +96,8 @@ def changing(path: str, prompt: str, model: str = "large") -> str:
     return f"{model}: {prompt}"
 
 
-@app.step(retry=Retry(attempts=3, wait=MOMENT, jitter=0, change=smaller, in_place=timedelta(0)))
-def changing_by_timer(path: str, prompt: str, *, model: str = "large") -> str:
+@app.step(retry=Retry(attempts=3, wait=MOMENT, jitter=0, change=smaller), rate=Rate("changing", requests="1/s"))
+def changing_in_line(path: str, prompt: str, *, model: str = "large") -> str:
     note(path, model, prompt)
     if not prompt.endswith("please"):
         raise ValueError("no")
