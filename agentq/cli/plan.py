@@ -170,10 +170,7 @@ def _write_trace(file: Path, trace: Trace) -> None:
 
 def _shapes(session: Session, given: Iterable[str], startup: float) -> list[Shape]:
     texts = list(given)
-    if not texts:
-        pools = session.app.pools.items()
-        texts = [name for name, spec in pools if spec.cost_per_hour is not None and spec.concurrency != "auto"]
-    found = [_shape(session, text, startup) for text in texts]
+    found = [_shape(session, text, startup) for text in texts] if texts else _declared(session, startup)
     names = [shape.name for shape in found]
     for name in names:
         if names.count(name) > 1:
@@ -183,6 +180,18 @@ def _shapes(session: Session, given: Iterable[str], startup: float) -> list[Shap
             "No declared pool has a cost_per_hour and a number of slots, so there is nothing to compare. Give shapes: "
             "--shape small=1:0.06 --shape large=16:0.70 (slots, and cost of an hour)."
         )
+    return found
+
+
+def _declared(session: Session, startup: float) -> list[Shape]:
+    """A shape of each declared pool that can be one; who named none is told of those that cannot."""
+    found = []
+    for name, spec in session.app.pools.items():
+        if spec.cost_per_hour is not None and spec.concurrency != "auto":
+            try:
+                found.append(_of_pool(session, name, startup))
+            except CommandRefused as refused:
+                say(f"{refused} It is left out.")
     return found
 
 
@@ -209,6 +218,8 @@ def _shape(session: Session, text: str, startup: float) -> Shape:
 
 
 def _of_pool(session: Session, name: str, startup: float) -> Shape:
+    from pydantic import ValidationError
+
     from agentq.core.planning import Shape
 
     pools = session.app.pools
@@ -225,7 +236,15 @@ def _of_pool(session: Session, name: str, startup: float) -> Shape:
             f'Pool "{name}" has as many slots as its machine allows: write {name}=SLOTS:COST, or declare concurrency.'
         )
     slots = spec.concurrency
-    return Shape(name=name, slots=slots, cost_per_hour=spec.cost_per_hour * slots, startup_s=startup)
+    try:
+        return Shape(name=name, slots=slots, cost_per_hour=spec.cost_per_hour * slots, startup_s=startup)
+    except ValidationError as error:
+        # A pool may be called, and be as large, as no shape may.
+        first = error.errors(include_url=False)[0]
+        raise CommandRefused(
+            f'Pool "{name}" is no shape: {first["loc"][0]}: {first["msg"]} (given: {first["input"]!r}). '
+            "Give its shape another way: --shape NAME=SLOTS:COST."
+        ) from error
 
 
 def _tell(found: Plan, shapes: Sequence[Shape]) -> None:

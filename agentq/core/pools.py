@@ -41,7 +41,7 @@ class PoolSpec(Model):
     """What its machines have, and where they stand; see Needs. With `gpu` each slot of a worker gets a device."""
     slots_per_gpu: PositiveInt | None = None
     """Of a pool with the tag `gpu` whose concurrency is auto: so many slots share a device; None for one."""
-    cost_per_hour: float | None = Field(default=None, ge=0)
+    cost_per_hour: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     """Of one slot, in any unit that all pools share; among pools that fit, the cheaper goes first. None counts as 0."""
     time_limit: Duration | None = Field(default=None, gt=timedelta(0))
     """Of one attempt, for steps that set none; None for the setting `step_soft_limit`."""

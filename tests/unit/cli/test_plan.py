@@ -30,6 +30,8 @@ def app(monkeypatch: pytest.MonkeyPatch) -> Any:
         "tools": PoolSpec(name="tools", concurrency=4, cost_per_hour=0.05),
         "free": PoolSpec(name="free", concurrency=4),
         "auto": PoolSpec(name="auto", cost_per_hour=0.1),
+        "eu:tools": PoolSpec(name="eu:tools", concurrency=4, cost_per_hour=0.05),
+        "vast": PoolSpec(name="vast", concurrency=20_000, cost_per_hour=0.05),
     }
     steps = [Served(at_s=1000 + at / 3, service_s=1.0) for at in range(300)]
     made = SimpleNamespace(
@@ -72,6 +74,13 @@ def test_the_load_of_a_pool_and_the_shape_of_a_pool_are_enough(
     assert json.loads(kept.read_text().splitlines()[1]) == {"at": 0.333, "service": 1.0}
 
 
+def test_a_pool_that_is_no_shape_is_left_out_and_told(app: Any, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["plan", str(file), "--slo-wait", "5s", "--json", "--processes", "1"]) == 0
+    said = capsys.readouterr()
+    assert {row["always"]["shape"] for row in json.loads(said.out)["tried"] if row["always"]} == {"tools"}
+    assert said.err.count("It is left out.") == 2
+
+
 def test_where_nothing_meets_the_objective_the_command_says_so_and_fails(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -98,6 +107,8 @@ def test_where_nothing_meets_the_objective_the_command_says_so_and_fails(
         (["bursty", "--shape", "x=1:1", "--shape", "x=2:1"], 'Two shapes are called "x"'),
         (["bursty", "--shape", "nobody"], 'no pool "nobody"'),
         (["bursty", "--shape", "free"], "has no cost_per_hour"),
+        (["bursty", "--shape", "eu:tools"], 'Pool "eu:tools" is no shape: name'),
+        (["bursty", "--shape", "vast"], "less than or equal to 10000 (given: 20000)"),
         (["bursty", "--shape", "auto"], "as many slots as its machine allows"),
         (["--pool", "nobody", "--shape", "x=1:1"], 'no pool "nobody"'),
         (["--pool", "free", "--shape", "x=1:1"], "holds no step"),

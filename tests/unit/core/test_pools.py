@@ -159,6 +159,7 @@ def test_a_file_declares_pools_in_its_order(tmp_path: Path) -> None:
         ("[pools.a]\nhard_time_limit = '5s'\n", 2, "longer than time_limit"),
         ("[pools.a]\ntime_limit = '5s'\nhard_time_limit = '5s'\n", 3, "longer than time_limit"),
         ("[pools.a]\ncost_per_hour = -1\n", 2, "given: -1"),
+        ("[pools.a]\ncost_per_hour = inf\n", 2, "finite"),
         ("[pools.a]\nmax_waiting = 0\n", 2, "given: 0"),
         ("[pools.a.tags]\nvram_gb = 'much'\n", 1, "amount of memory"),
         ("[pools.a\n", 1, "not TOML"),
