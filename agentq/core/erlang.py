@@ -43,22 +43,36 @@ def wait_at(quantile: float, *, slots: int, rate: float, service_s: float, varia
     return log(chance / (1 - quantile)) * variation * service_s / (slots - load)
 
 
-def slots_for(wait_s: float, *, quantile: float, rate: float, service_s: float, variation: float = 1.0) -> int:
-    """The fewest slots with which this share of the steps starts within `wait_s` seconds."""
+def slots_for(
+    wait_s: float,
+    *,
+    quantile: float,
+    rate: float,
+    service_s: float,
+    variation: float = 1.0,
+    most: int | None = None,
+) -> int:
+    """The fewest slots with which this share of the steps starts within `wait_s` seconds.
+
+    Of a load that needs more than `most` it is not asked how many: the answer is `most`.
+    """
     load = rate * service_s
     if load <= 0:
         return 0
     # Erlang's B is a recursion over the number of slots: one walk upwards instead of one for each number tried.
     slots, blocked = 0, 1.0
     fewest = ceil(load)
-    while True:
+    if most is not None and fewest >= most:
+        return most
+    while slots != most:
         slots += 1
         blocked = load * blocked / (slots + load * blocked)
         if slots <= load or slots < fewest:
             continue
         chance = slots * blocked / (slots - load * (1 - blocked))
         if variation <= 0 or chance * exp(-(slots - load) * wait_s / (variation * service_s)) <= 1 - quantile:
-            return slots
+            break
+    return slots
 
 
 def _blocking(slots: int, load: float) -> float:

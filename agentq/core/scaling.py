@@ -250,7 +250,14 @@ def _wanted(load: PoolLoad, objective: Objective) -> tuple[dict[str, float], str
         return {"steady": 0.0, "backlog": float(load.waiting + load.running)}, "no step has ended here yet"
     # Arrivals are as random as their rate is: only the service times' own variation is measured.
     variation = (1 + load.variation) / 2
-    steady = slots_for(slo * RESERVE, quantile=QUANTILE, rate=soon, service_s=service, variation=variation)
+    steady = slots_for(
+        slo * RESERVE,
+        quantile=QUANTILE,
+        rate=soon,
+        service_s=service,
+        variation=variation,
+        most=_countable(load, objective),
+    )
     backlog, foreseen = _left_over(load, rate)
     patience = slo * _CLEARING * (0.5 if is_panic(load, objective) else 1)
     clearing = service * (rate + backlog / patience) if backlog else 0.0
@@ -282,8 +289,14 @@ def _foretold(load: PoolLoad, objective: Objective) -> int | None:
         rate=load.forecast_rate,
         service_s=load.service_s,
         variation=variation,
+        most=_countable(load, objective),
     )
     return min(ceil(slots / load.slots), _cap(load, objective)[0])
+
+
+def _countable(load: PoolLoad, objective: Objective) -> int:
+    """Slots that are worth counting: one more than there may be says that there are too few."""
+    return objective.most * load.slots + 1
 
 
 def _for_bunches(load: PoolLoad, slo: float) -> float:

@@ -40,3 +40,8 @@ def test_the_fewest_slots_meet_the_objective_and_one_less_does_not(
 
 def test_clockwork_needs_no_more_than_its_load() -> None:
     assert slots_for(0.1, quantile=0.95, rate=2.0, service_s=2.0, variation=0.0) == 5
+
+
+@pytest.mark.parametrize(("rate", "answer"), [(100.0, 50), (24.99, 50), (2.0, 7)])
+def test_of_more_slots_than_there_may_be_it_is_not_asked_how_many(rate: float, answer: int) -> None:
+    assert slots_for(1.0, quantile=0.95, rate=rate, service_s=2.0, most=50) == answer

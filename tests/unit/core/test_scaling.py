@@ -203,3 +203,10 @@ def test_the_window_is_learned_from_lulls() -> None:
     assert decide_window([50.0] * 6, 15) == 60
     assert decide_window([100.0] * 6, 15) == 15
     assert decide_window([inf] * 6, 15) == 15
+
+
+def test_what_no_pool_could_carry_is_not_counted_slot_by_slot() -> None:
+    load = PoolLoad(quick_rate=10_000, calm_rate=10_000, forecast_rate=10_000, service_s=2, slots=4, ready=1)
+    size = decide_size(load, Objective(most=5))
+    assert (size.workers, size.forecast, size.why) == (5, 5, "at most 5 workers")
+    assert size.terms["steady"] == 21
