@@ -26,8 +26,6 @@ def try_pools(
     session: Session, names: Sequence[str], startup: timedelta | None, processes: int | None, *, as_json: bool
 ) -> int:
     """Try what the controllers have kept of these pools, and keep the verdicts; 1 where none could be tried."""
-    from agentq.fleet.backtest import begin_of, steps_of
-
     specs = live_pools(session, names, say)()
     if not specs:
         raise CommandRefused(
@@ -39,8 +37,7 @@ def try_pools(
     for name, spec in specs.items():
         record, _ = store.seasons([name])[name]
         measured = decisions[name].load.startup_s if name in decisions else None
-        steps, begins_s = steps_of(record), begin_of(record)
-        tried = _try(spec, steps, _startup(startup, measured), processes, begins_s=begins_s, record=record)
+        tried = _try(spec, None, _startup(startup, measured), processes, record=record)
         if not tried.days:
             say(f"{name}: its controllers have not kept two weeks and a day yet: nothing can be tried.")
             continue
@@ -81,11 +78,11 @@ def try_trace(
 
 def _try(
     spec: PoolSpec,
-    steps: list[tuple[float, float]],
+    steps: list[tuple[float, float]] | None,
     startup_s: float,
     processes: int | None,
     *,
-    begins_s: float | None,
+    begins_s: float | None = None,
     record: Record | None = None,
 ) -> Backtest:
     from agentq.fleet.backtest import backtest

@@ -14,7 +14,18 @@ from random import Random
 from typing import Final
 
 from agentq.core.scaling import Objective
-from agentq.core.seasons import HOUR_S, HOURS, SEEN_S, WEEKS_NEEDED, Record, Verdict, decide_verdict, hour_of, record_of
+from agentq.core.seasons import (
+    HOUR_S,
+    HOURS,
+    SEEN_S,
+    WEEKS_NEEDED,
+    Hour,
+    Record,
+    Verdict,
+    decide_verdict,
+    hour_of,
+    record_of,
+)
 from agentq.fleet.simulator.policies import Law
 from agentq.fleet.simulator.traces import Arrival, Trace, service
 from agentq.fleet.simulator.world import Pool
@@ -46,15 +57,26 @@ class Backtest:
 
 @dataclass(frozen=True, slots=True)
 class _Day:
+    """One day to be tried; `arrivals` is None where its steps are made of the record, by whoever tries it."""
+
     begin_s: float
-    trace: Trace
+    arrivals: tuple[Arrival, ...] | None
     record: Record
     objective: Objective
     startup_s: float
 
+    @property
+    def trace(self) -> Trace:
+        """Its load, made anew at each call: all days of a busy pool together need more memory than there is."""
+        arrivals = self.arrivals
+        if arrivals is None:
+            steps = steps_of(self.record, self.begin_s)
+            arrivals = tuple(Arrival(moment - self.begin_s, seconds) for moment, seconds in steps)
+        return Trace("day", DAY_S, arrivals)
+
 
 def backtest(
-    steps: Sequence[tuple[float, float]],
+    steps: Sequence[tuple[float, float]] | None,
     objective: Objective,
     *,
     startup_s: float,
@@ -66,9 +88,13 @@ def backtest(
     """Try the days of these steps, each a Unix time and the seconds that it takes, in order of time.
 
     A day counts once two whole weeks lie before it; a load that is shorter gives none. `begins_s`: since when steps are
-    told of, None: since the first of them. `record`: what the weeks before are read from; None: the steps.
+    told of, None: since the first of them. `record`: what the weeks before are read from; None: the steps. Where no
+    steps are given, they are made of the record, day by day.
     """
-    days = _days(steps, objective, startup_s, begins_s, record)
+    if steps is None:
+        days = _recorded_days(record or {}, objective, startup_s)
+    else:
+        days = _days(steps, objective, startup_s, begins_s, record)
     say(f"{len(days)} days, each with the weeks before it and without")
     if processes > 1 and len(days) > 1:
         with ProcessPoolExecutor(processes) as pool:
@@ -79,22 +105,32 @@ def backtest(
     return Backtest(decide_verdict([plain for _, plain, _ in tried], [seasonal for _, _, seasonal in tried]), tried)
 
 
-def steps_of(record: Record, seed: int = 1) -> list[tuple[float, float]]:
-    """Steps as the record of a pool's hours had them: as many in each hour, at random times within it.
+def steps_of(record: Record, day_s: float, seed: int = 1) -> list[tuple[float, float]]:
+    """Steps of a day as the record of a pool's hours had them: as many in each hour, at random times within it.
 
     What happened within an hour the record does not know: a load that jumps on the minute jumps less here.
     """
-    random = Random(f"record{seed}")
+    random = Random(f"record{seed}-{day_s:.0f}")
     found: list[tuple[float, float]] = []
-    for hour, kept in record.items():
-        for each in kept:
-            if each.seen_s < SEEN_S or not each.arrivals:
-                continue
-            begin = _MONDAY_S + (each.week * HOURS + hour) * HOUR_S
-            mean = max(each.busy_s / each.arrivals, 0.001)
-            for _ in range(round(each.arrivals * HOUR_S / each.seen_s)):
-                found.append((begin + random.uniform(0, HOUR_S), service(random, mean)))
+    for begin, each in _hours(record, day_s):
+        mean = max(each.busy_s / each.arrivals, 0.001)
+        found.extend((begin + random.uniform(0, HOUR_S), service(random, mean)) for _ in range(_steps_in(each)))
     return sorted(found)
+
+
+def _hours(record: Record, day_s: float) -> list[tuple[float, Hour]]:
+    """The hours of the day in which steps came, as far as they were seen, each with its beginning."""
+    week, first = hour_of(day_s)
+    return [
+        (day_s + (hour - first) * HOUR_S, each)
+        for hour in range(first, first + 24)
+        for each in record.get(hour, ())
+        if each.week == week and each.seen_s >= SEEN_S and each.arrivals
+    ]
+
+
+def _steps_in(hour: Hour) -> int:
+    return round(hour.arrivals * HOUR_S / hour.seen_s)
 
 
 def begin_of(record: Record) -> float | None:
@@ -133,7 +169,25 @@ def _days(
             every = -(-len(of_day) // MOST_STEPS)
             arrivals = tuple(Arrival(moment - day, seconds) for moment, seconds in of_day[::every])
             thinned = whole if every == 1 else _thinned(whole, every)
-            found.append(_Day(day, Trace("day", DAY_S, arrivals), thinned, objective, startup_s))
+            found.append(_Day(day, arrivals, thinned, objective, startup_s))
+    return found
+
+
+def _recorded_days(record: Record, objective: Objective, startup_s: float) -> list[_Day]:
+    begins_s = begin_of(record)
+    if begins_s is None:
+        return []
+    first = hour_of(begins_s - HOUR_S)[0] + 1
+    last = max(each.week for kept in record.values() for each in kept)
+    whole = {hour: [each for each in kept if each.week >= first] for hour, kept in record.items()}
+    begin = _MONDAY_S + (first + WEEKS_NEEDED) * 7 * DAY_S
+    found = []
+    for number in range(max(0, last + 1 - first - WEEKS_NEEDED) * 7):
+        day_s = begin + number * DAY_S
+        came = sum(_steps_in(each) for _, each in _hours(whole, day_s))
+        if came:
+            every = -(-came // MOST_STEPS)
+            found.append(_Day(day_s, None, whole if every == 1 else _thinned(whole, every), objective, startup_s))
     return found
 
 
@@ -154,10 +208,11 @@ def _service_before(day: _Day) -> float:
 
 def _try(day: _Day) -> tuple[tuple[float, float], tuple[float, float]]:
     found = []
+    trace = day.trace
     for record in (None, day.record):
         law = Law(day.objective, every=EVERY_S, record=record, begins_s=day.begin_s, service_s=_service_before(day))
-        outcome = Pool(
-            day.trace, seed=1, objective_s=day.objective.slo_wait.total_seconds(), startup_s=day.startup_s
-        ).run(law)
-        found.append((outcome.worker_s / day.trace.work, outcome.share))
+        outcome = Pool(trace, seed=1, objective_s=day.objective.slo_wait.total_seconds(), startup_s=day.startup_s).run(
+            law
+        )
+        found.append((outcome.worker_s / trace.work, outcome.share))
     return found[0], found[1]

@@ -9,7 +9,7 @@ import pytest
 
 from agentq.core.scaling import Objective
 from agentq.core.seasons import HOUR_S, Hour, decide_forecast, record_of
-from agentq.fleet.backtest import DAY_S, MOST_STEPS, _days, backtest, begin_of, steps_of
+from agentq.fleet.backtest import DAY_S, MOST_STEPS, _days, _recorded_days, backtest, begin_of, steps_of
 
 MONDAY_S = 4 * DAY_S + 2900 * 7 * DAY_S
 OBJECTIVE = Objective(most=40, slo_wait=timedelta(seconds=5), best_effort=True)
@@ -64,7 +64,25 @@ def test_of_a_crowded_day_a_part_stands_for_all() -> None:
 
 def test_a_record_makes_steps_as_many_as_its_hours_had() -> None:
     record = {9: [Hour(2900, 100, 300.0), Hour(2901, 10, 30.0, seen_s=1800)], 10: [Hour(2900, 5, 5.0, seen_s=10)]}
-    steps = steps_of(record)
-    assert len(steps) == 120
+    steps = steps_of(record, MONDAY_S)
+    assert len(steps) == 100
     assert steps == sorted(steps)
     assert record_of(steps)[9][0].arrivals == 100
+    assert len(steps_of(record, MONDAY_S + 7 * DAY_S)) == 20
+    assert steps_of(record, MONDAY_S + DAY_S) == []
+
+
+def test_a_recorded_day_is_tried_as_its_steps_would_be() -> None:
+    record = record_of(rushes(3, hour=9))
+    days, same = _recorded_days(record, OBJECTIVE, 60), _days(rushes(3, hour=9), OBJECTIVE, 60, MONDAY_S)
+    assert [day.begin_s for day in days] == [day.begin_s for day in same]
+    assert [day.trace.steps for day in days] == [day.trace.steps for day in same]
+    assert [day.record for day in days] == [record] * 7
+
+
+def test_the_days_of_a_busy_pool_are_not_all_there_at_once() -> None:
+    record = {hour: [Hour(week, 40_000_000, 4e7) for week in (2900, 2901, 2902)] for hour in range(168)}
+    days = _recorded_days(record, OBJECTIVE, 60)
+    assert len(days) == 7
+    assert all(day.arrivals is None for day in days)
+    assert MOST_STEPS * 0.99 <= days[0].trace.steps <= MOST_STEPS + 24
