@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from threading import Event
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -97,7 +97,13 @@ def make_controller(
         grace_s=grace_s,
         hurry=hurry if hurry is not None else Event(),
     )
-    terms = Terms(pools=pools, slots=slots_of, gates=gates_of(app.celery.tasks), is_dry=is_dry)
+    terms = Terms(
+        pools=pools,
+        slots=slots_of,
+        gates=gates_of(app.celery.tasks),
+        is_dry=is_dry,
+        worker_lease_s=app.settings.lease.total_seconds(),
+    )
     return Controller(setup.store, make_driver(driver or app.settings.autoscale_driver, setup), terms)
 
 
@@ -203,6 +209,9 @@ class Rounds:
 
         now = time.monotonic()
         if now < self._next:
+            # That the store is away the next round says.
+            with suppress(StoreUnavailable):
+                self._controller.let_time_pass()
             return
         # From the beginning of one to that of the next; never two at once to catch up.
         self._next = max(self._next + ROUND_S, now + ROUND_S / 2)

@@ -13,7 +13,7 @@ The law, from what it owes to what it may:
    are leave any of it, is to be gone soon after a worker ordered now could begin to help.
 4. *panic*: once the oldest step has waited for half the objective, the backlog has half the time, and none goes.
 5. *shrink*: never below the largest number asked for within the last window.
-6. *zero*: only when idle for the set time, and nothing falls due within the start-up time.
+6. *zero*: only when idle for the set time, and nothing falls due within the start-up time, nor is expected.
 7. *season*: what the weeks before had at this hour is told beside; where it counts it raises, and never lowers.
 8. *caps*: the pool's least and most, money per hour, the provider's rate, an open breaker.
 """
@@ -171,8 +171,10 @@ def decide_size(load: PoolLoad, objective: Objective, past: Sequence[Asked] = ()
         why = cap
     elif wanted < objective.least:
         why = f"at least {objective.least} worker{'s' if objective.least > 1 else ''}"
-    if load.is_breaker_open and asked > now:
-        asked, why = now, "a breaker is open: more workers would only wait with the others"
+    # One stays to ask the breaker: it closes for nobody else.
+    frozen = max(now, objective.least, 1)
+    if load.is_breaker_open and asked > frozen:
+        asked, why = frozen, "a breaker is open: more workers would only wait with the others"
     workers = asked
     if workers < now:
         window = window_of(load, objective)
@@ -330,7 +332,7 @@ def _cap(load: PoolLoad, objective: Objective) -> tuple[int, str]:
 
 def _may_sleep(load: PoolLoad, objective: Objective) -> bool:
     """Whether the pool has been idle for its time, and may be without a worker."""
-    is_quiet = not (load.waiting or load.running or load.due_soon)
+    is_quiet = not (load.waiting or load.running or load.due_soon or _is_expected(load))
     return (
         objective.least == 0
         and is_quiet
@@ -339,6 +341,11 @@ def _may_sleep(load: PoolLoad, objective: Objective) -> bool:
         and not _is_too_slow(load, objective)
         and not (load.forecast_counts and _foretold(load, objective))
     )
+
+
+def _is_expected(load: PoolLoad) -> bool:
+    """Whether the agents that run now will rather ask for a step than for none."""
+    return load.expected >= 0.5
 
 
 def _is_too_slow(load: PoolLoad, objective: Objective) -> bool:
@@ -350,6 +357,8 @@ def _slept(load: PoolLoad, objective: Objective, why: str) -> tuple[int, str]:
     idle_after = objective.idle_after.total_seconds()
     if load.waiting or load.running or load.due_soon:
         return 1, "something runs or falls due before another worker could be ready"
+    if _is_expected(load):
+        return 1, f"{load.expected:.2g} expected of agents that run"
     if load.idle_s < idle_after:
         return 1, f"idle for {load.idle_s:.0f} s of {idle_after:g} s"
     if _is_too_slow(load, objective):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from math import ceil, inf
 from string import Formatter
@@ -60,12 +61,15 @@ def gates_of(tasks: Mapping[str, Any]) -> dict[str, tuple[Gate, ...]]:
     return found
 
 
-def bound_of(sensor: PoolSensor, gates: Mapping[str, tuple[Gate, ...]], standing: Iterable[GateSummary]) -> Bound:
+def bound_of(
+    sensor: PoolSensor, gates: Mapping[str, tuple[Gate, ...]], standing: Iterable[GateSummary], now_ms: int
+) -> Bound:
     """What bounds the pool, by what its steps have guarded and how the gates stand."""
     total = sum(step.busy_s for step in sensor.steps.values())
     if total <= 0 or not gates:
         return Bound()
-    open_ones = [each.name for each in standing if each.kind == "breaker" and each.state == "open"]
+    now = datetime.fromtimestamp(now_ms / 1000, tz=UTC)
+    open_ones = [each.name for each in standing if each.kind == "breaker" and _is_open(each, now)]
     limits = [each.name for each in standing if each.kind == "limit"]
     slots, bounded, stopped, named = 0.0, 0.0, 0.0, None
     for name, step in sensor.steps.items():
@@ -90,6 +94,11 @@ def bound_of(sensor: PoolSensor, gates: Mapping[str, tuple[Gate, ...]], standing
     )
 
 
+def _is_open(breaker: GateSummary, now: datetime) -> bool:
+    """Whether it lets nobody through. It turns half open only when somebody asks: its time may be over for long."""
+    return breaker.state == "open" and (breaker.opens_until is None or now < breaker.opens_until)
+
+
 def _carries(gate: Gate, service_s: float, tokens: float, known: Iterable[str]) -> float:
     """How many attempts at once keep the gate busy (https://en.wikipedia.org/wiki/Little%27s_law)."""
     if gate.kind == "breaker":
@@ -105,7 +114,8 @@ def _carries(gate: Gate, service_s: float, tokens: float, known: Iterable[str]) 
 
 
 def _gates(name: str, options: Any) -> Iterable[Gate]:
-    for breaker in options.breakers:
+    # With a fallback a step goes on behind an open breaker.
+    for breaker in () if options.fallbacks else options.breakers:
         yield Gate("breaker", breaker.name)
     for rate in options.rates:
         yield Gate(

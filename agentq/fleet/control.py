@@ -114,6 +114,12 @@ class PoolControl:
         self.is_led = False
         self.sensor = PoolSensor()
 
+    @property
+    def has_workers(self) -> bool:
+        """Whether one lives, as it was seen last."""
+        glance = self.sensor.glance
+        return glance is not None and glance.workers + glance.resting > 0
+
     def lose_sight(self) -> None:
         """The store is away: what is not seen meanwhile must not pass for a load that has gone."""
         self.sensor.forget_time()

@@ -40,6 +40,10 @@ ROUND_S: Final = 1.0
 PUBLISH_S: Final = 5.0
 """At least so often it is told how a pool stands in which nothing changes."""
 
+TICK_S: Final = 0.4
+"""Between two ticks where no worker lives that would let time pass. After a gap of more than a second between ticks
+nobody is marked dead for a while."""
+
 GATES_S: Final = 2.0
 """Between two looks at breakers and limits."""
 
@@ -52,6 +56,7 @@ class Terms:
         pools: those that are scaled, as they are declared now: asked each round.
         slots: how many slots a worker of the pool is expected to have, before one has said so.
         gates: the guards of steps, by the step's name.
+        worker_lease_s: a worker that was not heard of for so long is dead.
         is_dry: whether it only says what it would do; it leads nothing then, and may run beside one that does.
     """
 
@@ -60,6 +65,7 @@ class Terms:
     gates: Mapping[str, tuple[Gate, ...]] = field(default_factory=dict)
     is_dry: bool = False
     lease_s: float = LEASE_S
+    worker_lease_s: float = 3.0
 
 
 class Controller:
@@ -80,6 +86,8 @@ class Controller:
         self._gates: list[GateSummary] = []
         self._gates_at = float("-inf")
         self._leads_until = float("-inf")
+        self._is_deserted = False
+        self._tick_at = float("-inf")
 
     def round(self) -> list[Decision]:
         """Look, decide and act, once; gives what was decided of the pools that this one leads.
@@ -93,12 +101,28 @@ class Controller:
                 control.lose_sight()
             raise
 
+    def let_time_pass(self) -> None:
+        """What keepers do where workers live, between rounds: call it several times a second.
+
+        Without it nothing would go on that waits in a gate's line, or in the hands of the last worker, that is lost.
+
+        Raises StoreUnavailable when the store cannot be reached.
+        """
+        if not self._is_deserted or monotonic() < self._tick_at:
+            return
+        self._tick_at = monotonic() + TICK_S
+        if self._store.tick(int(self._terms.worker_lease_s * 1000)).behind:
+            self._tick_at = monotonic()
+
     def _round(self) -> list[Decision]:
         led = self._lead()
         if not led:
+            self._is_deserted = False
             return []
         self._observe(led)
         now_ms = self._sense(led)
+        self._is_deserted = not self._terms.is_dry and not any(control.has_workers for control in led)
+        self.let_time_pass()
         self._seasons.tend(now_ms, led, keeps=not self._terms.is_dry)
         decided = self._decide(now_ms, led)
         if not self._terms.is_dry:
@@ -223,7 +247,7 @@ class Controller:
         for control in led:
             control.is_mixed = sensors.is_mixed(control.sensor, branching)
             ahead = foreseen.get(control.spec.name, (0.0, 0.0))
-            bound = bound_of(control.sensor, self._terms.gates, self._gates)
+            bound = bound_of(control.sensor, self._terms.gates, self._gates, now_ms)
             steps = sensors.paces(control.sensor, branching)
             decision = control.decide(
                 now_ms,

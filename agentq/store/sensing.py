@@ -69,9 +69,9 @@ class Glance:
         slots, busy: of those that take; one that serves several queues counts in each.
         held: messages of the queue in custody of any worker.
         names: of these how many there are of each task, if that was asked.
-        waiting: in all lanes, held back, and suspects.
+        waiting: in all lanes, held back, suspects, and what workers hold that are not heard of any more.
         oldest_s: for how long the one that is next waits; 0 where nothing waits.
-        due_soon: timers that fall due within the horizon.
+        due_soon: timers that fall due within the horizon, and lines of gates that move by then.
         is_closed: a person has drained the pool.
         count: attempts and asks so far.
         sums, asks: by step, and by agent how many steps it asked for here; None where `count` is what was known.
@@ -113,7 +113,7 @@ def _glance(found: dict[str, Any]) -> Glance:
         slots=found["s"],
         busy=found["b"],
         held=found["h"],
-        waiting=sum(found["n"]) + sum(found["hb"]) + found["u"],
+        waiting=sum(found["n"]) + sum(found["hb"]) + found["u"] + found.get("l", 0),
         oldest_s=max(0.0, found["o"] / 1000),
         due_soon=round(found.get("t", 0)),
         is_closed="c" in found,

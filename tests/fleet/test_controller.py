@@ -20,7 +20,9 @@ from agentq.fleet.drivers import Observed
 from agentq.fleet.drivers.pull import Pull
 from agentq.store.admissions import Admission, breaker_wish
 from agentq.store.sensing import Question
+from agentq.store.workers import TickReply
 from tests.fleet.platform import Platform
+from tests.kit.waiting import wait_until
 from tests.store.bench import Bench
 from tests.store.test_leading import end_lease
 
@@ -362,6 +364,74 @@ class TestTrouble:
         decisions = Controller(bench.store, platform, Terms(pools=lambda: both)).round()
         assert platform.calls == [("apply", "other", 1)]
         assert {each.pool: each.trouble for each in decisions} == {"q": "no right to look (403)", "other": None}
+
+
+class TestDeserted:
+    """No worker lives whose keeper would let time pass."""
+
+    def test_what_the_last_worker_held_is_done_by_the_next(
+        self, bench: Bench, platform: Platform, spec: PoolSpec
+    ) -> None:
+        controller = make(bench, platform, spec, worker_lease_s=0.2)
+        bench.store.offer([bench.step()])
+        bench.worker("last")
+        bench.take_one("last")
+        bench.expire_lease("last")
+        (decision,) = controller.round()
+        assert decision.desired == 1, "what it holds waits"
+
+        def is_given_back() -> bool:
+            controller.let_time_pass()
+            return not bench.look().parts("held")
+
+        wait_until(is_given_back, description="the lost worker's step is given back")
+        settle(controller, platform)
+        assert [each.holder.worker for each in bench.take(platform.instances["q"][0])] == platform.instances["q"]
+
+    def test_a_step_in_a_breakers_line_is_called_and_wakes_its_pool(
+        self, bench: Bench, platform: Platform, spec: PoolSpec
+    ) -> None:
+        controller = make(bench, platform, spec)
+        wish = breaker_wish("llm", rate=0.5, volume=10, window_ms=30_000, reset_ms=600_000, jitter=0.0, probes=1)
+        bench.store.offer([bench.step(), bench.step()])
+        for worker in ("one", "two"):
+            bench.worker(worker)
+        first = bench.take_one("one").holder
+        bench.store.admit(first, Admission(gates=[wish]), token="a")
+        bench.store.trip_breaker("llm")
+        assert bench.store.admit(bench.take_one("two").holder, Admission(gates=[wish]), token="b").verdict == "waits"
+        bench.finish(first)
+        bench.store.trip_breaker("llm", span_ms=1)
+        for worker in ("one", "two"):
+            bench.store.leave(worker)
+
+        def is_wanted() -> bool:
+            controller.let_time_pass()
+            return controller.round()[0].load.waiting == 1
+
+        wait_until(is_wanted, description="the step is called out of the breaker's line")
+        assert platform.instances["q"] == ["q-1"]
+
+    def test_where_a_worker_lives_its_keeper_does_it(
+        self, bench: Bench, platform: Platform, spec: PoolSpec, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ticks: list[int] = []
+
+        def tick(lease_ms: int) -> TickReply:
+            ticks.append(lease_ms)
+            return TickReply(0, 0, 0, 0)
+
+        monkeypatch.setattr(bench.store, "tick", tick)
+        bench.worker("alive")
+        controller = make(bench, platform, spec)
+        controller.round()
+        controller.let_time_pass()
+        assert ticks == []
+        bench.store.leave("alive")
+        make(bench, platform, spec, is_dry=True).round()
+        assert ticks == []
+        controller.round()
+        assert ticks == [3000]
 
 
 def refuse(*_: Any, **__: Any) -> None:

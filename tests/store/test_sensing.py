@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from agentq.store.admissions import Admission, breaker_wish, rate_wish
 from agentq.store.sensing import Glance, Question
 from tests.kit.server import PrivateServer
 from tests.store.bench import LEASE_MS, Bench
@@ -52,6 +53,46 @@ class TestWhatWaits:
         assert look(bench).due_soon == 1
         assert look(bench, horizon_ms=120_000).due_soon == 2
         assert look(bench, "other").due_soon == 0
+
+    def test_what_a_lost_worker_holds_waits_for_the_next_one(self, bench: Bench) -> None:
+        enroll(bench, "both", ("q", "other"), 4)
+        bench.store.offer([bench.step(), bench.step(), bench.step(queue="other")])
+        bench.take("both", slots=3, queues=("q", "other"))
+        bench.expire_lease("both")
+        _, found = bench.store.sense([Question("q", 0), Question("other", 0)])
+        assert [(each.held, each.waiting) for each in found.values()] == [(0, 2), (0, 1)]
+        assert bench.tick(chunk=1).dead == 1
+        _, found = bench.store.sense([Question("q", 0), Question("other", 0)])
+        assert [each.waiting for each in found.values()] == [2, 1], "it is given back piece by piece"
+
+    def test_the_line_of_a_breaker_moves_when_its_time_is_over(self, bench: Bench) -> None:
+        wish = breaker_wish("llm", rate=0.5, volume=10, window_ms=30_000, reset_ms=60_000, jitter=0.0, probes=1)
+        bench.store.offer([bench.step(), bench.step()])
+        first = bench.take_one().holder
+        bench.store.admit(first, Admission(gates=[wish]), token="a")
+        bench.store.trip_breaker("llm")
+        second = bench.take_one("w2").holder
+        assert bench.store.admit(second, Admission(gates=[wish]), token="b").verdict == "waits"
+        assert look(bench).due_soon == 0
+        assert look(bench, horizon_ms=120_000).due_soon == 1
+
+    def test_a_line_that_waits_for_an_attempts_end_is_no_timer(self, bench: Bench) -> None:
+        wish = rate_wish("disk", in_flight=1)
+        bench.store.offer([bench.step(), bench.step()])
+        for worker, verdict in (("w1", "go"), ("w2", "waits")):
+            said = bench.store.admit(bench.take_one(worker).holder, Admission(gates=[wish]), token=worker)
+            assert said.verdict == verdict
+        assert look(bench, horizon_ms=120_000).due_soon == 0
+
+    def test_a_page_of_timers_stands_for_those_within_a_pools_own_time(self, bench: Bench) -> None:
+        now = bench.store.now_ms()
+        soon = [bench.step(due_ms=now + 30_000) for _ in range(3)]
+        bench.store.offer(soon + [bench.step(due_ms=now + 1_000_000, queue="slow") for _ in range(397)])
+        _, found = bench.store.sense([Question("q", 60_000), Question("slow", 2_000_000)])
+        assert found["q"].due_soon == 3
+        bench.store.offer([bench.step(due_ms=now + 30_000) for _ in range(400)])
+        _, found = bench.store.sense([Question("q", 60_000), Question("slow", 2_000_000)])
+        assert found["q"].due_soon == 403
 
     def test_a_page_of_timers_stands_for_all(self, bench: Bench) -> None:
         now = bench.store.now_ms()

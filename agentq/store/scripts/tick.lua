@@ -1,4 +1,4 @@
--- tick: what time brings: workers whose lease has run out, timers, retention. Any worker may call it, any number.
+-- tick: what time brings: workers whose lease has run out, timers, retention. Any worker or controller may call it, any number.
 -- include: common tree offer backlog cancel suspects letters release rehouse unwind gates hedge
 -- ARGV: lease in ms, chunk: of timers and of what is given back, some 50 µs each; of keys that get or lose their end four
 --   times as many
