@@ -66,6 +66,8 @@ class Decision(Model):
     """Workers that take nothing more and go when they are done."""
     resting: NonNegativeInt = 0
     """Workers that are not well and take nothing for now."""
+    kept: NonNegativeInt = 0
+    """Of those that rest, for how many the pool's `max` has room beside `desired`."""
     mode: Literal["acts", "dry", "pulled"] = "acts"
     """Whether a driver applies it (acts), nobody does (dry), or the platform pulls it (pulled)."""
     trouble: str | None = None
@@ -80,6 +82,14 @@ class Decision(Model):
     def why(self) -> str:
         """In a few words, for people."""
         return self.size.why if self.trouble is None else f"{self.size.why}; {self.trouble}"
+
+    @property
+    def replicas(self) -> int:
+        """Instances that a platform which pulls is to have.
+
+        Those that rest count there: it knows no difference, and would end one that works in their place.
+        """
+        return self.desired + self.kept
 
     @property
     def foretold(self) -> str | None:

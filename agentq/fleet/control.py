@@ -243,9 +243,10 @@ class PoolControl:
         objective = self._objective()
         now = load.ready + load.starting
         resting = len(self.roster.resting) + self.roster.unlisted_resting
+        kept = resting
         if self._is_closed:
             # All of them rest, and run what they have: a platform that pulls must not send them away.
-            now += resting
+            now, kept = now + resting, 0
             size = Size(workers=now, asked=now, why="a person has drained the pool")
         else:
             if self.last is None and not self._past:
@@ -280,6 +281,7 @@ class PoolControl:
             instances=self.roster.instances,
             draining=len(self.roster.draining) + len(self.roster.leaving),
             resting=resting,
+            kept=min(kept, max(0, (self.spec.max or 0) - size.workers)),
             mode=mode,
             trouble=self._all_trouble(),
             load=load,
@@ -341,8 +343,7 @@ class PoolControl:
     def published(self, now_ms: int, decision: Decision) -> None:
         """Remember what a platform that pulls has read, or will have: start-up times are measured from there."""
         if not self._is_settling(now_ms) and not self._is_closed:
-            rest = len(self.roster.resting) + self.roster.unlisted_resting
-            self.ordered(now_ms, Orders(instances=decision.desired + rest))
+            self.ordered(now_ms, Orders(instances=decision.replicas))
 
     def is_news(self, decision: Decision, orders: Orders) -> bool:
         """Whether the decision is worth keeping: it changes something, or something else hinders it."""

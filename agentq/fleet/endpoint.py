@@ -102,14 +102,15 @@ class Endpoint:
 
 
 def document_of(known: Known, decision: Decision) -> dict[str, Any]:
-    """A decision as it is told; `desired` is what a platform pulls."""
+    """A decision as it is told; `desired` is what a platform pulls: those that rest are counted."""
     load = decision.load
     return {
         "pool": decision.pool,
-        "desired": decision.desired,
+        "desired": decision.replicas,
         "ready": load.ready,
         "starting": load.starting,
         "draining": decision.draining,
+        "resting": decision.resting,
         "waiting": load.waiting,
         "running": load.running,
         "oldest_wait_s": load.oldest_wait_s,
@@ -143,7 +144,8 @@ def exposition(known: Known) -> Iterator[str]:
     stays is believed.
     """
     fresh = [each for each in known.decisions.values() if known.is_fresh(each)]
-    yield from _gauge("desired_workers", "Workers that there are to be.", ((each, each.desired, {}) for each in fresh))
+    words = "Workers that there are to be, those that rest counted."
+    yield from _gauge("desired_workers", words, ((each, each.replicas, {}) for each in fresh))
     states: tuple[tuple[str, Callable[[Decision], int]], ...] = (
         ("ready", lambda each: each.load.ready),
         ("starting", lambda each: each.load.starting),

@@ -110,7 +110,7 @@ class PushServer:
         """Whether the pool is to have a worker at all."""
         from agentq.fleet.keda_messages import IsActiveResponse
 
-        return IsActiveResponse(result=(await self._decision(request, context)).desired > 0)
+        return IsActiveResponse(result=(await self._decision(request, context)).replicas > 0)
 
     async def stream_is_active(self, request: Any, context: Any) -> AsyncIterator[Any]:
         """The same whenever it changes; nothing while nobody knows."""
@@ -122,8 +122,8 @@ class PushServer:
                 decision = await self._read(pool)
             except (Unavailable, NoController, KeyError):
                 decision = None
-            if decision is not None and (decision.desired > 0) is not told:
-                told = decision.desired > 0
+            if decision is not None and (decision.replicas > 0) is not told:
+                told = decision.replicas > 0
                 yield IsActiveResponse(result=told)
             await asyncio.sleep(PUSH_S)
 
@@ -136,11 +136,11 @@ class PushServer:
         return GetMetricSpecResponse(metricSpecs=[{"metricName": METRIC, "targetSize": 1, "targetSizeFloat": 1.0}])
 
     async def get_metrics(self, request: Any, context: Any) -> Any:
-        """How many are desired."""
+        """How many there are to be."""
         from agentq.fleet.keda_messages import GetMetricsResponse
 
-        desired = (await self._decision(request.scaledObjectRef, context)).desired
-        value = {"metricName": request.metricName or METRIC, "metricValue": desired, "metricValueFloat": desired}
+        replicas = (await self._decision(request.scaledObjectRef, context)).replicas
+        value = {"metricName": request.metricName or METRIC, "metricValue": replicas, "metricValueFloat": replicas}
         return GetMetricsResponse(metricValues=[value])
 
     async def _decision(self, reference: Any, context: Any) -> Decision:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -596,6 +597,24 @@ class TestOtherPlatforms:
         assert (decision.mode, decision.desired) == ("pulled", 3)
         assert bench.store.decisions()["q"].desired == 3
         assert platform.calls == []
+
+    def test_one_that_pulls_is_told_who_rests_as_well_as_far_as_there_is_room(
+        self, bench: Bench, platform: Platform, spec: PoolSpec
+    ) -> None:
+        for worker in ("w8", "w9"):
+            bench.worker(worker)
+        bench.client.hset(bench.keys.worker("w9"), "report", json.dumps({"why": "memory"}))
+        bench.store.offer([bench.step() for _ in range(3)])
+        controller = Controller(bench.store, Pull(), Terms(pools=lambda: {"q": spec}))
+        for _ in range(2):
+            (decision,) = controller.round()
+            assert (decision.desired, decision.resting, decision.replicas) == (3, 1, 4)
+        assert (decision.load.ready, decision.load.starting) == (1, 2), "what it will have is what it was told"
+        assert bench.store.decisions()["q"].replicas == 4
+        small = spec.model_copy(update={"max": 3})
+        end_lease(bench, "q")
+        (decision,) = Controller(bench.store, Pull(), Terms(pools=lambda: {"q": small})).round()
+        assert (decision.desired, decision.replicas) == (3, 3)
 
     def test_of_one_that_pulls_start_up_times_are_measured_from_what_was_published(
         self, bench: Bench, platform: Platform, spec: PoolSpec

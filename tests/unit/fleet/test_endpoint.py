@@ -80,6 +80,13 @@ def test_keda_finds_the_number_where_the_manifest_says(endpoint: Endpoint) -> No
     assert (said["waiting"], said["running"], said["why"], said["fresh"]) == (12, 2, "12 waiting", True)
 
 
+def test_who_rests_is_in_the_number_that_a_platform_pulls(world: World, endpoint: Endpoint) -> None:
+    world.decisions = {"tools": decision("tools", desired=3).model_copy(update={"resting": 2, "kept": 1})}
+    said = json.loads(get(endpoint, "/pools/tools")[2])
+    assert (said["desired"], said["resting"]) == (4, 2)
+    assert 'agentq_pool_desired_workers{pool="tools"} 4' in get(endpoint, "/metrics")[2].splitlines()
+
+
 def test_all_pools_are_listed(endpoint: Endpoint) -> None:
     assert set(json.loads(get(endpoint, "/pools/")[2])) == {"tools", 'odd"name'}
 

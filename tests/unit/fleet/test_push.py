@@ -71,6 +71,14 @@ def test_the_metric_is_one_replica_for_each_desired_worker(channel: Any) -> None
     assert call(channel, "GetMetrics", asked) == field(1, name + b"\x10\x03" + three)
 
 
+def test_who_rests_is_in_the_number(world: World, channel: Any) -> None:
+    world.decisions = {"tools": decision("tools", desired=0).model_copy(update={"resting": 1, "kept": 1})}
+    assert call(channel, "IsActive", reference("tools")) == b"\x08\x01"
+    asked = field(1, reference("tools")) + field(2, b"desired_workers")
+    one = field(1, b"desired_workers") + b"\x10\x01" + b"\x19\x00\x00\x00\x00\x00\x00\xf0\x3f"
+    assert call(channel, "GetMetrics", asked) == field(1, one)
+
+
 def test_a_pool_that_wakes_is_pushed_and_so_is_one_that_falls_asleep(world: World, channel: Any) -> None:
     world.decisions = {"tools": decision("tools", desired=0)}
     stream = channel.unary_stream("/externalscaler.ExternalScaler/StreamIsActive")(reference("tools"), timeout=SECONDS)
