@@ -11,6 +11,7 @@ import os
 import socket
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Final
@@ -25,6 +26,7 @@ from agentq.fleet.bounds import Gate, bound_of
 from agentq.fleet.control import Orders, PoolControl
 from agentq.fleet.drivers import Driver
 from agentq.fleet.driving import Driving
+from agentq.fleet.holding import held
 from agentq.fleet.seasons import Seasons
 from agentq.store import Store
 from agentq.store.sensing import Question
@@ -79,7 +81,7 @@ class Controller:
         """By pool that another leads, who does."""
         self._store = store
         self.driver = driver
-        self._driving = Driving(driver)
+        self._driving = Driving(driver, self._hold)
         self._terms = terms
         self._seasons = Seasons(store, self.id)
         self._turns: dict[str, float] = {}
@@ -200,6 +202,20 @@ class Controller:
         if not self._terms.is_dry and monotonic() > self._leads_until - self._terms.lease_s / 2:
             self._renew(list(self.controls))
 
+    def _hold(self) -> AbstractContextManager[None]:
+        """Go on leading while the driver is called, however long its platform takes."""
+        fences = {name: control.fence for name, control in self.controls.items() if control.is_led}
+        if self._terms.is_dry or not fences:
+            return nullcontext()
+        return held(lambda: self._prolong(fences), every_s=self._terms.lease_s / 3)
+
+    def _prolong(self, fences: Mapping[str, int]) -> None:
+        asked_at = monotonic()
+        leads = self._store.lead(self.id, self.label, list(fences), lease_ms=int(self._terms.lease_s * 1000))
+        # Where another has led meanwhile, the next look at the lease is to tell.
+        if all(lead.is_mine and lead.fence == fences[name] for name, lead in leads.items()):
+            self._leads_until = asked_at + self._terms.lease_s
+
     # -- looking
 
     def _observe(self, led: Sequence[PoolControl]) -> None:
@@ -214,7 +230,7 @@ class Controller:
         else:
             for control in led:
                 control.find(found.get(control.spec.name))
-        # The driver may have waited for its platform for longer than the lease lasts.
+        # The driver may have waited for its platform for longer than the lease is held.
         self._still_leads()
 
     def _sense(self, led: Sequence[PoolControl]) -> int:

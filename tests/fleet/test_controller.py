@@ -146,6 +146,30 @@ class TestLeading:
         assert platform.calls == [], "the platform has seen a newer fence"
         assert first.round() == []
 
+    @pytest.mark.parametrize("word", ["observe", "apply"])
+    def test_one_whose_platform_takes_longer_than_the_lease_goes_on_leading(
+        self, bench: Bench, platform: Platform, spec: PoolSpec, monkeypatch: pytest.MonkeyPatch, word: str
+    ) -> None:
+        call = getattr(platform, word)
+
+        def lease_ends_ms() -> int:
+            return int(bench.client.hget(bench.keys.of("leaders"), "q").decode().split("|")[1])
+
+        def slowly(*given: Any, **named: Any) -> Any:
+            # A wait of three renewals; without them it would last for ever.
+            for _ in range(3):
+                before = lease_ends_ms()
+                wait_until(lambda end=before: lease_ends_ms() > end, description="the lease lasts longer")
+            return call(*given, **named)
+
+        bench.store.offer([bench.step() for _ in range(5)])
+        controller = make(bench, platform, spec, lease_s=0.3)
+        monkeypatch.setattr(platform, word, slowly)
+        controller.round()
+        assert platform.calls == [("apply", "q", 5)]
+        controller.close(keep=True)
+        assert bench.store.leaders()["q"].left_ms == 0, "who has given it back does not take it again"
+
     def test_a_decision_is_refused_by_the_store_too(
         self, bench: Bench, platform: Platform, spec: PoolSpec, monkeypatch: pytest.MonkeyPatch
     ) -> None:
