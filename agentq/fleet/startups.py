@@ -13,6 +13,16 @@ from agentq.fleet.roster import Roster, startups
 STARTUPS: Final = 20
 """The last ones make the mean."""
 
+LAPSE: Final = 5
+"""What was not filled in so many usual start-up times is not about to start: the platform has not heard it, as an HPA
+does not hear a change below a tenth."""
+
+LAPSE_AT_LEAST_S: Final = 30.0
+"""Platforms look no more often than every fifteen seconds."""
+
+LONGEST_S: Final = 1800.0
+"""No worker takes so long: whoever comes then was started for another reason."""
+
 ASSUMED_S: Final = PoolLoad().startup_s
 """Before a start was measured."""
 
@@ -48,8 +58,9 @@ class Startups:
     def count(self, there: int, now_ms: int) -> None:
         """Take in how many workers there are, of a platform that lists none."""
         for _ in range(self._there, there):
-            if self._ordered:
-                self._measured.see((now_ms - self._ordered.popleft()) / 1000)
+            seconds = (now_ms - self._ordered.popleft()) / 1000 if self._ordered else LONGEST_S
+            if seconds < LONGEST_S:
+                self._measured.see(seconds)
         self._there = there
 
     def order(self, instances: int, now_ms: int, *, is_listed: bool) -> None:
@@ -58,6 +69,11 @@ class Startups:
         if is_listed:
             return
         more = max(0, instances - self._there)
+        if len(self._ordered) < more:
+            # Only the greater number is heard, if any: what is started now is not as old as the order before.
+            lapse_ms = max(LAPSE * self.seconds, LAPSE_AT_LEAST_S) * 1000
+            fresh = [at for at in self._ordered if now_ms - at <= lapse_ms]
+            self._ordered = deque([*fresh, *[now_ms] * (len(self._ordered) - len(fresh))])
         while len(self._ordered) < more:
             self._ordered.append(now_ms)
         while len(self._ordered) > more:
