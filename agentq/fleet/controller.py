@@ -148,13 +148,33 @@ class Controller:
 
     def close(self, *, keep: bool) -> None:
         """Lead nothing any more; `keep`: the workers go on without a controller."""
-        led = [control.spec.name for control in self.controls.values() if control.is_led]
+        led = {name: control.fence for name, control in self.controls.items() if control.is_led}
+        ends = not keep and bool(led)
         try:
             if led and not self._terms.is_dry:
-                self._store.yield_lead(self.id, led)
+                ends = self._give_back(led) and ends
         finally:
             # Who leads nothing has workers to end no more: another controller goes on with them.
-            self.driver.close(keep=keep or not led)
+            self.driver.close(keep=not ends)
+
+    def _give_back(self, led: Mapping[str, int]) -> bool:
+        """Lead nothing any more, and have the driver know what was led to the end; false where that is nothing.
+
+        Whoever stood still is told here first that another leads since, whose workers are not to be ended.
+        """
+        given = self._store.yield_lead(self.id, list(led))
+        for name in led:
+            self.controls[name].end()
+        still = [name for name, fence in led.items() if given.get(name) == fence]
+        if not still or len(still) == len(led):
+            return bool(still)
+        try:
+            self._driving.observe(still)
+        except DriverFailed as error:
+            # What was led by whom is not told apart then: workers that stay are found by the next leader.
+            logger.warning("driver_failed: %s", error)
+            return False
+        return True
 
     # -- leading
 

@@ -47,10 +47,13 @@ class ScalingCalls(StoreConnection):
         found = json.loads(self.run_script("lead", controller, label, lease_ms, dump(list(pools)))) if pools else []
         return {pool: _lead(reply) for pool, reply in zip(pools, found, strict=True)}
 
-    def yield_lead(self, controller: str, pools: Sequence[str]) -> None:
-        """Give the lease on these pools back, so that another takes over at once."""
-        if pools:
-            self.run_script("lead", controller, "", 0, dump(list(pools)))
+    def yield_lead(self, controller: str, pools: Sequence[str]) -> dict[str, int]:
+        """Give the lease on these pools back, so that another takes over at once.
+
+        Return the fence of each that was the caller's still: another has taken over the rest already.
+        """
+        given = self.lead(controller, "", pools, lease_ms=0)
+        return {pool: lead.fence for pool, lead in given.items() if lead.is_mine}
 
     def decide(
         self,

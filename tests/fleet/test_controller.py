@@ -203,6 +203,33 @@ class TestLeading:
         settle(make(bench, platform, spec), platform)
         assert platform.instances["q"] == []
 
+    def test_one_that_wakes_to_its_end_takes_no_worker_of_its_successor_along(
+        self, bench: Bench, platform: Platform, spec: PoolSpec, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        both = {"q": spec, "other": replace_name(spec, "other")}
+        observed: list[list[str]] = []
+        observe = platform.observe
+
+        def noted(pools: list[str]) -> Any:
+            observed.append(list(pools))
+            return observe(pools)
+
+        monkeypatch.setattr(platform, "observe", noted)
+        for lost, kept in ((["q"], ["other"]), (["q", "other"], [])):
+            first = Controller(bench.store, platform, Terms(pools=lambda: both))
+            second = Controller(bench.store, platform, Terms(pools=lambda lost=tuple(lost): {n: both[n] for n in lost}))
+            assert {each.pool for each in first.round()} == set(both)
+            for pool in lost:
+                end_lease(bench, pool)
+            assert {each.pool for each in second.round()} == set(lost)
+            platform.calls.clear()
+            observed.clear()
+            first.close(keep=False)
+            assert platform.calls == [("close", not kept)]
+            assert observed == [kept] * bool(kept), "the driver ends what it was last asked for"
+            assert all(second.controls[pool].fence == bench.store.leaders()[pool].fence for pool in lost)
+            second.close(keep=True)
+
     def test_two_with_different_pools_each_lead_their_own(
         self, bench: Bench, platform: Platform, spec: PoolSpec
     ) -> None:

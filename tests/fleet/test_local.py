@@ -15,10 +15,12 @@ import pytest
 from agentq.core.errors import DriverFailed, Superseded
 from agentq.core.pools import PoolSpec
 from agentq.fleet.children import birth_of
+from agentq.fleet.controller import Controller, Terms
 from agentq.fleet.drivers import Observed, Setup, local, make_driver
 from agentq.fleet.drivers.local import Local
 from tests.kit.waiting import holds_for, wait_until
 from tests.store.bench import LEASE_MS, Bench
+from tests.store.test_leading import end_lease
 
 SLEEPS = "import time; time.sleep(600)"
 Program = Callable[[str], str]
@@ -59,6 +61,24 @@ def test_so_many_run_as_were_ordered_and_a_repeat_starts_no_more(make: Callable[
     assert len(names(driver)) == 2
     driver.apply("q", 1, fence=1)
     assert len(names(driver)) == 2, "nobody is sent away by a number"
+
+
+def test_a_controller_that_stood_still_ends_no_worker_that_another_leads_by_now(
+    make: Callable[..., Local], bench: Bench
+) -> None:
+    terms = Terms(pools=lambda: {"q": PoolSpec(name="q", min=1, max=2)})
+    first, second = Controller(bench.store, make(), terms), Controller(bench.store, make(), terms)
+    for worker in ("w1", "w2"):
+        bench.store.leave(worker)
+    first.round()
+    (there,) = names(make())
+    end_lease(bench, "q")
+    assert second.round()
+    first.close(keep=False)
+    (seen,) = look(make()).instances or ()
+    assert (seen.name, seen.is_leaving) == (there, False)
+    second.close(keep=False)
+    assert names(make()) == []
 
 
 def test_those_that_are_named_end(make: Callable[..., Local]) -> None:

@@ -49,10 +49,12 @@ class TestLease:
 
     def test_one_that_is_given_back_goes_to_the_next_at_once(self, bench: Bench) -> None:
         bench.store.lead("a", "a", ["q"], lease_ms=LEASE_MS)
-        bench.store.yield_lead("b", ["q"])
+        assert bench.store.yield_lead("b", ["q"]) == {}
         assert not bench.store.lead("b", "b", ["q"], lease_ms=LEASE_MS)["q"].is_mine, "it was not b's to give back"
-        bench.store.yield_lead("a", ["q"])
+        fence = bench.store.leaders()["q"].fence
+        assert bench.store.yield_lead("a", ["q"]) == {"q": fence}
         assert bench.store.lead("b", "b", ["q"], lease_ms=LEASE_MS)["q"].is_mine
+        assert bench.store.yield_lead("a", ["q"]) == {}
 
     def test_a_lease_from_before_the_clock_was_set_back_is_over(self, bench: Bench) -> None:
         bench.store.lead("a", "a", ["q"], lease_ms=LEASE_MS)
