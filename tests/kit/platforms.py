@@ -170,7 +170,10 @@ class FakeCluster(Platform):
         if pods[2] not in self.pods:
             return _status(404, "NotFound", f'pods "{pods[2]}" not found')
         if call.method == "PATCH":
-            self.pods[pods[2]]["metadata"]["annotations"] |= call.body["metadata"]["annotations"]
+            notes = self.pods[pods[2]]["metadata"]["annotations"] | call.body["metadata"]["annotations"]
+            self.pods[pods[2]]["metadata"]["annotations"] = {
+                key: note for key, note in notes.items() if note is not None
+            }
         return Answer(200, {"kind": "Pod", "apiVersion": "v1", **self.pods[pods[2]]})
 
     def _scale(self, call: Call, namespace: str, name: str) -> Answer:

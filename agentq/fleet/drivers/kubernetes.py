@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import inf
@@ -113,7 +113,8 @@ class Kubernetes:
         """
         if not names:
             return
-        scale = self._found(pool)
+        # As it was looked at: read anew, it would name a version that nobody has decided by.
+        scale = self._scales.get(pool) or self._found(pool)
         going = [name for name in names if self._mark(pool, name)]
         if going:
             self._write(pool, scale, max(0, (scale.spec.replicas or 0) - len(going)))
@@ -133,6 +134,9 @@ class Kubernetes:
         except _Absent:
             return Observed(wanted=None, trouble=_absent(place))
         pods = [pod for pod in found.items if selector and not _has_ended(pod)]
+        stays = [pod for pod in pods if pod.metadata.deletion_timestamp is None]
+        if len(stays) <= (scale.spec.replicas or 0):
+            self._unmark(pool, [pod.metadata.name for pod in stays if _is_marked(pod)])
         now = datetime.now(UTC)
         return Observed(
             wanted=scale.spec.replicas or 0,
@@ -170,6 +174,16 @@ class Kubernetes:
         except _Conflict as error:
             raise self._failed(pool, f"pod {name} was changed at the same moment") from error
         return True
+
+    def _unmark(self, pool: str, names: Sequence[str]) -> None:
+        """Have pods go no sooner than others any more: none is about to, and they have work again."""
+        for name in names:
+            # The look goes on without it, and the next one tries again.
+            with suppress(DriverFailed, _Absent, _Conflict), self._told(pool):
+                unmarked = {"metadata": {"annotations": {DELETION_COST: None}}}
+                self._core.patch_namespaced_pod(
+                    name, self._target(pool).namespace, unmarked, _request_timeout=TIMEOUT_S
+                )
 
     def _write(self, pool: str, scale: Any, instances: int) -> None:
         """Write so many replicas, if nobody has written others since ``scale`` was read."""
@@ -305,6 +319,10 @@ def _refusal(error: Any) -> str:
 
 def _has_ended(pod: Any) -> bool:
     return pod.status is not None and pod.status.phase in ("Succeeded", "Failed")
+
+
+def _is_marked(pod: Any) -> bool:
+    return (pod.metadata.annotations or {}).get(DELETION_COST) == GOES_FIRST
 
 
 def _instance(pod: Any, now: datetime) -> Instance:

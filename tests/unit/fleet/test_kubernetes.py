@@ -121,6 +121,40 @@ def test_drained_pods_go_first_and_a_repeat_takes_none_along(driver: Kubernetes,
     assert cluster.replicas["tools"] == 1
 
 
+def test_a_drained_pod_goes_only_by_the_version_that_was_looked_at(driver: Kubernetes, cluster: FakeCluster) -> None:
+    driver.observe(["pool"])
+    # Another controller leads since, and has given it three more.
+    cluster.replicas["tools"], cluster.versions["tools"] = 5, 9
+    with pytest.raises(DriverFailed, match="somebody else has given agents/tools 5 replicas meanwhile"):
+        driver.drain("pool", ["tools-b"], fence=1)
+    assert cluster.replicas["tools"] == 5
+
+
+def test_a_pod_that_stays_after_all_keeps_no_mark(driver: Kubernetes, cluster: FakeCluster) -> None:
+    def marks() -> dict[str, str]:
+        annotations: dict[str, str] = cluster.pods["tools-b"]["metadata"]["annotations"]
+        return annotations
+
+    clock = Clock()
+    other = Kubernetes(apps=driver._apps, core=driver._core, target=lambda _: Place("agents", "tools"), clock=clock)
+    other.drain("pool", ["tools-b"], fence=1)
+    assert cluster.replicas["tools"] == 1
+    other.observe(["pool"])
+    assert marks() == {DELETION_COST: "-1000"}, "it goes as soon as the cluster comes to it"
+    # Work has come, and it was given back to that one; the look goes on where the mark cannot be taken off.
+    other.apply("pool", 2, fence=1)
+    refused_at(cluster, 2, Answer(403, {"message": "not now"}))
+    assert other.observe(["pool"])["pool"].wanted == 2
+    assert marks() == {DELETION_COST: "-1000"}
+    clock.now += 10
+    other.observe(["pool"])
+    assert marks() == {}
+    calls = len(cluster.calls)
+    clock.now += 10
+    other.observe(["pool"])
+    assert len(cluster.calls) == calls + 2
+
+
 def test_what_keeps_pods_from_starting_is_told(driver: Kubernetes, cluster: FakeCluster) -> None:
     condition = {
         "type": "PodScheduled",
