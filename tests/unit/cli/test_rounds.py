@@ -24,6 +24,11 @@ class Controller:
         self.answers = list(answers)
         self.leaders: dict[str, str] = {}
         self.controls = {"tools": None}
+        self.ticks = 0
+
+    def let_time_pass(self) -> None:
+        self.ticks += 1
+        raise StoreUnavailable(url="redis://x", reason="refused")
 
     def round(self) -> list[Decision]:
         answer = self.answers.pop(0)
@@ -71,3 +76,13 @@ def test_who_leads_is_told_when_it_changes() -> None:
         "Pool tools is led by host:1; this controller takes over when that one is gone.",
         "Pool tools is led by this controller now.",
     ]
+
+
+def test_time_passes_between_rounds_and_a_store_that_is_away_ends_nothing() -> None:
+    controller: Any = Controller(decision(0, 1))
+    rounds = Rounds(controller, tell=lambda each: None, say=lambda words: None)
+    rounds.tend()
+    rounds._next = float("inf")
+    rounds.tend()
+    rounds.tend()
+    assert controller.ticks == 2
