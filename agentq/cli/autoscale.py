@@ -74,7 +74,13 @@ def autoscale(
         )
     hurry = threading.Event()
     controller = make_controller(
-        session, pools, driver=driver, is_dry=dry_run, say=lambda who, words: say(f"{who} {words}"), hurry=hurry
+        session,
+        pools,
+        driver=driver,
+        is_dry=dry_run,
+        is_once=once,
+        say=lambda who, words: say(f"{who} {words}"),
+        hurry=hurry,
     )
     if once:
         return _once(controller, as_json=as_json)

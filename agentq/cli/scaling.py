@@ -70,6 +70,7 @@ def make_controller(
     *,
     driver: str | None = None,
     is_dry: bool = False,
+    is_once: bool = False,
     outlives: bool = True,
     log_level: str = "WARNING",
     say: Callable[[str, str], None] = lambda who, words: None,
@@ -102,6 +103,7 @@ def make_controller(
         slots=slots_of,
         gates=gates_of(app.celery.tasks),
         is_dry=is_dry,
+        is_once=is_once,
         worker_lease_s=app.settings.lease.total_seconds(),
     )
     return Controller(setup.store, make_driver(driver or app.settings.autoscale_driver, setup), terms)
@@ -201,6 +203,7 @@ class Rounds:
         self._told: dict[str, tuple[int, str | None]] = {}
         self._is_away = False
         self._leaders: dict[str, str] = {}
+        self._troubles: dict[str, str] = {}
 
     def tend(self) -> None:
         """One round, when its time has come; most calls only look at the clock."""
@@ -231,6 +234,15 @@ class Rounds:
             if self._told.get(decision.pool) != news:
                 self._told[decision.pool] = news
                 self._tell(decision)
+        self._tell_troubles({decision.pool for decision in decided})
+
+    def _tell_troubles(self, decided: Collection[str]) -> None:
+        """Of pools that nothing was decided of; the others' stand in their decisions."""
+        troubles = {pool: words for pool, words in self._controller.troubles.items() if pool not in decided}
+        for pool, words in troubles.items():
+            if self._troubles.get(pool) != words:
+                self._say(f"Pool {pool}: {words}.")
+        self._troubles = troubles
 
     def _tell_leaders(self) -> None:
         leaders = dict(self._controller.leaders)

@@ -172,7 +172,9 @@ class Lulls:
     _since: float | None = None
 
     def see(self, now: float, level: float) -> None:
-        """Take in what is asked for now; `now` in seconds, on any clock that does not jump."""
+        """Take in what is asked for now; `now` in seconds; where its clock goes back, a lull begins anew."""
+        if self._since is not None:
+            self._since = min(self._since, now)
         if self._since is None:
             if level >= self._peak / 2:
                 self._peak = max(self._peak, level)

@@ -5,12 +5,15 @@ Whoever shows or serves them (a listing, a metrics endpoint) reads these, and de
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt
 
 from agentq.core.models import Model
 from agentq.core.scaling import PoolLoad, Size
+
+KEPT_PEAKS: Final = 16
+"""So many of the numbers that a decision looks back on stand in it: it is kept, and read often."""
 
 
 class StepPace(Model):
@@ -77,6 +80,10 @@ class Decision(Model):
     cognition: Cognition = Field(default_factory=Cognition)
     steps: dict[str, StepPace] = Field(default_factory=dict)
     """By the name of a step or an agent."""
+    past: tuple[tuple[NonNegativeInt, NonNegativeInt], ...] = Field(default=(), max_length=KEPT_PEAKS)
+    """The numbers of workers asked for that hold it up, each with its time (ms): for whoever decides next."""
+    ended: NonNegativeInt = 0
+    """Attempts that have ended in the pool, ever: whether something came between two decisions."""
 
     @property
     def why(self) -> str:

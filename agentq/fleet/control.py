@@ -5,7 +5,6 @@ It asks and changes nothing itself: the controller does.
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Final, Literal
@@ -15,7 +14,6 @@ from agentq.core.rates import Lulls
 from agentq.core.scaling import (
     QUANTILE,
     WINDOWS,
-    Asked,
     Objective,
     PoolLoad,
     Size,
@@ -28,6 +26,7 @@ from agentq.core.seasons import Forecast
 from agentq.core.sizing import Cognition, Decision, StepPace
 from agentq.fleet.bounds import Bound
 from agentq.fleet.drivers import Observed
+from agentq.fleet.peaks import Peaks
 from agentq.fleet.roster import Roster, make_roster, who_goes, who_stays, workers_of
 from agentq.fleet.sensors import PoolSensor
 from agentq.fleet.startups import Startups
@@ -90,20 +89,25 @@ class PoolControl:
     is_blind: bool = False
     """Whether the platform does not say what there is."""
     _startups: Startups = field(default_factory=Startups)
-    _past: deque[tuple[int, int]] = field(default_factory=deque)
+    _past: Peaks = field(default_factory=Peaks)
     _lulls: Lulls = field(default_factory=lambda: Lulls(most_s=0.0))
     _seen: tuple[object, ...] = ()
     _told: dict[str, int] = field(default_factory=dict)
     _before: Decision | None = None
+    _goes_on: bool = False
     _is_back: bool = False
     _settles_ms: int = 0
     _known_objective: tuple[PoolSpec, int, Objective] | None = None
 
     # -- looking
 
-    def begin(self, fence: int, before: Decision | None) -> None:
-        """The pool is led from now on; `before` is what its last leader has left."""
+    def begin(self, fence: int, before: Decision | None, *, goes_on: bool = False) -> None:
+        """The pool is led from now on; `before` is what its last leader has left.
+
+        `goes_on`: whoever looks once in a while has seen nothing itself, and goes by what that one saw.
+        """
         self.is_led, self.fence, self.last, self._before = True, fence, None, before
+        self._goes_on = goes_on and before is not None
         self._seen = ()
         self._past.clear()
         if before is not None:
@@ -160,12 +164,26 @@ class PoolControl:
         if self._is_back:
             self._settles_ms = now_ms + int(RETURN_S * 1000)
         self.sensor.see(now_ms, glance)
+        if self._goes_on:
+            self._go_on(now_ms, glance)
         if glance.workers:
             self.slots = max(1, round(glance.slots / glance.workers))
         if self.observed.instances is None and not self._is_settling(now_ms):
             self._startups.count(glance.workers + glance.resting, now_ms)
         if listed or self.observed.instances is None:
             self.call_roll(now_ms, glance)
+
+    def _go_on(self, now_ms: int, glance: Glance) -> None:
+        """Take over what the last look of another saw: what it asked for, and since when the pool rests."""
+        before, self._goes_on = self._before, False
+        assert before is not None, "there is something to go on with"
+        self._past.take_over(before.past, now_ms)
+        # One look's number may be chance: the pool shrinks when a second one asks for no more. Who works stays.
+        busy = -(-glance.held // self.slots)
+        self._past.note(now_ms, min(max(before.size.asked, busy), self._objective().most))
+        rested = not (before.load.waiting or before.load.running or glance.waiting or glance.held)
+        if rested and self.sensor.ended == before.ended:
+            self.sensor.rest_since(max(0, before.at_ms - int(before.load.idle_s * 1000)))
 
     def call_roll(self, now_ms: int, glance: Glance) -> None:
         """Know who is who; the glance has the workers listed, where the platform lists instances."""
@@ -204,7 +222,7 @@ class PoolControl:
         ages = self._startups.ages(roster, now_ms)
         return PoolLoad(
             waiting=glance.waiting,
-            oldest_wait_s=round(glance.oldest_s, 3),
+            oldest_wait_s=round(max(0.0, glance.oldest_s), 3),
             running=glance.held,
             quick_rate=round(sensor.quick.value, 5),
             calm_rate=round(sensor.calm.value, 5),
@@ -251,21 +269,13 @@ class PoolControl:
         else:
             if self.last is None and not self._past:
                 # One who has just begun knows nothing of the last minutes: who is there was asked for.
-                self._past.append((now_ms, min(now, objective.most)))
-            if self._is_back and self._past:
+                self._past.note(now_ms, min(now, objective.most))
+            if self._is_back:
                 # A window is time in which the load was looked at.
-                gap_ms = max(0, now_ms - self._past[-1][0])
-                self._past = deque((at + gap_ms, workers) for at, workers in self._past)
+                self._past.leave_out(now_ms)
             self._is_back = False
-            window = window_of(load, objective) * 1000
-            while self._past and now_ms - self._past[0][0] > window:
-                self._past.popleft()
-            past = [Asked((now_ms - at) / 1000, workers) for at, workers in self._past]
-            size = decide_size(load, objective, past)
-            while self._past and self._past[-1][1] <= size.asked:
-                # A later one that asks for as much is looked back on for longer.
-                self._past.pop()
-            self._past.append((now_ms, size.asked))
+            size = decide_size(load, objective, self._past.within(now_ms, window_of(load, objective)))
+            self._past.note(now_ms, size.asked)
             self._lulls.most_s = self.startup_s * WINDOWS[-1]
             self._lulls.see(now_ms / 1000, size.asked)
             if bound.breaker is not None and size.why.startswith("a breaker"):
@@ -288,6 +298,8 @@ class PoolControl:
             size=size,
             cognition=cognition,
             steps=steps,
+            past=self._past.kept,
+            ended=self.sensor.ended,
         )
 
     def _objective(self) -> Objective:
@@ -304,7 +316,7 @@ class PoolControl:
         ends = [
             post.instance.name
             for post in roster.draining
-            if post.is_done and now_ms - self._told.get(post.instance.name, 0) >= SAY_AGAIN_S * 1000
+            if post.is_done and not 0 <= now_ms - self._told.get(post.instance.name, 0) < SAY_AGAIN_S * 1000
         ]
         if wanted > roster.ours:
             back = [post for post in who_stays(roster, wanted - roster.ours) if post.instance.name not in self._told]

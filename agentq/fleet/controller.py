@@ -60,12 +60,14 @@ class Terms:
         gates: the guards of steps, by the step's name.
         worker_lease_s: a worker that was not heard of for so long is dead.
         is_dry: whether it only says what it would do; it leads nothing then, and may run beside one that does.
+        is_once: whether it decides once and ends: it goes by what was seen before it, since it sees too little itself.
     """
 
     pools: Callable[[], Mapping[str, PoolSpec]]
     slots: Callable[[PoolSpec], int] = field(default=lambda spec: 1 if spec.concurrency == "auto" else spec.concurrency)
     gates: Mapping[str, tuple[Gate, ...]] = field(default_factory=dict)
     is_dry: bool = False
+    is_once: bool = False
     lease_s: float = LEASE_S
     worker_lease_s: float = 3.0
 
@@ -90,6 +92,8 @@ class Controller:
         self._leads_until = float("-inf")
         self._is_deserted = False
         self._tick_at = float("-inf")
+        self._left: set[str] = set()
+        """Pools that could not be decided on in the last round."""
 
     def round(self) -> list[Decision]:
         """Look, decide and act, once; gives what was decided of the pools that this one leads.
@@ -194,9 +198,10 @@ class Controller:
 
     def _renew(self, names: Sequence[str]) -> None:
         if self._terms.is_dry:
-            for name in names:
-                if not self.controls[name].is_led:
-                    self.controls[name].begin(0, None)
+            new = [name for name in names if not self.controls[name].is_led]
+            before = self._store.decisions() if new and self._terms.is_once else {}
+            for name in new:
+                self.controls[name].begin(0, before.get(name), goes_on=self._terms.is_once)
             return
         asked_at = monotonic()
         leads = self._store.lead(self.id, self.label, names, lease_ms=int(self._terms.lease_s * 1000))
@@ -208,7 +213,7 @@ class Controller:
             control = self.controls[name]
             if name in fresh:
                 logger.info("pool_led pool=%s fence=%d", name, lead.fence)
-                control.begin(lead.fence, before.get(name))
+                control.begin(lead.fence, before.get(name), goes_on=self._terms.is_once)
             elif not lead.is_mine and control.is_led:
                 logger.warning("pool_lost pool=%s leader=%s fence=%d", name, lead.leader, lead.fence)
                 control.end()
@@ -283,22 +288,44 @@ class Controller:
         for control in led:
             control.is_mixed = sensors.is_mixed(control.sensor, branching)
             ahead = foreseen.get(control.spec.name, (0.0, 0.0))
-            bound = bound_of(control.sensor, self._terms.gates, self._gates, now_ms)
-            steps = sensors.paces(control.sensor, branching)
-            decision = control.decide(
-                now_ms,
-                control.load(now_ms, ahead, bound, self._seasons.forecast(control, now_ms + control.startup_s * 1000)),
-                sensors.cognition(control.sensor, steps, ahead[0]),
-                steps,
-                leader=self.label,
-                driver=self.driver.name,
-                mode="dry" if self._terms.is_dry else "acts" if self.driver.acts else "pulled",
-                bound=bound,
-            )
-            decided.append((control, decision))
+            try:
+                decided.append((control, self._decide_pool(control, now_ms, ahead, branching)))
+            except StoreUnavailable:
+                raise
+            except Exception as error:
+                self._leave(control, error)
+            else:
+                self._left.discard(control.spec.name)
         self._call_rolls([control for control, decision in decided if self._is_to_list(control, decision)])
         chooses = self.driver.chooses
         return [(control, decision, control.orders(now_ms, decision, chooses=chooses)) for control, decision in decided]
+
+    def _decide_pool(
+        self,
+        control: PoolControl,
+        now_ms: int,
+        ahead: tuple[float, float],
+        branching: Mapping[str, Mapping[str, float]],
+    ) -> Decision:
+        bound = bound_of(control.sensor, self._terms.gates, self._gates, now_ms)
+        steps = sensors.paces(control.sensor, branching)
+        return control.decide(
+            now_ms,
+            control.load(now_ms, ahead, bound, self._seasons.forecast(control, now_ms + control.startup_s * 1000)),
+            sensors.cognition(control.sensor, steps, ahead[0]),
+            steps,
+            leader=self.label,
+            driver=self.driver.name,
+            mode="dry" if self._terms.is_dry else "acts" if self.driver.acts else "pulled",
+            bound=bound,
+        )
+
+    def _leave(self, control: PoolControl, error: Exception) -> None:
+        """One pool that cannot be decided on stays as it is, and the others are served: they are none of its fault."""
+        control.trouble = f"it cannot be decided on ({type(error).__name__}) and stays as it is; the log has the rest"
+        if control.spec.name not in self._left:
+            logger.error("pool_left pool=%s", control.spec.name, exc_info=error)
+            self._left.add(control.spec.name)
 
     def _is_to_list(self, control: PoolControl, decision: Decision) -> bool:
         return control.is_to_list(decision, chooses=self.driver.chooses)

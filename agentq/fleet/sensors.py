@@ -100,11 +100,22 @@ class PoolSensor:
             self.bunches.see(arrived, seconds)
         if glance.waiting or glance.held or arrived or not self.at_ms:
             self.busy_ms = now_ms
+        # Where the server's clock goes back, the time until it is there again was else no rest.
+        self.busy_ms = min(self.busy_ms, now_ms)
         self.glance, self.count, self.at_ms = glance, glance.count, now_ms
 
     def forget_time(self) -> None:
         """The store was away: what came and ended meanwhile is taken in, but for no rate, and was no time of rest."""
         self.at_ms, self._total = 0, None
+
+    @property
+    def ended(self) -> int:
+        """Attempts that have ended, ever."""
+        return self._ended
+
+    def rest_since(self, at_ms: int) -> None:
+        """Somebody who looked before knows that nothing has come since then."""
+        self.busy_ms = min(self.busy_ms, at_ms)
 
     @property
     def idle_s(self) -> float:

@@ -58,7 +58,7 @@ class Startups:
     def count(self, there: int, now_ms: int) -> None:
         """Take in how many workers there are, of a platform that lists none."""
         for _ in range(self._there, there):
-            seconds = (now_ms - self._ordered.popleft()) / 1000 if self._ordered else LONGEST_S
+            seconds = _since(self._ordered.popleft(), now_ms) if self._ordered else LONGEST_S
             if seconds < LONGEST_S:
                 self._measured.see(seconds)
         self._there = there
@@ -82,4 +82,9 @@ class Startups:
     def ages(self, roster: Roster, now_ms: int) -> list[float]:
         """Seconds since each of those that start was ordered, of whom that is known."""
         unlisted = list(self._ordered)[: roster.unlisted_starting]
-        return [each.age_s for each in roster.starting] + [(now_ms - at) / 1000 for at in unlisted]
+        return [max(0.0, each.age_s) for each in roster.starting] + [_since(at, now_ms) for at in unlisted]
+
+
+def _since(at_ms: int, now_ms: int) -> float:
+    # The server's clock may have gone back meanwhile.
+    return max(0.0, (now_ms - at_ms) / 1000)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from math import inf
 from typing import Any
 
 import pytest
@@ -416,6 +418,22 @@ class TestTrouble:
         assert platform.calls == [("apply", "other", 1)]
         assert {each.pool: each.trouble for each in decisions} == {"q": "no right to look (403)", "other": None}
 
+    def test_a_pool_that_cannot_be_decided_on_stays_as_it_is_and_the_others_are_served(
+        self, bench: Bench, platform: Platform, spec: PoolSpec
+    ) -> None:
+        other = replace_name(spec, "other").model_copy(update={"min": 1})
+        pools = {"q": spec.model_copy(update={"cost_per_hour": inf}), "other": other}
+        bench.store.offer([bench.step()])
+        controller = Controller(bench.store, platform, Terms(pools=lambda: dict(pools)))
+        for _ in range(2):
+            assert [each.pool for each in controller.round()] == ["other"]
+        assert platform.calls == [("apply", "other", 1)]
+        assert "it cannot be decided on (ValidationError)" in controller.troubles["q"]
+        pools["q"] = spec
+        controller.round()
+        assert platform.calls[1:] == [("apply", "q", 1)]
+        assert controller.troubles == {}
+
 
 class TestDeserted:
     """No worker lives whose keeper would let time pass."""
@@ -545,6 +563,86 @@ class TestStoreAway:
 
 def raise_away() -> None:
     raise StoreUnavailable(url="redis://here", reason="refused")
+
+
+class TestOnce:
+    """Each round is another controller's, as in `--once` each minute; the clock is the test's."""
+
+    @pytest.fixture
+    def once(self, bench: Bench, platform: Platform, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Decision]:
+        sense = bench.store.sense
+        later_ms = 0
+
+        def at_that_time(questions: list[Question]) -> Any:
+            now_ms, glances = sense(questions)
+            return now_ms + later_ms, glances
+
+        monkeypatch.setattr(bench.store, "sense", at_that_time)
+
+        def decide(spec: PoolSpec, at_s: float, **terms: Any) -> Decision:
+            nonlocal later_ms
+            controller = make(bench, platform, spec, is_once=True, **terms)
+            later_ms = int(at_s * 1000)
+            controller.look()
+            later_ms += 1000
+            (decision,) = controller.round()
+            controller.close(keep=True)
+            platform.come_up()
+            platform.hear()
+            return decision
+
+        return decide
+
+    def test_a_pool_without_work_shrinks_after_its_window(
+        self, bench: Bench, platform: Platform, spec: PoolSpec, once: Callable[..., Decision]
+    ) -> None:
+        pool = spec.model_copy(update={"min": 1, "shrink_after": timedelta(minutes=3)})
+        bench.store.offer([bench.step() for _ in range(4)])
+        assert once(pool, 0).desired == 4
+        for worker in list(platform.instances["q"]):
+            bench.finish(bench.take_one(worker).holder)
+        assert [once(pool, at).desired for at in (60, 120, 178)] == [4, 4, 4], "within the window"
+        assert once(pool, 240).desired == 1
+        once(pool, 300)
+        assert len(platform.instances["q"]) == 1
+
+    def test_what_one_look_alone_does_not_see_is_not_gone(
+        self, bench: Bench, platform: Platform, spec: PoolSpec, once: Callable[..., Decision]
+    ) -> None:
+        pool = spec.model_copy(update={"min": 1, "shrink_after": timedelta(seconds=5)})
+        bench.store.offer([bench.step() for _ in range(4)])
+        once(pool, 0)
+        for worker in list(platform.instances["q"]):
+            bench.finish(bench.take_one(worker).holder)
+        assert [once(pool, at).desired for at in (60, 120)] == [4, 1]
+
+    def test_a_pool_that_rests_for_its_time_sleeps(
+        self, bench: Bench, platform: Platform, spec: PoolSpec, once: Callable[..., Decision]
+    ) -> None:
+        pool = spec.model_copy(update={"idle_to_zero": timedelta(seconds=150)})
+        bench.store.offer([bench.step()])
+        once(pool, 0)
+        bench.finish(bench.take_one(platform.instances["q"][0]).holder)
+        once(pool, 60)
+        bench.store.offer([bench.step()])
+        got = bench.take_one(platform.instances["q"][0])
+        bench.client.hset(bench.keys.step(got.holder.root, got.holder.id), "b", bench.store.now_ms() - 1000)
+        bench.finish(got.holder)
+        assert once(pool, 120).load.idle_s < 10, "something came and ended between two looks"
+        assert [once(pool, at).desired for at in (180, 240, 300)] == [1, 1, 0]
+        once(pool, 360)
+        assert platform.instances["q"] == []
+
+    def test_a_dry_one_says_the_same(
+        self, bench: Bench, platform: Platform, spec: PoolSpec, once: Callable[..., Decision]
+    ) -> None:
+        bench.store.offer([bench.step() for _ in range(4)])
+        once(spec, 0)
+        for worker in list(platform.instances["q"]):
+            bench.finish(bench.take_one(worker).holder)
+        once(spec.model_copy(update={"shrink_after": timedelta(minutes=1)}), 60)
+        assert once(spec, 600, is_dry=True).desired == 0
+        assert len(platform.instances["q"]) == 4
 
 
 class TestBounds:

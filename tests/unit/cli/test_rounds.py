@@ -24,6 +24,7 @@ class Controller:
         self.answers = list(answers)
         self.leaders: dict[str, str] = {}
         self.controls = {"tools": None}
+        self.troubles: dict[str, str] = {}
         self.ticks = 0
 
     def let_time_pass(self) -> None:
@@ -86,3 +87,14 @@ def test_time_passes_between_rounds_and_a_store_that_is_away_ends_nothing() -> N
     rounds.tend()
     rounds.tend()
     assert controller.ticks == 2
+
+
+def test_the_trouble_of_a_pool_of_which_nothing_was_decided_is_told_once() -> None:
+    said: list[str] = []
+    controller: Any = Controller(decision(1, 1), decision(1, 1), decision(1, 1))
+    controller.troubles = {"tools": "in its decision", "other": "it stays as it is"}
+    rounds = Rounds(controller, tell=lambda each: None, say=said.append)
+    for _ in range(3):
+        rounds._next = 0.0
+        rounds.tend()
+    assert said == ["Pool other: it stays as it is."]

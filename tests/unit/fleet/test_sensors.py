@@ -75,6 +75,12 @@ class TestArrivals:
         sensor.see(9_000, glance(ended={"read": sums(1, 100)}))
         assert sensor.idle_s == pytest.approx(8.0)
 
+    def test_where_the_clock_goes_back_it_rests_from_then_on(self) -> None:
+        sensor = PoolSensor()
+        for at_ms in (3_600_000, 1_000, 6_000):
+            sensor.see(at_ms, glance())
+        assert sensor.idle_s == pytest.approx(5.0)
+
 
 class TestService:
     def test_mean_and_variance_over_steps(self) -> None:
