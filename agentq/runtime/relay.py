@@ -17,11 +17,15 @@ from typing import Final, Protocol, TypeVar
 
 from agentq.engine import later
 from agentq.engine.binding import TurnEnd
+from agentq.engine.exits import Unwanted
 
 T = TypeVar("T")
 
 PATIENCE_S: Final = 0.05
 """After so long in a call the turn goes on without its thread: what a turn needs before it looks at its log."""
+
+ENOUGH_S: Final = PATIENCE_S / 2
+"""After so long no further call of a batch begins here: what was made is told of, and threads may make the others."""
 
 _AWAKE_S: Final = 1.0
 """The guard sleeps once there was no call for so long: to wake it for each would cost as much as a thread for each."""
@@ -48,7 +52,7 @@ class OwnThread(Protocol):
         ...
 
     def interrupt(self) -> None:
-        """From another thread: an exception is raised in the call, if it has not ended."""
+        """From another thread: Unwanted is raised in the call, or at its edges, if it has not ended."""
         ...
 
 
@@ -68,6 +72,7 @@ class _Second:
         self.end: TurnEnd | None = None
         self.error: BaseException | None = None
         self._go_on = go_on
+        self._door = threading.Lock()
 
     def run(self) -> None:
         try:
@@ -76,6 +81,21 @@ class _Second:
             self.error = error
         finally:
             self.ended.set()
+
+    def come_out(self) -> None:
+        """The first thread is out of the call, and no interruption is on its way to it.
+
+        Else this: the second thread sees it in the call; it comes out, ends, and begins the next turn's call; the
+        interruption hits that one.
+        """
+        with self._door:
+            self.out.set()
+
+    def interrupt(self, first: OwnThread) -> None:
+        """The first thread is interrupted, if it is still in the call."""
+        with self._door:
+            if not self.out.is_set():
+                first.interrupt()
 
 
 class Relay:
@@ -100,22 +120,31 @@ class Relay:
         """Whether the turn is to end here: asked by the second thread."""
         return self._second is not None and self._second.left
 
-    def call(self, begin: Callable[[], None], make: Callable[[], T], tell: Callable[[T], None]) -> bool:
+    def call(
+        self, begin: Callable[[], None], make: Callable[[], T], tell: Callable[[T], None], *, since: float
+    ) -> bool:
         """The call was made in this thread, and told of; False when the turn is another thread's by now.
 
-        ``begin`` is called first, where the turn is still this thread's; else none of them is.
+        ``begin`` is called first, where the turn is still this thread's; else none of them is. ``since`` is the
+        `monotonic` moment from which on the turn hears of nothing: of the first call, where it makes several.
         """
         with _guard.lock:
             if self._second is not None:
                 return False
             begin()
-            self._since = monotonic()
+            self._since = since
             _guard.mind(self)
         try:
-            self._thread.enter()
-            made = make()
-        finally:
+            try:
+                self._thread.enter()
+                made = make()
+            finally:
+                self._thread.leave()
+        except Unwanted:
+            # It came before the function began or when it had ended: the turn's end is what the second thread came to.
+            # It may have cut the leaving short; the next one comes only after _INTERRUPT_S.
             self._thread.leave()
+            return False
         # Not before: what was ordered to stop, and has answered all the same, is no answer.
         tell(made)
         with _guard.lock:
@@ -126,7 +155,7 @@ class Relay:
         """The turn's end, which the second thread has come to; raises what it raised."""
         second = self._second
         assert second is not None
-        second.out.set()
+        second.come_out()
         second.ended.wait()
         if second.error is not None:
             raise second.error
@@ -142,7 +171,7 @@ class Relay:
         if second is None:
             return True
         second.left = True
-        second.out.set()
+        second.come_out()
         return second.ended.wait(_HAND_BACK_S)
 
     def look(self) -> float | None:
@@ -167,7 +196,7 @@ class Relay:
         self._context.copy().run(second.run)
         waited = 0.0
         while not second.out.is_set():
-            self._thread.interrupt()
+            second.interrupt(self._thread)
             if not second.out.wait(_INTERRUPT_S):
                 waited += _INTERRUPT_S
             if waited >= _FORSAKE_S:

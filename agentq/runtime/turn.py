@@ -21,7 +21,7 @@ from agentq.runtime.local_calls import LocalCalls, are_short
 from agentq.runtime.machine import Machine
 from agentq.runtime.outcomes import Outcome
 from agentq.runtime.overrun import Overran, within
-from agentq.runtime.relay import PATIENCE_S, OwnThread, Relay
+from agentq.runtime.relay import ENOUGH_S, PATIENCE_S, OwnThread, Relay
 
 _SLOT_LOOK_S: Final = 0.02
 """How long a turn keeps its slot before it asks whether other work wants it: some times the latency of a short step, so
@@ -296,11 +296,15 @@ class Turn:
         return relay if len(self._locals) == 0 and (due is None or due > PATIENCE_S) else None
 
     def _call_here(self, relay: Relay) -> TurnEnd | None:
-        """The calls that are wanted were made and are sent; or the turn's end, if another thread came to it."""
+        """Calls that are wanted were made and are sent; or the turn's end, if another thread came to it."""
+        since = time.monotonic()
         for effect in list(self._machine.asks.open_locals.values()):
             begin, make = functools.partial(self._locals.begin, effect), functools.partial(self._locals.make, effect)
-            if not relay.call(begin, make, self._locals.tell):
+            if not relay.call(begin, make, self._locals.tell, since=since):
                 return relay.end()
+            if time.monotonic() - since >= ENOUGH_S:
+                # They are slower than was known. A kill would repeat what is not told, and none of it hears a cancel.
+                break
         self._send(self._locals.wait(0.0))
         return None
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from agentq.core.journal import Result, Signal, decode
+from agentq.engine.exits import Unwanted
 from agentq.runtime import local_calls, relay
 from agentq.runtime.relay import OwnThread
 from agentq.runtime.run import Run
@@ -27,6 +28,8 @@ class Thread:
 
     Attributes:
         order: raised behind the call.
+        on_enter: what happens where a call begins.
+        on_leave: what happens where it ends.
         on_interrupt: what an interruption does.
         interrupts: how many there were.
     """
@@ -36,11 +39,15 @@ class Thread:
         self.on_interrupt: Callable[[], None] = lambda: None
         self.interrupts = 0
         self.inside = False
+        self.on_enter: Callable[[], None] = lambda: None
+        self.on_leave: Callable[[], None] = lambda: None
 
     def enter(self) -> None:
         self.inside = True
+        self.on_enter()
 
     def leave(self) -> None:
+        self.on_leave()
         self.inside = False
         if self.order is not None:
             raise self.order
@@ -113,6 +120,21 @@ def test_calls_that_take_too_long_together_have_threads(paces: dict[str, float])
     known_as_short(paces, here)
     paces.update(dict.fromkeys(paces, local_calls.SHORT_S / 4))
     assert threading.get_ident() not in Room().run(agent).value
+
+
+def test_a_batch_that_proves_slow_is_told_of_and_goes_on_elsewhere(paces: dict[str, float]) -> None:
+    def slow() -> int:
+        threading.Event().wait(relay.PATIENCE_S * 0.6)
+        return here()
+
+    async def agent(run: Run) -> list[int]:
+        return await asyncio.gather(*(run.local(slow) for _ in range(6)))
+
+    known_as_short(paces, slow)
+    room = Room()
+    first, *others = room.run(agent).value
+    assert first == threading.get_ident()
+    assert threading.get_ident() not in others, "no call is too long, but all together are"
 
 
 def test_a_timer_that_is_due_soon_is_in_time(paces: dict[str, float]) -> None:
@@ -197,6 +219,58 @@ def test_a_call_that_was_given_up_is_interrupted_and_not_heard_of(paces: dict[st
     assert room.run(agent).value == "gave up"
     assert room.thread.interrupts == 1
     assert room.values == []
+
+
+@pytest.mark.parametrize("edge", ["on_enter", "on_leave"])
+def test_an_interruption_at_the_edge_of_a_call_leaves_the_turn_its_end(paces: dict[str, float], edge: str) -> None:
+    gate = threading.Event()
+
+    def cut_short() -> None:
+        assert gate.wait(30)
+        setattr(room.thread, edge, lambda: None)
+        raise Unwanted
+
+    async def agent(run: Run) -> Any:
+        try:
+            async with asyncio.timeout(3):
+                return await run.local(here)
+        except TimeoutError:
+            return "gave up"
+
+    known_as_short(paces, here)
+    room = Room()
+    setattr(room.thread, edge, cut_short)
+    room.thread.on_interrupt = gate.set
+    room.read = lambda seen: _pass_a_second(room, seen)  # type: ignore[method-assign]
+    assert room.run(agent).value == "gave up"
+    assert room.values == []
+    assert not room.thread.inside
+
+
+def test_no_interruption_is_on_its_way_when_a_turn_has_ended(paces: dict[str, float]) -> None:
+    gate, ended, late = threading.Event(), threading.Event(), []
+
+    def lasts() -> None:
+        assert gate.wait(30)
+
+    async def agent(run: Run) -> Any:
+        try:
+            async with asyncio.timeout(3):
+                await run.local(lasts)
+        except TimeoutError:
+            return "gave up"
+
+    def slowly() -> None:
+        gate.set()
+        late.append(ended.wait(0.5))
+
+    known_as_short(paces, lasts)
+    room = Room()
+    room.thread.on_interrupt = slowly
+    room.read = lambda seen: _pass_a_second(room, seen)  # type: ignore[method-assign]
+    assert room.run(agent).value == "gave up"
+    ended.set()
+    assert late == [False], "the turn waited for it"
 
 
 def test_what_the_second_thread_raises_is_the_turn_s(paces: dict[str, float]) -> None:
