@@ -216,7 +216,12 @@ class Runs(RuleBasedStateMachine):
             return
         run, turn = chosen
         try:
-            self.bench.finish(turn.got.holder, entry=_result(name))
+            try:
+                self.bench.finish(turn.got.holder, entry=_result(name))
+            except CalledOff:
+                # One that was cancelled and has cost too many workers is given up (see tick).
+                assert name in self.cancelled
+                self.bench.finish(turn.got.holder, status="REVOKED", entry=_result(name))
         except StaleHolder:
             assert turn.stale or run.ended
         else:
