@@ -99,8 +99,17 @@ class Listener(ResultConsumer):
 
     def _take_ended(self) -> list[Any]:
         """Return the results that have ended and are still subscribed to, which from now on they count no more."""
-        ended = [self._ended.pop() for _ in range(len(self._ended))]
-        self.subscribed_to.difference_update(ended)
+        ended = []
+        for key in list(self._ended):
+            # In this order: whoever begins to wait for it takes it out of `_ended` and then looks into `subscribed_to`,
+            # without a lock. Either he finds it gone and wants it anew, or it is found here that he was first.
+            self.subscribed_to.discard(key)
+            try:
+                self._ended.remove(key)
+            except KeyError:
+                self.subscribed_to.add(key)
+            else:
+                ended.append(key)
         return ended
 
     def _reconnect_pubsub(self) -> None:
