@@ -15,7 +15,7 @@ from celery.utils.log import get_logger
 from agentq.core.codec import dumps, loads
 from agentq.core.errors import CalledOff, InvalidResult, RunCancelled, RunError, StaleHolder, StepTimeout
 from agentq.core.lazy import LazyList
-from agentq.engine import exits, joins, outcome, realloop, recall
+from agentq.engine import exits, going_on, joins, outcome, realloop, recall
 from agentq.engine.admission import admit
 from agentq.engine.binding import Binding, TurnEnd
 from agentq.engine.cached import NOTHING
@@ -174,6 +174,8 @@ class Attempt(Trying):
         except BaseException as error:
             if exits.is_ordered(error):
                 raise
+            # Before the store is called for this one: no thread holds one connection while it waits for another.
+            going_on.settle_here()
             # Of the worker's health neither a line nor a place that another keeps says anything.
             self.claim.counts = not isinstance(error, Waits) and not (isinstance(error, Again) and not error.counts)
             self.claim.failed = not isinstance(error, Ignore | Retry | Reject | CalledOff | Interrupted)

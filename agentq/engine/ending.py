@@ -183,24 +183,25 @@ class Ending:
         terms = streak.terms(self) if streak is not None else None
         waiting = going_on.waiting_here(self.holder.take)
         with self._charged(caught, keeps=answer_of(self, value) if self.admitted else None) as charge:
-            under_way = outcome.begin_success(
-                self.store,
-                self.holder,
-                caught,
-                self.request,
-                value,
-                inline_bytes=self.binding.limits.inline_bytes,
-                charge=charge,
-                closes=end.closes if end is not None else (),
-                cancels=end.cancels if end is not None else (),
-                going_on=terms,
-                cached=self.cached,
-                hears=waiting.place if waiting is not None else None,
-                ran_ms=streak.ran_ms() if streak is not None else None,
+            # Large arguments of what goes on are written before it is sent, and the server may be away then already.
+            under_way = outcome.keep_trying(
+                lambda: outcome.begin_success(
+                    self.store,
+                    self.holder,
+                    caught,
+                    self.request,
+                    value,
+                    inline_bytes=self.binding.limits.inline_bytes,
+                    charge=charge,
+                    closes=end.closes if end is not None else (),
+                    cancels=end.cancels if end is not None else (),
+                    going_on=terms,
+                    cached=self.cached,
+                    hears=waiting.place if waiting is not None else None,
+                    ran_ms=streak.ran_ms() if streak is not None else None,
+                )
             )
-            if streak is not None and not charge.usage and streak.may_leave(self):
-                streak.leave(self, under_way)
-            else:
+            if streak is None or charge.usage or not streak.leave(self, under_way):
                 committed = outcome.keep_trying(under_way.result)
                 if waiting is not None:
                     waiting.lines = committed.heard

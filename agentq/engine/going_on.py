@@ -102,6 +102,7 @@ class Streak:
         self._ends = monotonic() + LONGEST_S
         self._began = monotonic()
         self._terms: GoOn | None = None
+        self._may_linger = False
         self._kin: dict[str, _Kin] = {}
         self._hurries = grant.hurries or self._began - getattr(_here, "ended", 0.0) <= LINGER_S
 
@@ -116,11 +117,10 @@ class Streak:
 
     def terms(self, attempt: Ending) -> GoOn | None:
         """Return on which terms the attempt's commit may take the next step; None: it may not."""
-        now, task, self._terms = monotonic(), attempt.task, None
+        now, task, self._terms, self._may_linger = monotonic(), attempt.task, None, False
         took = now - self._began
         paces.note(task.name, took)
-        if self._hand is not None:
-            self._hand.settle()
+        self.settle()
         seat = attempt.claim.seat()
         if self._hand or now >= self._ends or took > paces.SHORT_S or seat is None or not claims.may_go_on():
             return None
@@ -130,7 +130,8 @@ class Streak:
         self._attempt = attempt
         attempt.claim.go_on()
         most = how_many(paces.by_name.longest(kin.names)) if self._hand is not None else 1
-        lingers = self._hurries and _patience.may_wait(now)
+        # Once for each success: steps that fail one after the other would keep the streak going for ever.
+        lingers = self._may_linger = self._hurries and _patience.may_wait(now)
         self._terms = self._terms_for(attempt.claim, seat, kin, most=most, lingers=lingers)
         return self._terms
 
@@ -181,21 +182,25 @@ class Streak:
             return None
         return int((monotonic() - self._began) * 1000)
 
-    def may_leave(self, attempt: Ending) -> bool:
-        """Tell whether the next step may begin before the answer to this one's commit: nobody hears of it before."""
-        return bool(self._hand) and not attempt.admitted and not is_heard(attempt.task)
-
-    def leave(self, attempt: Ending, under_way: CommitUnderWay) -> None:
-        """Read the answer to the attempt's commit behind the next step."""
-        assert self._hand is not None, "it may be left"
+    def leave(self, attempt: Ending, under_way: CommitUnderWay) -> bool:
+        """Have the next step begin before the answer to this one's commit; False: it is to be read now."""
+        if not self._hand or attempt.admitted or is_heard(attempt.task):
+            return False  # Nobody may hear of a success before it stands.
+        if not under_way.leave():
+            return False
         self._hand.leave(under_way, attempt.holder.take, attempt.revoke_late)
+        return True
+
+    def settle(self) -> None:
+        """Read the answer that ``leave`` has left, if any."""
+        if self._hand is not None:
+            self._hand.settle()
 
     def next(self, worker: str) -> Taken | None:
         """Return what runs next: taken by the last commit, or a moment later; None: the streak has ended."""
         taken = self._draw()
         if taken is None:
-            if self._hand is not None:
-                self._hand.settle()
+            self.settle()
             self.linger(worker)
             taken = self._draw()
         return taken
@@ -213,9 +218,9 @@ class Streak:
 
     def linger(self, worker: str) -> None:
         """Wait a moment for a next step where they come one soon after the other."""
-        terms = self._terms
-        if terms is None or not terms.lingers_ms:
-            return  # Else the server believes that it waits here, however late it is by now.
+        terms, self._may_linger = self._terms if self._may_linger else None, False
+        if terms is None or monotonic() >= self._ends or not claims.may_go_on():
+            return
         store, token = self._attempt.store, self._attempt.store.new_token()
         self._attempt.claim.go_on()
         try:
@@ -304,6 +309,12 @@ def streak_here() -> Streak | None:
     """Return the streak that this thread is in; None where nobody may go on."""
     found: Streak | None = getattr(_here, "streak", None)
     return found
+
+
+def settle_here() -> None:
+    """Return when the commit that this thread's streak has left is known to stand, or not to."""
+    if (streak := streak_here()) is not None:
+        streak.settle()
 
 
 def suits(task: Any) -> bool:

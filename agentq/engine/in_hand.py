@@ -139,17 +139,22 @@ class Hand:
         passed = monotonic() - self._drew
         if passed < LONG_S:
             return LONG_S - passed
+        # First: the connection on which its answer comes is then free for what is given back.
+        is_known = self._concluded_at_once()
         self._give_back()
+        return LONG_S if is_known else AGAIN_S
+
+    def _concluded_at_once(self) -> bool:
         # Whoever has it waits for the server already; the clock serves others too.
         if not self._lock.acquire(blocking=False):
-            return AGAIN_S
+            return False
         try:
             self._conclude(lambda call: call())
         except Unavailable:
-            return AGAIN_S
+            return False
         finally:
             self._lock.release()
-        return LONG_S
+        return True
 
     def _give_back(self) -> None:
         # From the last: each goes in front of its lane.
@@ -161,5 +166,10 @@ class Hand:
             logger.info("handed_back take=%d: a step before it takes long", taken.take)
             # What cannot be given back now is known to nobody, and so is given back by the next reconcile.
             self._taker.in_hand.discard(taken.take)
-            with suppress(Unavailable):
+            try:
                 self._taker.store.requeue(self._worker, taken.take)
+            except Unavailable:
+                pass
+            except Exception:
+                # The others behind it are not held any longer for it.
+                logger.exception("hand_back_failed take=%d", taken.take)

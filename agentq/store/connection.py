@@ -150,6 +150,10 @@ class ScriptReply:
         """Return what the script has answered; raises StoreUnavailable when the server cannot be reached."""
         return self._connection.guarded(self._read)
 
+    def leave(self) -> bool:
+        """Tell whether it may be read later, behind other calls; False: it is to be read now."""
+        return self._reply is not None and self._reply.leave()
+
     def _read(self) -> Any:
         connection, reply, self._reply = self._connection, self._reply, None
         if reply is None:

@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
+from time import monotonic
 from typing import Any, Final
 
 import redis
@@ -17,20 +18,41 @@ import redis
 MOST: Final = 16
 """Connections of a process: the server does one thing at a time, and so does the interpreter."""
 
+LEFT: Final = 8
+"""Connections beside them whose replies may be read later: who holds one may need another before it reads this one."""
+
+PATIENCE_S: Final = 1.0
+"""So long a call waits for a connection; then redis-py's own pool is asked for one."""
+
+
+class NoneFree(redis.RedisError):
+    """All connections have been in use for so long that the call is to go another way."""
+
+    def __init__(self, most: int, waited_s: float) -> None:
+        super().__init__(f"none of {most} connections became free within {waited_s:g} s")
+        self.most = most
+        self.waited_s = waited_s
+
 
 class Reply:
     """What is still to be read on a connection, once; until then nobody else has it."""
 
-    __slots__ = ("_connection", "_owner")
+    __slots__ = ("_connection", "_is_left", "_owner")
 
     def __init__(self, owner: ReadyConnections, connection: Any) -> None:
         self._owner = owner
         self._connection = connection
+        self._is_left = False
 
     def __del__(self) -> None:
         # A time limit may strike between the two: the next one would read this one's reply.
         if self._connection is not None:
-            self._owner.give_up(self._connection)
+            self._owner.give_up(self._connection, was_left=self._is_left)
+
+    def leave(self) -> bool:
+        """Tell whether it may be read later, behind other calls; False: it is to be read now."""
+        self._is_left = self._is_left or self._owner.leave_one()
+        return self._is_left
 
     def read(self) -> Any:
         """Return it; raises what redis-py raises, a lost connection too, without a repeat."""
@@ -40,14 +62,14 @@ class Reply:
         except redis.ResponseError:
             # The server's own words: the reply was read to its end.
             self._connection = None
-            self._owner.put_back(connection)
+            self._owner.put_back(connection, was_left=self._is_left)
             raise
         except BaseException:
             self._connection = None
-            self._owner.give_up(connection)
+            self._owner.give_up(connection, was_left=self._is_left)
             raise
         self._connection = None
-        self._owner.put_back(connection)
+        self._owner.put_back(connection, was_left=self._is_left)
         return reply
 
 
@@ -56,18 +78,20 @@ class ReadyConnections:
 
     They belong to the client's pool and are closed with it. Any thread may call: one connection serves one at a time.
     Where hundreds of threads call at once, they wait for one another: redis-py's pool would refuse those beyond its
-    hundred connections, each would come again after a pause that doubles, and each connection costs a greeting.
+    hundred connections, each would come again after a pause that doubles, and each connection costs a greeting. None
+    waits for ever: a call that finds none free in a while goes through that pool after all.
     """
 
     def __init__(self, client: Any) -> None:
         self._pool = client.connection_pool
         self._idle: deque[Any] = deque()
         self._open = 0
+        self._left = 0
         self._waiting = 0
         self._change = threading.Condition()
 
     def begin(self, *command: Any) -> Reply:
-        """Send a command; raises what redis-py raises, a lost connection too, without a repeat."""
+        """Send a command; raises what redis-py raises, a lost connection too, without a repeat, and NoneFree."""
         try:
             connection = self._idle.pop()
         except IndexError:
@@ -83,30 +107,45 @@ class ReadyConnections:
             raise
         return Reply(self, connection)
 
-    def put_back(self, connection: Any) -> None:
+    def leave_one(self) -> bool:
+        """Count one more connection as left, beside the others; False where as many are as may be."""
+        with self._change:
+            if self._left >= LEFT:
+                return False
+            self._left += 1
+            self._change.notify()
+            return True
+
+    def put_back(self, connection: Any, *, was_left: bool = False) -> None:
         """Let the next one have a connection on which nothing is to be read any more."""
+        if was_left:
+            with self._change:
+                self._left -= 1
         self._idle.append(connection)
         # Who waits has said so before it looked: one that comes now finds what was put back.
         if self._waiting:
             with self._change:
                 self._change.notify()
 
-    def give_up(self, connection: Any) -> None:
+    def give_up(self, connection: Any, *, was_left: bool = False) -> None:
         """Close a connection: what would be read on it belongs to nobody."""
         try:
             connection.disconnect()
             self._pool.release(connection)
         finally:
-            self._closed_one()
+            self._closed_one(was_left=was_left)
 
     def _next(self) -> Any:
+        until = monotonic() + PATIENCE_S
         with self._change:
             self._waiting += 1
             try:
-                while self._open >= MOST:
+                while self._open - self._left >= MOST:
                     with suppress(IndexError):
                         return self._idle.pop()
-                    self._change.wait()
+                    if (left_s := until - monotonic()) <= 0:
+                        raise NoneFree(MOST, PATIENCE_S)
+                    self._change.wait(left_s)
                 self._open += 1
             finally:
                 self._waiting -= 1
@@ -116,9 +155,10 @@ class ReadyConnections:
             self._closed_one()
             raise
 
-    def _closed_one(self) -> None:
+    def _closed_one(self, *, was_left: bool = False) -> None:
         with self._change:
             self._open -= 1
+            self._left -= was_left
             self._change.notify()
 
 

@@ -115,6 +115,10 @@ class CommitUnderWay:
         self._holder = holder
         self._name = name
 
+    def leave(self) -> bool:
+        """Tell whether its result may be asked for later, behind other calls; False: it is to be asked for now."""
+        return self._reply.leave()
+
     def result(self) -> Committed:
         """Return what it has brought; raises as the commit says, and StoreUnavailable: asked again it is sent again."""
         reply = self._reply.read()

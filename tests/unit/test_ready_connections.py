@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import redis
 
-from agentq.store.ready import MOST, ReadyConnections, packed
+from agentq.store import ready as ready_module
+from agentq.store.ready import LEFT, MOST, NoneFree, ReadyConnections, packed
 
 
 class Line:
@@ -49,7 +50,8 @@ class Pool:
         self.open -= 1
 
 
-def test_hundreds_of_threads_share_a_few() -> None:
+def test_hundreds_of_threads_share_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ready_module, "PATIENCE_S", 60.0)
     pool = Pool()
     ready = ReadyConnections(pool)
     found: list[Any] = []
@@ -93,6 +95,43 @@ def test_a_reply_that_nobody_reads_takes_its_connection_along() -> None:
     ready.begin("PING")
     assert pool.open == 0
     assert ready.begin("PING").read() == b"ok"
+
+
+def test_one_call_waits_for_a_free_one_for_a_while_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ready_module, "PATIENCE_S", 0.01)
+    pool = Pool()
+    pool.answers.set()
+    ready = ReadyConnections(pool)
+    held = [ready.begin("PING") for _ in range(MOST)]
+    with pytest.raises(NoneFree) as refused:
+        ready.begin("PING")
+    assert refused.value.most == MOST
+    assert [each.read() for each in held] == [b"ok"] * MOST
+    assert ready.begin("PING").read() == b"ok"
+
+
+def test_a_few_replies_may_be_left_while_their_threads_call_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ready_module, "PATIENCE_S", 0.01)
+    pool = Pool()
+    pool.answers.set()
+    ready = ReadyConnections(pool)
+    for _ in range(2):
+        held = [ready.begin("PING") for _ in range(MOST)]
+        assert [each.leave() for each in held] == [True] * LEFT + [False] * (MOST - LEFT)
+        assert held[0].leave(), "asked twice"
+        beside = [ready.begin("PING") for _ in range(LEFT)]
+        with pytest.raises(NoneFree):
+            ready.begin("PING")
+        assert pool.open == MOST + LEFT
+        assert [each.read() for each in (*held, *beside)] == [b"ok"] * (MOST + LEFT)
+    left = ready.begin("PING")
+    assert left.leave()
+    pool.is_away = True
+    with pytest.raises(redis.ConnectionError):
+        left.read()
+    pool.is_away = False
+    held = [ready.begin("PING") for _ in range(LEFT)]
+    assert all(each.leave() for each in held), "none of them is counted any more"
 
 
 def test_commands_are_written_as_the_server_reads_them() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 import pytest
+from redis import ResponseError
 
 from agentq.core.errors import CalledOff, StaleHolder, StoreUnavailable
 from agentq.engine import in_hand
@@ -128,6 +129,40 @@ def test_what_stands_behind_a_long_step_is_given_back_from_the_last(
     assert (store.takes, hand.draw(), taker.in_hand) == ([6, 5], None, {3, 4})
     hand._look()
     assert taker.in_hand == {4}
+    hand.close()
+
+
+def test_an_answer_is_read_before_anything_is_given_back(
+    hand: Hand, store: Returns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(in_hand, "LONG_S", 0.0)
+    hand.put(taken(4, 5))
+    drawn(hand)
+
+    def revoke() -> None:
+        assert store.takes == [], "its connection is free by then"
+        store.takes.append(0)
+
+    hand.leave(cast(CommitUnderWay, Answer(CALLED_OFF)), 3, revoke)
+    assert hand._look() is not None
+    assert store.takes == [0, 5]
+    hand.close()
+
+
+def test_one_that_cannot_be_given_back_keeps_none_of_the_others(
+    hand: Hand, taker: Taker, store: Returns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def requeue(_worker: str, take: int) -> None:
+        if take == 6:
+            raise ResponseError("what?")
+        store.takes.append(take)
+
+    monkeypatch.setattr(in_hand, "LONG_S", 0.0)
+    monkeypatch.setattr(store, "requeue", requeue)
+    hand.put(taken(4, 5, 6))
+    drawn(hand)
+    assert hand._look() is not None, "looked again"
+    assert (store.takes, taker.in_hand) == ([5], {4})
     hand.close()
 
 
