@@ -1,11 +1,15 @@
-"""A success that is to be committed while the server is away."""
+"""A step that has ended: its success while the server is away, and a failure behind a commit that was left."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from agentq.core.errors import StoreUnavailable
+from agentq.engine import exits, going_on
+from agentq.engine.attempt import Attempt
 from agentq.engine.capture import Capture
 from agentq.engine.ending import Ending
 from agentq.engine.outcome import COMMITTED
@@ -34,3 +38,21 @@ def test_it_waits_for_the_server_also_where_it_carries_large_arguments() -> None
     Ending(task, binding, holder, request).succeed(1, Capture())
     assert store.calls == 2
     assert getattr(request, COMMITTED)
+
+
+def test_before_a_failure_is_written_the_answer_that_was_left_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    settled: list[bool] = []
+    monkeypatch.setattr(exits, "ignore_soft_limit", lambda: None)
+    monkeypatch.setattr(going_on, "settle_here", lambda: settled.append(True))
+    attempt: Any = Attempt.__new__(Attempt)
+    attempt.ours, attempt.claim = {}, SimpleNamespace(finish=lambda: None)
+    attempt.task, attempt.request = SimpleNamespace(name="read"), SimpleNamespace(id="i")
+    monkeypatch.setattr(Attempt, "step_id", "i", raising=False)
+
+    def fails(_args: list[Any], _kwargs: dict[str, Any]) -> None:
+        raise ValueError("no")
+
+    monkeypatch.setattr(attempt, "_value", fails)
+    with pytest.raises(ValueError):
+        attempt._contained([], {})
+    assert settled == [True]
