@@ -163,10 +163,12 @@ def _once(controller: Controller, *, as_json: bool) -> int:
     controller.look()
     time.sleep(LOOK_SECONDS)
     decided = controller.round()
+    # Who has given its pools back knows of no trouble with them.
+    troubles = dict.fromkeys(controller.troubles.values())
     controller.close(keep=True)
     for name, leader in controller.leaders.items():
         say(f"Pool {name} is led by {leader}: nothing is done here.")
-    for words in dict.fromkeys(controller.troubles.values()):
+    for words in troubles:
         say(words)
     if as_json:
         print_json([document_of(decision) for decision in decided])
@@ -175,7 +177,7 @@ def _once(controller: Controller, *, as_json: bool) -> int:
         from agentq.console.words import open_console
 
         open_console().print(sizing_table({each.pool: each for each in decided}, now_ms=decided[0].at_ms))
-    return 0 if decided and not controller.troubles else 1
+    return 0 if decided and not troubles else 1
 
 
 def _run(controller: Controller, hurry: threading.Event, *, is_dry: bool, keep: bool, as_json: bool) -> int:
