@@ -14,7 +14,7 @@ import inspect
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from logging import INFO
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
@@ -32,6 +32,7 @@ from agentq.engine.in_hand import Hand, how_many
 from agentq.engine.keeper import claims
 from agentq.engine.messages import HEADER, HOLDER_HEADER, body_of, is_plain_json
 from agentq.engine.outcome import keep_trying
+from agentq.engine.patience import Patience
 from agentq.engine.slots import current
 from agentq.store.refs import GoOn, LogPlace, Taken
 
@@ -45,21 +46,25 @@ GRANT: Final = "on"
 """Field of the holder's header: that the child may go on, and on which terms."""
 
 LONGEST_S: Final = 0.1
-"""So long after its first step nobody goes on: the main process, and what it knows of more urgent, wait no longer."""
+"""So long after its first step nobody goes on: the main process, and what it knows of more urgent, wait no longer. It
+counts anew from a step for which the slot has waited: nothing else was there."""
+
+QUIET_S: Final = 1.0
+"""So long nobody goes on at all: what the main process is told by remote control, of revoked steps or of rates, counts
+from then on."""
 
 SOFT_LIMIT_S: Final = 5.0
 """Steps with a shorter soft limit end alone: the pool counts it from the first step on."""
 
-LINGER_S: Final = 0.005
+SHARE_OF_LIMIT: Final = LONGEST_S / SOFT_LIMIT_S
+"""Of their soft limit, so much may have passed when the last one begins."""
+
+LINGER_S: Final = 0.01
 """How long a free slot waits for a next step by itself where the one before had come as soon: in a chain, or for a
 caller who asks one thing after the other, it comes without the main process."""
 
 _CELERYS_OWN: Final = frozenset({*vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compression"})
 """Headers that a task does not see among its request's ``headers``."""
-
-SHORTEST_PAUSE_S: Final = 0.05
-LONGEST_PAUSE_S: Final = 1.6
-"""So long nobody waits for a next step after a wait in vain, and after several: each is a call of the server."""
 
 NEAR_MS: Final = 20
 """For so long the server believes that a slot waits: the server ends a short wait when it next has something to do, and
@@ -77,7 +82,8 @@ Call = tuple[str, str, dict[str, Any], Any, None, None]
 class Grant:
     """What the main process lets a child do: take from these queues in its name; no step of these ids.
 
-    ``hurries``: this step has come soon after the one before, which may have run elsewhere.
+    ``hurries``: this step has come soon after the one before, which may have run elsewhere. ``lasts_s``: no step
+    begins later, counted from the first one.
     """
 
     label: str
@@ -85,6 +91,7 @@ class Grant:
     low_share: int
     revoked: tuple[str, ...] = ()
     hurries: bool = False
+    lasts_s: float = LONGEST_S
 
 
 class Streak:
@@ -99,12 +106,13 @@ class Streak:
         self._grant = grant
         self._limits = request.get("timelimit")
         self._hostname = request.get("hostname")
-        self._ends = monotonic() + LONGEST_S
         self._began = monotonic()
+        self._ends = self._began + LONGEST_S
+        self._last = self._began + grant.lasts_s
         self._terms: GoOn | None = None
         self._may_linger = False
         self._kin: dict[str, _Kin] = {}
-        self._hurries = grant.hurries or self._began - getattr(_here, "ended", 0.0) <= LINGER_S
+        self._hurries = grant.hurries or self._began - getattr(_here, "ended", 0.0) <= 2 * LINGER_S
 
     @property
     def queues(self) -> tuple[str, ...]:
@@ -217,18 +225,27 @@ class Streak:
             self._hand.ended(taken.take)
 
     def linger(self, worker: str) -> None:
-        """Wait a moment for a next step where they come one soon after the other."""
+        """Wait a moment for a next step where they come one soon after the other.
+
+        The commit has said that it is waited for here: from then on nobody else is rung for one. So this waits, or says
+        that it does not, also when the time is over by now.
+        """
         terms, self._may_linger = self._terms if self._may_linger else None, False
-        if terms is None or monotonic() >= self._ends or not claims.may_go_on():
+        if terms is None:
             return
-        store, token = self._attempt.store, self._attempt.store.new_token()
+        store, token, wait_s = self._attempt.store, self._attempt.store.new_token(), LINGER_S
+        if not claims.may_go_on():
+            # What has rung here is told on: a step of no name is none of these.
+            terms, wait_s = replace(terms, names=()), 0.0
         self._attempt.claim.go_on()
         try:
-            taken = store.follow(worker, token, terms, wait_s=LINGER_S)
+            taken = store.follow(worker, token, terms, wait_s=wait_s)
         except Unavailable:
             # It may have been taken all the same, and would then be nobody's.
             taken = keep_trying(lambda: store.follow(worker, token, terms))
         _patience.note(taken is not None)
+        if taken is not None:
+            self._ends = min(monotonic() + LONGEST_S, self._last)
         self.go_on((taken,) if taken is not None else ())
 
     def end(self) -> None:
@@ -280,27 +297,7 @@ class Streak:
         return headers["task"], headers["id"], request, body_of(payload), None, None
 
 
-class _Patience:
-    """Whether it pays to wait for a next step: after each wait in vain it is left for twice as long."""
-
-    def __init__(self) -> None:
-        self._pause = SHORTEST_PAUSE_S
-        self._until = 0.0
-
-    def may_wait(self, now: float) -> bool:
-        """Tell whether to try it."""
-        return now >= self._until
-
-    def note(self, came: bool) -> None:
-        """Note how a wait has ended."""
-        if came:
-            self._pause = SHORTEST_PAUSE_S
-        else:
-            self._until = monotonic() + self._pause
-            self._pause = min(2 * self._pause, LONGEST_PAUSE_S)
-
-
-_patience = _Patience()
+_patience = Patience()
 
 _here = threading.local()
 

@@ -141,4 +141,5 @@ def _grant(consumer: Any, request: Any) -> going_on.Grant | None:
         low_share=channel.low_share,
         revoked=tuple(state.revoked),
         hurries=taker.hurries,
+        lasts_s=min(going_on.QUIET_S, soft * going_on.SHARE_OF_LIMIT) if soft else going_on.QUIET_S,
     )
