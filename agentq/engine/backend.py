@@ -13,7 +13,7 @@ from typing import Any
 
 from celery import states
 from celery.backends.redis import RedisBackend, SentinelBackend
-from celery.exceptions import TimeLimitExceeded
+from celery.exceptions import BackendStoreError, TimeLimitExceeded
 from celery.result import GroupResult
 from celery.utils.log import get_logger
 from pydantic_core import PydanticSerializationError, to_json
@@ -22,7 +22,7 @@ from agentq.core.errors import AgentqError, CalledOff, RunCancelled, StaleHolder
 from agentq.engine import afterwords, capture
 from agentq.engine.binding import find_binding
 from agentq.engine.joins import body_offer, leaves, members_of
-from agentq.engine.listening import IS_LOCKED, Listener
+from agentq.engine.listening import IS_LOCKED, LateCanceller, Listener
 from agentq.engine.outcome import COMMITTED, commit_failure, commit_revoked, holder_of, keep_trying, tell_behind
 from agentq.engine.watching import trouble_of_request
 from agentq.store.refs import Arrival, Join
@@ -33,7 +33,7 @@ logger = get_logger(__name__)
 class Backend(RedisBackend):
     """Where ``AsyncResult`` looks."""
 
-    ResultConsumer = Listener if IS_LOCKED else RedisBackend.ResultConsumer
+    ResultConsumer = Listener if IS_LOCKED else LateCanceller
 
     def _store_result(
         self,
@@ -46,13 +46,13 @@ class Backend(RedisBackend):
     ) -> Any:
         caught = capture.active()
         holder = holder_of(request)
-        if caught is None and holder is None:
-            return super()._store_result(task_id, result, state, traceback=traceback, request=request, **kwargs)
         if caught is None and getattr(request, COMMITTED, False):
             return result
         meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
         meta["task_id"] = task_id
-        if caught is not None:
+        if caught is None and holder is None:
+            self._store_plain(self.get_key_for_task(task_id), meta)
+        elif caught is not None:
             caught.results.append((task_id, self.encode(meta)))
         else:
             binding = find_binding(self.app)
@@ -61,6 +61,20 @@ class Backend(RedisBackend):
                 encoded, store = self.encode(meta), binding.store
                 keep_trying(lambda: store.progress(holder, encoded))
         return result
+
+    def _store_plain(self, key: Any, meta: dict[str, Any]) -> None:
+        """Store how a plain task stands, unless it has succeeded already.
+
+        Celery's own way looks without the patience with which it writes: an outage or a failover between a task's
+        end and the look would make a failure of its success.
+        """
+        stored = self.ensure(self.get, (key,))
+        if stored and self.decode_result(stored)["status"] == states.SUCCESS:
+            return
+        try:
+            self._set_with_state(key, self.encode(meta), meta["status"])
+        except BackendStoreError as error:
+            raise BackendStoreError(str(error), state=meta["status"], task_id=meta["task_id"]) from error
 
     def _get_task_meta_for(self, task_id: str) -> Any:
         meta = super()._get_task_meta_for(task_id)

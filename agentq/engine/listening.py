@@ -6,6 +6,7 @@ goes: for a producer that is as much traffic as the task itself, mostly for resu
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Final
 
 from celery.backends.asynchronous import greenletDrainer
@@ -18,6 +19,35 @@ IS_LOCKED = hasattr(ResultConsumer, "_locked")
 KEPT: Final = 50
 """So many subscriptions to results that have ended stay until somebody waits again. They cost the server a name each;
 to take each back at once costs its caller a message, and the reading of the reply."""
+
+
+class LateCanceller(ResultConsumer):
+    """Celery's consumer before 5.7, whose results go out of scope without a word to the server."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._left: set[str] = set()
+
+    def on_after_fork(self) -> None:
+        """Forget what the parent process waited for."""
+        self._left = set()
+        super().on_after_fork()
+
+    def consume_from(self, task_id: str) -> None:
+        """Listen to the result."""
+        self._left.discard(task_id)
+        super().consume_from(task_id)
+
+    def cancel_for(self, task_id: str) -> None:
+        """Nobody waits for the result any more; see ``Listener.cancel_for``."""
+        self._left.add(task_id)
+
+    def drain_events(self, timeout: float | None = None) -> None:
+        """Hear what has come, and take back what nobody waits for any more."""
+        while self._left:
+            with suppress(KeyError):  # another thread that waits was faster
+                super().cancel_for(self._left.pop())
+        super().drain_events(timeout)
 
 
 class Listener(ResultConsumer):
@@ -50,12 +80,16 @@ class Listener(ResultConsumer):
             self._wanted.add(key)
 
     def cancel_for(self, task_id: str) -> None:
-        """Nobody waits for the result any more. Never blocks, as Celery's does not."""
+        """Nobody waits for the result any more. Never speaks to the server; whoever waits next does.
+
+        Celery comes here also from ``AsyncResult.__del__``: the garbage collector would stop any thread, an event
+        loop's too, until a server that is away came back, and raise where nobody can catch it.
+        """
         key = self._get_key_for_task(task_id)
         self._wanted.discard(key)
-        # While another thread subscribes, the key may stand in neither: Celery's way is then undone behind it.
+        # While another thread subscribes, the key may stand in neither: that thread takes it back when it is done.
         if self._is_subscribing or (key in self.subscribed_to and len(self._ended) >= KEPT):
-            super().cancel_for(task_id)
+            self._pending_unsubscribe.add(key)
         elif key in self.subscribed_to:
             self._ended.add(key)
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from celery import chain, chord, group, signals
+from celery import chain, chord, group, signals, states, uuid
 from celery.result import AsyncResult
 from kombu.exceptions import OperationalError
 
@@ -155,6 +155,25 @@ def test_few_subscriptions_outlive_their_results(library: Library) -> None:
     assert len(left) <= KEPT
     again = AsyncResult(add.delay(1, 1).id, app=library.app)
     assert (again.get(timeout=TIMEOUT), again.get(timeout=TIMEOUT)) == (2, 2)
+
+
+def test_results_that_go_while_their_server_is_away_neither_wait_nor_raise(server: PrivateServer) -> None:
+    app = load_app(FLOWS, url=server.celery_url)
+    backend: Any = app.backend
+    waiting_for = [app.AsyncResult(uuid()) for _ in range(2 * KEPT)]
+    for each in waiting_for:
+        backend.add_pending_result(each)
+    backend.result_consumer.drain_events(timeout=0)
+    assert len(server.client.pubsub_channels("celery-task-meta-*")) == 2 * KEPT
+    server.kill()
+    while waiting_for:
+        # What the garbage collector does, to whom nobody listens who could catch an error.
+        waiting_for.pop().__del__()
+    server.start()
+    later = app.AsyncResult(uuid())
+    backend.store_result(later.id, 5, states.SUCCESS)
+    assert later.get(timeout=TIMEOUT) == 5
+    assert len(server.client.pubsub_channels("celery-task-meta-*")) <= KEPT
 
 
 def test_a_callback_hears_of_a_result_while_another_is_waited_for(library: Library) -> None:

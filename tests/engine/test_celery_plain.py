@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+from typing import Any
 
 import pytest
-from celery import chain, group
+import redis.sentinel
+from celery import chain, group, states, uuid
 
 from tests.kit.sample import TIMEOUT, Library
 from tests.kit.waiting import wait_until
@@ -21,6 +23,27 @@ def test_a_plain_task_runs(library: Library) -> None:
 def test_a_plain_task_fails_as_ever(library: Library) -> None:
     with pytest.raises(ValueError, match="as ever"):
         library.app.tasks["plain.fails"].delay("as ever").get(timeout=TIMEOUT)
+
+
+def test_a_success_is_stored_after_the_server_was_away_for_a_moment(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Celery's own backend looks once at what is stored before it writes: a failover makes failures of successes."""
+    backend = library.app.backend
+    looks = iter([redis.ConnectionError("away"), redis.sentinel.MasterNotFoundError("none yet")])
+    ask = backend.get
+
+    def look(key: Any) -> Any:
+        for error in looks:
+            raise error
+        return ask(key)
+
+    monkeypatch.setattr(backend, "get", look)
+    result = library.app.AsyncResult(uuid())
+    backend.store_result(result.id, 6, states.SUCCESS)
+    assert next(looks, None) is None
+    backend.store_result(result.id, {"pid": 1}, states.STARTED)
+    assert result.get(timeout=TIMEOUT) == 6, "a success is the last word"
 
 
 def test_plain_tasks_and_steps_share_a_chain(library: Library) -> None:

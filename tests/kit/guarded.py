@@ -16,6 +16,9 @@ from tests.kit.requirements import require_program
 from tests.kit.server import PrivateServer, free_port, server_program
 from tests.kit.waiting import wait_until
 
+TRUSTING_MS: Final = 600_000
+"""So long a server may be silent before the Sentinel takes it for dead; longer than any test lasts."""
+
 
 class Replica(PrivateServer):
     """A server that copies another one until a Sentinel makes it the master."""
@@ -26,7 +29,10 @@ class Replica(PrivateServer):
 
 
 class Sentinel(ManagedProcess):
-    """One Sentinel, which takes half a second of silence for a death and decides alone."""
+    """One Sentinel, which decides alone, and takes a silence for a death only while a test loses its master.
+
+    On a busy machine any server may be silent for long: a Sentinel that doubts it tells nobody of it.
+    """
 
     ready_line = "Sentinel ID is"
 
@@ -39,12 +45,22 @@ class Sentinel(ManagedProcess):
             "bind 127.0.0.1\n"
             f"dir {self.folder}\n"
             f"sentinel monitor chief 127.0.0.1 {master.port} 1\n"
-            "sentinel down-after-milliseconds chief 500\n"
+            f"sentinel down-after-milliseconds chief {TRUSTING_MS}\n"
             "sentinel failover-timeout chief 3000\n"
         )
         super().__init__(
             [server_program(), str(config), "--sentinel"], log=self.folder / "log", env=clean_environment()
         )
+
+    def take_for_dead_after(self, silence_ms: int) -> None:
+        """Have it believe that a server is dead after such a silence, from now on."""
+        with redis.Redis(port=self.port) as asked:
+            asked.sentinel_set("chief", "down-after-milliseconds", silence_ms)
+
+    def names(self) -> int:
+        """Return the port of the master that it names."""
+        with redis.Redis(port=self.port) as asked:
+            return int(asked.sentinel_masters()["chief"]["port"])
 
     def stop(self) -> None:
         """End it and delete its folder."""
@@ -84,12 +100,17 @@ class GuardedServer:
         asked.close()
 
     def lose_master(self) -> None:
-        """Kill the master for good; return when the replica has taken its place."""
+        """Kill the master for good; return when the Sentinel names the replica, which has taken its place."""
         self.master.kill()
+        self.sentinel.take_for_dead_after(500)
         wait_until(
-            lambda: self.replica.client.info("replication")["role"] == "master",
+            lambda: (
+                self.replica.client.info("replication")["role"] == "master"
+                and self.sentinel.names() == self.replica.port
+            ),
             description="the replica is the master",
         )
+        self.sentinel.take_for_dead_after(TRUSTING_MS)
 
     def stop(self) -> None:
         """End all three."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from agentq.engine.listening import Listener
+import pytest
+from celery.backends.redis import ResultConsumer
+
+from agentq.engine.listening import LateCanceller, Listener
 
 
 class Watched(set[Any]):
@@ -45,3 +48,18 @@ def test_a_result_that_is_waited_for_again_meanwhile_is_still_heard() -> None:
     ended = listener._take_ended()
     assert "b" in ended
     assert "a" in listener._wanted or ("a" not in ended and "a" in listener.subscribed_to)
+
+
+def test_before_celery_5_7_whoever_waits_next_takes_back_what_nobody_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[Any] = []
+    monkeypatch.setattr(ResultConsumer, "cancel_for", lambda _, task_id: done.append(task_id))
+    monkeypatch.setattr(ResultConsumer, "consume_from", lambda *_: None)
+    monkeypatch.setattr(ResultConsumer, "drain_events", lambda *_: done.append("drained"))
+    listener: Any = LateCanceller.__new__(LateCanceller)
+    listener._left = set()
+    for task_id in ("a", "b"):
+        listener.cancel_for(task_id)
+    listener.consume_from("b")
+    assert done == [], "a finaliser says nothing to the server"
+    listener.drain_events()
+    assert done == ["a", "drained"]
