@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.measures import MEASURES, Figure
+from benchmarks.measures import MEASURES, Above, Figure
 from benchmarks.session import Readings
 
 COLUMNS = ("stock", "stock tuned", "agentq", "agentq threads", "floor")
@@ -33,30 +33,49 @@ class Report:
 
 @dataclass(frozen=True)
 class Row:
-    """A figure of all contenders: medians of the rounds, and the ratio of each to stock."""
+    """A figure of all contenders: medians of the rounds, and the ratio of each to stock.
+
+    Attributes:
+        above: contenders whose median is more than what stands there: their readings were ended by a limit.
+    """
 
     measure: str
     figure: Figure
     medians: Mapping[str, float]
     spread: Mapping[str, tuple[float, float]]
+    above: frozenset[str] = frozenset()
 
     @property
     def ratios(self) -> dict[str, float]:
-        """Median by contender over the median of stock; empty where stock has no such thing."""
+        """Median by contender over the median of stock; empty where stock has no such thing.
+
+        Where only one of the two is known it is a bound, see ``sign``; of two bounds nothing follows.
+        """
         base = self.medians.get("stock")
-        return {name: value / base for name, value in self.medians.items()} if base else {}
+        if not base:
+            return {}
+        both = self.above if "stock" in self.above else frozenset()
+        return {name: value / base for name, value in self.medians.items() if name not in both}
+
+    def sign(self, contender: str) -> str:
+        """Return ``<`` or ``>`` where a contender's ratio is a bound, else nothing."""
+        return ">" if contender in self.above else "<" if "stock" in self.above else ""
 
     def reached(self, contender: str) -> bool | None:
-        """Whether the target is reached; None where there is none."""
+        """Whether the target is reached; None where there is none, or where a bound does not tell."""
         if contender not in self.medians or not contender.startswith("agentq"):
             return None
         if self.figure.at_most is not None:
-            return self.medians[contender] <= self.figure.at_most
+            is_within = self.medians[contender] <= self.figure.at_most
+            return None if is_within and contender in self.above else is_within
         target = self.figure.targets.get(contender)
         if target is None or contender not in self.ratios:
             return None
-        ratio = self.ratios[contender]
-        return ratio >= target if self.figure.higher_is_better else ratio <= target
+        ratio, sign = self.ratios[contender], self.sign(contender)
+        is_within = ratio >= target if self.figure.higher_is_better else ratio <= target
+        # What is below a bound that is within the target is within it too, and the other way round.
+        is_told = not sign or (ratio <= target) == (sign == "<")
+        return is_within if is_told else None
 
 
 def rows_of(readings: Readings) -> list[Row]:
@@ -69,10 +88,23 @@ def rows_of(readings: Readings) -> list[Row]:
                 name: [reading[figure.name] for reading in of if figure.name in reading]
                 for name, of in (taken or {}).items()
             }
-            values = {name: of for name, of in found.items() if of}
+            values = {name: [_known(each) for each in of] for name, of in found.items() if of}
             medians = {name: statistics.median(of) for name, of in values.items()}
-            rows.append(Row(measure.name, figure, medians, {name: (min(of), max(of)) for name, of in values.items()}))
+            spread = {name: (min(of), max(of)) for name, of in values.items()}
+            above = frozenset(name for name in values if _is_bound(found[name]))
+            rows.append(Row(measure.name, figure, medians, spread, above))
     return rows
+
+
+def _known(figure: float | Above) -> float:
+    return figure.value if isinstance(figure, Above) else figure
+
+
+def _is_bound(readings: Sequence[float | Above]) -> bool:
+    """Whether the median would be more if no reading had been ended by its limit."""
+    inorder = sorted(readings, key=lambda each: (_known(each), isinstance(each, Above)))
+    # Ended ones behind the middle stay there whatever their value.
+    return any(isinstance(each, Above) for each in inorder[: len(inorder) // 2 + 1])
 
 
 def machine() -> dict[str, Any]:
@@ -145,8 +177,12 @@ def _columns(rows: Sequence[Row]) -> list[str]:
 def _cell(row: Row, name: str) -> str:
     if name not in row.medians:
         return ""
-    ratio = f" ({row.ratios[name]:.2f})" if name in row.ratios and name != "stock" else ""
-    return f"{number(row.medians[name])}{ratio}"
+    ratio = f" ({_signed(row.sign(name), f'{row.ratios[name]:.2f}')})" if name in row.ratios and name != "stock" else ""
+    return f"{_signed('>' if name in row.above else '', number(row.medians[name]))}{ratio}"
+
+
+def _signed(sign: str, text: str) -> str:
+    return f"{sign} {text}" if sign else text
 
 
 def _target(figure: Figure) -> str:
@@ -181,16 +217,38 @@ def as_json(readings: Readings) -> dict[str, Any]:
                 "medians": dict(row.medians),
                 "spread": {name: list(ends) for name, ends in row.spread.items()},
                 "ratios": row.ratios,
+                "above": sorted(row.above),
             }
             for row in rows_of(readings)
         ],
-        "readings": readings,
+        "readings": {
+            measure: {
+                name: [{key: _as_plain(each) for key, each in reading.items()} for reading in of]
+                for name, of in taken.items()
+            }
+            for measure, taken in readings.items()
+        },
     }
+
+
+def _as_plain(figure: float | Above) -> float | dict[str, float]:
+    return {"above": figure.value} if isinstance(figure, Above) else figure
+
+
+def _from_plain(found: float | Mapping[str, float]) -> float | Above:
+    return Above(found["above"]) if isinstance(found, Mapping) else found
 
 
 def from_json(found: Mapping[str, Any]) -> Report:
     """Return what ``as_json`` wrote."""
-    return Report(dict(found["machine"]), {name: dict(taken) for name, taken in found["readings"].items()})
+    readings: Readings = {
+        measure: {
+            name: [{key: _from_plain(each) for key, each in reading.items()} for reading in of]
+            for name, of in taken.items()
+        }
+        for measure, taken in found["readings"].items()
+    }
+    return Report(dict(found["machine"]), readings)
 
 
 LEFT, WIDTH, BAR, GAP = 330, 420, 12, 14
@@ -214,7 +272,7 @@ def picture(rows: Sequence[Row]) -> str:
             continue
         body.append(f'<text x="{LEFT - 12}" y="{top + 10}" text-anchor="end">{escape(row.figure.title)}</text>')
         for name, times in better.items():
-            body.append(_bar(name, times, top))
+            body.append(_bar(name, times, top, sign=_SIGNS[row.sign(name)]))
             top += BAR
         top += GAP
     middle = LEFT + WIDTH / 2
@@ -241,7 +299,11 @@ def _advantages(row: Row) -> dict[str, float]:
     }
 
 
-def _bar(name: str, better: float, top: int) -> str:
+_SIGNS = {"": "", "<": "≥ ", ">": "≤ "}
+"""How many times better a time is of which a bound is known."""
+
+
+def _bar(name: str, better: float, top: int, *, sign: str = "") -> str:
     middle, reach = LEFT + WIDTH / 2, WIDTH / 2
     # 32 times better, or worse, fills one side.
     length = max(-1.0, min(1.0, log(better) / log(32))) * reach
@@ -249,5 +311,5 @@ def _bar(name: str, better: float, top: int) -> str:
     width = max(abs(length), 1)
     return (
         f'<rect x="{x:.1f}" y="{top}" width="{width:.1f}" height="{BAR - 2}" fill="{COLOURS[name]}"/>'
-        f'<text x="{end:.1f}" y="{top + 9}" font-size="9">{number(better)}</text>'
+        f'<text x="{end:.1f}" y="{top + 9}" font-size="9">{sign}{number(better)}</text>'
     )

@@ -11,8 +11,9 @@ from click.testing import CliRunner
 
 from benchmarks import report
 from benchmarks.__main__ import main
-from benchmarks.measures import MEASURES, Measure
-from benchmarks.session import Readings, contenders_at
+from benchmarks.contenders import Contender
+from benchmarks.measures import MEASURES, Above, Measure, Reading
+from benchmarks.session import Readings, Session, contenders_at
 
 READINGS: Readings = {
     "throughput": {
@@ -89,3 +90,69 @@ def test_every_measure_names_contenders_that_there_are(measure: Measure, tmp_pat
     known = contenders_at("unix:///nowhere", tmp_path)
     assert set(measure.contenders) <= set(known)
     assert all(known[name].column in report.COLUMNS for name in measure.contenders)
+
+
+def fan_out(**readings: list[Reading]) -> report.Row:
+    """The row of the large fan-out."""
+    title = "fan-out of 10,000 and join, s"
+    return next(each for each in report.rows_of({"fan-out": readings}) if each.figure.title == title)
+
+
+def ten(*figures: float | Above) -> list[Reading]:
+    """Readings of a fan-out of 10,000."""
+    return [{"ten": each} for each in figures]
+
+
+def test_a_reading_that_was_ended_is_a_bound() -> None:
+    row = fan_out(stock=ten(Above(60.0)), agentq=ten(6.0))
+    assert "| > 60 | **6 (< 0.10)** |" in report.markdown([row], {})
+    assert row.reached("agentq") is True, "whatever stock needs, 6 s are less than a fifth of it"
+    assert "≥ 10" in report.picture([row])
+
+
+def test_a_bound_that_proves_nothing_reaches_nothing_and_misses_nothing() -> None:
+    assert fan_out(stock=ten(Above(20.0)), agentq=ten(6.0)).reached("agentq") is None
+    assert fan_out(stock=ten(20.0), agentq=ten(Above(6.0))).reached("agentq") is False, "0.3 and more"
+    assert fan_out(stock=ten(60.0), agentq=ten(Above(6.0))).reached("agentq") is None, "0.1 or more"
+
+
+def test_of_two_bounds_follows_no_ratio() -> None:
+    row = fan_out(stock=ten(Above(60.0)), agentq=ten(Above(60.0)))
+    assert "| > 60 | > 60 |" in report.markdown([row], {})
+    assert row.ratios == {}
+
+
+def test_a_median_is_a_bound_only_where_the_ended_readings_could_move_it() -> None:
+    assert fan_out(stock=ten(5.0, Above(60.0), 6.0)).above == frozenset()
+    assert fan_out(stock=ten(5.0, Above(60.0), Above(60.0))).above == {"stock"}
+    assert fan_out(stock=ten(5.0, Above(60.0))).above == {"stock"}, "the middle of the two"
+    assert fan_out(stock=ten(Above(4.0), 5.0, 6.0)).above == {"stock"}, "it may be more than the six"
+
+
+def test_a_report_with_bounds_comes_back_from_its_file() -> None:
+    readings: Readings = {"fan-out": {"stock": ten(5.0, Above(60.0))}}
+    assert report.from_json(json.loads(json.dumps(report.as_json(readings)))).readings == readings
+
+
+def test_a_contender_that_takes_too_long_is_not_read_again(tmp_path: Path) -> None:
+    asked = []
+
+    def read(contender: Contender, _pid: int) -> Reading:
+        asked.append(contender.name)
+        if contender.name == "tuned":
+            raise TimeoutError
+        return {"ten": Above(contender.limit_s) if contender.name == "stock" else 1.0}
+
+    slow = Measure("fan-out", "", (), read, contenders=("stock", "tuned", "agentq"), alone=True, limit_s=7.0)
+    session = Session(
+        "unix:///nowhere",
+        tmp_path,
+        scale=1.0,
+        seconds=None,
+        say=lambda _: None,
+        done=lambda _: None,
+        clean=lambda _: None,
+    )
+    session.run([slow], rounds=2)
+    assert asked == ["stock", "tuned", "agentq", "agentq"]
+    assert session.readings == {"fan-out": {"stock": ten(Above(7.0)), "agentq": ten(1.0, 1.0)}}
