@@ -15,7 +15,7 @@ from celery.utils.log import get_logger
 from agentq.core.codec import dumps, loads
 from agentq.core.errors import CalledOff, InvalidResult, RunCancelled, RunError, StaleHolder, StepTimeout
 from agentq.core.lazy import LazyList
-from agentq.engine import exits, going_on, joins, outcome, realloop, recall
+from agentq.engine import exits, going_on, joins, outcome, paces, realloop, recall
 from agentq.engine.admission import admit
 from agentq.engine.binding import Binding, TurnEnd
 from agentq.engine.cached import NOTHING
@@ -138,6 +138,7 @@ class Attempt(Trying):
             self.fail(error)
             raise
         if end.kind in ("parked", "restarted"):
+            paces.note_turn(self.task.name, 0.0, rested=True)
             setattr(self.request, COMMITTED, True)
             raise Ignore(f"the run has {end.kind}")
         if end.error is not None:

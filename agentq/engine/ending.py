@@ -84,6 +84,7 @@ class Ending:
         call_went_well: what breakers hear of it; None when its function has not ended.
         fresh: what its function has returned, encoded, where that may be kept for others.
         cached: it was answered by the cache.
+        has_rested: a turn that has asked for more than local calls, or has parked: it may wait for something.
         sends_behind: what is sent now goes on behind the step, and is no part of it.
         claim: the attempt's place on the keeper's page.
     """
@@ -104,6 +105,7 @@ class Ending:
         self.call_went_well: bool | None = None
         self.fresh: Any = NOTHING
         self.cached = False
+        self.has_rested = False
         self.sends_behind = False
         self._onward_of_request: tuple[Any, Any] = (None, None)
 
@@ -128,7 +130,7 @@ class Ending:
                 backend.on_chord_part_return(request, states.SUCCESS, value)
         caught.merge(self.onward)
         caught.offers = spread.parcels(self, caught.offers)
-        self.succeed(value, caught, end=end, streak=None if self.task.is_agent else going_on.streak_here())
+        self.succeed(value, caught, end=end, streak=going_on.streak_here())
         return value
 
     @contextmanager

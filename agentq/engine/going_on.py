@@ -113,6 +113,7 @@ class Streak:
         self._may_linger = False
         self._kin: dict[str, _Kin] = {}
         self._hurries = grant.hurries or self._began - getattr(_here, "ended", 0.0) <= 2 * LINGER_S
+        self.is_at_first = True
 
     @property
     def queues(self) -> tuple[str, ...]:
@@ -120,24 +121,30 @@ class Streak:
         return self._grant.queues
 
     def begin(self) -> None:
-        """Note that a step begins."""
+        """Note that a step begins which follows."""
+        self.is_at_first = False
         self._began = monotonic()
 
     def terms(self, attempt: Ending) -> GoOn | None:
         """Return on which terms the attempt's commit may take the next step; None: it may not."""
         now, task, self._terms, self._may_linger = monotonic(), attempt.task, None, False
         took = now - self._began
-        paces.note(task.name, took)
+        if task.is_agent:
+            paces.note_turn(task.name, took, rested=attempt.has_rested)
+        else:
+            paces.note(task.name, took)
         self.settle()
-        seat = attempt.claim.seat()
-        if self._hand or now >= self._ends or took > paces.SHORT_S or seat is None or not claims.may_go_on():
+        seat, short_s = attempt.claim.seat(), paces.SHORT_TURN_S if task.is_agent else paces.SHORT_S
+        if self._hand or now >= self._ends or took > short_s or seat is None or not claims.may_go_on():
             return None
         kin = self._kin_of(task)
         if not kin.names:
             return None  # A bell that it heard would be used up for nothing.
         self._attempt = attempt
         attempt.claim.go_on()
-        most = how_many(paces.by_name.longest(kin.names)) if self._hand is not None else 1
+        # A turn that is known to be short may last all the same: none waits behind another.
+        is_alone = self._hand is None or task.is_agent
+        most = 1 if is_alone else how_many(paces.by_name.longest(kin.names))
         # Once for each success: steps that fail one after the other would keep the streak going for ever.
         lingers = self._may_linger = self._hurries and _patience.may_wait(now)
         self._terms = self._terms_for(attempt.claim, seat, kin, most=most, lingers=lingers)
@@ -192,7 +199,7 @@ class Streak:
 
     def leave(self, attempt: Ending, under_way: CommitUnderWay) -> bool:
         """Have the next step begin before the answer to this one's commit; False: it is to be read now."""
-        if not self._hand or attempt.admitted or is_heard(attempt.task):
+        if not self._hand or attempt.admitted or attempt.task.is_agent or is_heard(attempt.task):
             return False  # Nobody may hear of a success before it stands.
         if not under_way.leave():
             return False
@@ -315,9 +322,9 @@ def settle_here() -> None:
 
 
 def suits(task: Any) -> bool:
-    """Tell whether a step may be one of those that follow: an undo has to know for certain who ran."""
+    """Tell whether a step or an agent may be one of those that follow: an undo has to know for certain who ran."""
     options = getattr(task, HEADER, None)
-    return options is not None and not task.is_agent and options.undo is None and task.rate_limit is None
+    return options is not None and options.undo is None and task.rate_limit is None
 
 
 def is_heard(task: Any) -> bool:
@@ -332,7 +339,10 @@ def is_heard(task: Any) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Kin:
-    """The steps that may follow one: short ones, of its nature, since by that a child is told to stop."""
+    """The steps that may follow one: short ones, of its nature, since by that a child is told to stop.
+
+    Behind an agent's turn those of other agents, each in the version that this worker has: it judges others itself.
+    """
 
     turn: int
     is_async: bool
@@ -340,12 +350,22 @@ class _Kin:
 
     @classmethod
     def of(cls, task: Any) -> _Kin:
-        turn, tasks, is_async = paces.by_name.turn, task.app.tasks, inspect.iscoroutinefunction(task.run)
+        turn, tasks, nature = paces.by_name.turn, task.app.tasks, _nature_of(task)
         if not suits(task):
-            return cls(turn, is_async, ())
+            return cls(turn, nature[1], ())
         known = [tasks[name] for name in paces.by_name.short if name in tasks]
-        alike = [each.name for each in known if inspect.iscoroutinefunction(each.run) == is_async and suits(each)]
-        return cls(turn, is_async, tuple(alike[:NAMES]))
+        alike = [_name_among(each) for each in known if suits(each) and _nature_of(each) == nature]
+        return cls(turn, nature[1], tuple(alike[:NAMES]))
+
+
+def _nature_of(task: Any) -> tuple[bool, bool]:
+    return bool(task.is_agent), inspect.iscoroutinefunction(task.run)
+
+
+def _name_among(task: Any) -> str:
+    """Return by what the scripts tell a step among the short ones, as ``name_among`` in common.lua has it."""
+    name = str(task.name)
+    return f"{name}\t{getattr(task, HEADER).version or ''}" if task.is_agent else name
 
 
 @contextmanager

@@ -41,14 +41,22 @@ class OwnSteps:
 
     def __init__(self, attempt: Attempt) -> None:
         self._attempt = attempt
-        self._streak = going_on.streak_here()
+        streak = going_on.streak_here()
+        # Of a turn that follows another one the main process does not know: it would have two to find by one seat.
+        self._streak = streak if streak is not None and streak.is_at_first else None
         self._began = monotonic()
         self._sent: dict[bytes, tuple[str, float]] = {}
 
     def terms(self, step: Any, offers: Sequence[Offer]) -> GoOn | None:
         """Return on which terms the one step that the turn waits for may be taken as it is sent; None: it may not."""
         streak, claim = self._streak, self._attempt.claim
-        if streak is None or len(offers) != 1 or not going_on.suits(step) or offers[0].queue not in streak.queues:
+        if (
+            streak is None
+            or len(offers) != 1
+            or step.is_agent
+            or not going_on.suits(step)
+            or offers[0].queue not in streak.queues
+        ):
             return None
         began = monotonic()
         if not paces.is_short(step.name):

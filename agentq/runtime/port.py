@@ -103,6 +103,7 @@ class EnginePort:
         """The batch is written, once, however often the connection breaks; None when the run stands still."""
         if (written := self._journal(batch)) is not None:
             return written
+        self._attempt.has_rested = True
         caught = Capture()
         questions: list[str] = []
         events: list[str] = []

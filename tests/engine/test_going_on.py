@@ -13,6 +13,7 @@ from agentq.core.errors import StepFailed
 from tests.kit.leaks import check_leaks
 from tests.kit.projects import load_module
 from tests.kit.server import PrivateServer
+from tests.kit.waiting import wait_until
 from tests.kit.worker import WorkerProcess
 
 PROJECT = "tests.projects.short"
@@ -42,6 +43,17 @@ def gone_on(project: Any) -> int:
     (worker,) = store.client.zrange(store.keys.of("workers"), 0, -1)
     card = store.client.hgetall(store.keys.of("worker", worker.decode()))
     return sum(name.startswith(b"on:") for name in card)
+
+
+def gone_on_since(project: Any) -> Callable[[], int]:
+    """Return what tells how many seats have gone on from now on."""
+    store = project.app.store
+    (worker,) = store.client.zrange(store.keys.of("workers"), 0, -1)
+    card = store.keys.of("worker", worker.decode())
+    for name in store.client.hkeys(card):
+        if name.startswith(b"on:"):
+            store.client.hdel(card, name)
+    return lambda: gone_on(project)
 
 
 def attempts(project: Any, ids: list[str]) -> list[str]:
@@ -88,6 +100,39 @@ def test_a_child_that_dies_takes_only_the_step_that_it_ran(project: tuple[str, A
     sent = [found.fragile.delay(number, marks if number == STEPS // 2 else "") for number in range(STEPS)]
     assert [each.get(timeout=TIMEOUT) for each in sent] == list(range(STEPS))
     starts = attempts(found, [each.id for each in sent])
+    assert starts[STEPS // 2] == "2"
+    assert sorted(starts) == ["1"] * (STEPS - 1) + ["2"], "bystanders are not counted"
+
+
+def test_the_turns_of_short_agents_follow_one_another(project: tuple[str, Any]) -> None:
+    _, found = project
+    since = gone_on_since(found)
+
+    def have_gone_on() -> bool:
+        handles = [found.brief.start(number) for number in range(STEPS)]
+        assert [handle.get(timeout=TIMEOUT) for handle in handles] == [2 * number for number in range(STEPS)]
+        assert attempts(found, [handle.id for handle in handles]) == ["1"] * STEPS
+        return since() > 0
+
+    # A machine that stands still makes them long, and then none follows.
+    wait_until(have_gone_on, description="a turn that followed another one", timeout=TIMEOUT)
+
+
+def test_a_turn_that_asks_for_a_step_is_followed_by_none(project: tuple[str, Any]) -> None:
+    """Nor does it follow: it may wait, and the main process has to know of it."""
+    _, found = project
+    handles = [found.brief_then_step.start(number) for number in range(STEPS)]
+    assert [handle.get(timeout=TIMEOUT) for handle in handles] == [4 * number for number in range(STEPS)]
+
+
+def test_a_child_that_dies_in_a_turn_that_followed_takes_only_that(project: tuple[str, Any], tmp_path: Path) -> None:
+    pool, found = project
+    if pool != "prefork":
+        pytest.skip("a thread that kills, kills the worker")
+    marks = str(tmp_path / "killed_turn")
+    handles = [found.brief.start(number, marks if number == STEPS // 2 else "") for number in range(STEPS)]
+    assert [handle.get(timeout=TIMEOUT) for handle in handles] == [2 * number for number in range(STEPS)]
+    starts = attempts(found, [handle.id for handle in handles])
     assert starts[STEPS // 2] == "2"
     assert sorted(starts) == ["1"] * (STEPS - 1) + ["2"], "bystanders are not counted"
 

@@ -118,6 +118,18 @@ async def mixed(run: Run, size: int) -> list[int]:
     return found
 
 
+@app.agent(name="brief", version="1")
+async def brief(run: Run, number: int, marks: str = "") -> int:
+    """Two calls in place, of which the second one kills where a file is named; such a turn follows another one."""
+    return await run.local(fragile.function, await run.local(double.function, number), marks)
+
+
+@app.agent(name="brief_then_step", version="1")
+async def brief_then_step(run: Run, number: int) -> int:
+    """A call in place, then a step."""
+    return await run.call(double, await run.local(double.function, number))
+
+
 def home_of(note: Path) -> int:
     """Return the process that was the first to ask."""
     if not note.exists():

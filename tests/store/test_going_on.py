@@ -59,6 +59,20 @@ def test_what_is_not_known_to_be_short_keeps_its_place(bench: Bench, offer: dict
     assert [got.holder.id for got in bench.take(slots=2)] == ["other", "s2"]
 
 
+@pytest.mark.parametrize(("version", "is_taken"), [("1", True), ("2", False), (None, False)])
+def test_an_agent_is_told_by_its_version_too(bench: Bench, version: str | None, is_taken: bool) -> None:
+    """Whether the worker may run another one is for its main process to see."""
+    bench.store.offer([bench.step("s1"), bench.agent("run", version=version)])
+    following = bench.go_on(bench.take_one().holder, names=("research\t1",))
+    assert (following is not None) == is_taken
+    assert bench.state("run") == ("h" if is_taken else "q")
+
+
+def test_an_agent_without_a_version_follows_where_none_has_one(bench: Bench) -> None:
+    bench.store.offer([bench.step("s1"), bench.agent("run", version=None)])
+    assert bench.go_on(bench.take_one().holder, names=("research\t",)) is not None
+
+
 def test_a_plain_message_keeps_its_place(bench: Bench, held: Holder) -> None:
     bench.client.rpush(bench.keys.lane("q", 6), '{"body":"plain"}')
     assert bench.go_on(held) is None

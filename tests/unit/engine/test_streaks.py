@@ -45,7 +45,7 @@ def streak(store: Follows, monkeypatch: pytest.MonkeyPatch) -> Streak:
     """A streak whose last step has succeeded, where the next ones come soon."""
     kin = SimpleNamespace(names=("read",))
     claim = SimpleNamespace(seat=lambda: "1", go_on=lambda: None, stay=lambda: None, floor=lambda: 0)
-    attempt: Any = SimpleNamespace(task=SimpleNamespace(name="read"), claim=claim, store=store)
+    attempt: Any = SimpleNamespace(task=SimpleNamespace(name="read", is_agent=False), claim=claim, store=store)
     monkeypatch.setattr(going_on, "_patience", Patience())
     monkeypatch.setattr(claims, "may_go_on", lambda: True)
     monkeypatch.setattr(paces, "note", lambda _name, _seconds: None)

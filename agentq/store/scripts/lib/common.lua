@@ -46,6 +46,13 @@ local function parts_of(entry)
   return string.sub(rest, 1, length), lane, string.sub(rest, length + 2)
 end
 
+-- By what it is told among short ones: a step by its name, an agent with its version behind it, which not every worker
+-- serves; nothing else.
+local function name_among(kind, name, version)
+  if kind == 's' then return name end
+  return kind == 'a' and name .. '\t' .. (version or '')
+end
+
 -- Has the slot hear of a step of this name that waits for a moment for such ones, if there is one; of one step, and then
 -- no more: it looks once when it has heard. What it does not take then it rings for.
 local function hail(queue, name)

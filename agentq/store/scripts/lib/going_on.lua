@@ -1,7 +1,7 @@
 -- Going on: who has just ended a short step takes the next one by the same script, and needs no other round trip for it.
 -- include: claim backlog
--- next: {label, seat, queues, names, low, floor, most?, heard?, lingers?}: names are those of short steps, each between two
--- line ends; seat tells those apart that go on in one worker; most: so many are taken at once where many wait; heard: a
+-- next: {label, seat, queues, names, low, floor, most?, heard?, lingers?}: names are those of short steps (see name_among),
+-- each between two line ends; seat tells those apart that go on in one worker; most: so many are taken at once where many wait; heard: a
 -- bell was used up for it; lingers: for so many ms the seat waits for a next one, if there is none now.
 
 -- Of what waits in a lane each seat takes so small a part at once, that the other workers run dry no sooner.
@@ -68,9 +68,10 @@ local function take_next(worker, token, next, now)
   local last, most, over = first - 1, next.most or 1, false
   local function accept(queue, lane, message)
     local root, id, generation = name_of(message)
-    local f = root and redis.call('HMGET', K.step(root, id), 's', 'g', 'a', 'ov', 'pr', 'k', 'hg', 'hd', 'nm', 'tn') or {}
+    local f = root and redis.call('HMGET', K.step(root, id), 's', 'g', 'a', 'ov', 'pr', 'k', 'hg', 'hd', 'nm', 'tn', 'v') or {}
     if root and (f[1] ~= 'q' or f[2] ~= generation) then return false end
-    if f[6] ~= 's' or f[8] or not string.find(next.names, '\n' .. f[9] .. '\n', 1, true) then
+    local name = root and not f[8] and name_among(f[6], f[9], f[11])
+    if not name or not string.find(next.names, '\n' .. name .. '\n', 1, true) then
       put_back(queue, lane, f[10] or '', message)
       if next.heard then ring(queue) end
       over = true

@@ -167,7 +167,7 @@ local function offer_one(o, rest, now)
     hold_back(o, rec, rest, now)
     return 1
   end
-  local name = o.k == 's' and not CALL.own and o.nm
+  local name = not CALL.own and name_among(o.k, o.nm, o.v)
   place(o.root, o.id, rec, o.q, o.l, o.g, rest, due, now, nil, o.tn or '', name)
   if o.pr or o.k == 'a' then note_step(o.root, rec, o.id, 'queued', now, { q = o.q }) end
   return 1
