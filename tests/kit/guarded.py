@@ -73,6 +73,8 @@ class GuardedServer:
 
     def __init__(self) -> None:
         self.master = PrivateServer(tcp=True)
+        # It would wait five seconds for further replicas to copy it too.
+        self.master.argv += ["--repl-diskless-sync-delay", "0"]
         self.replica = Replica(self.master)
         self.sentinel = Sentinel(self.master)
 
