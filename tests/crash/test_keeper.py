@@ -122,25 +122,25 @@ def kill_tree(field: Field, name: str) -> float:
     return gated.seconds_to_restart()
 
 
-def best_of_three(kill: Callable[[Field, str], float], field: Field, *, below: float) -> list[float]:
-    """Kill until one took less than ``below`` seconds, at most three times; return how long each took.
+def best_of_five(kill: Callable[[Field, str], float], field: Field, *, below: float) -> list[float]:
+    """Kill until one took less than ``below`` seconds, at most five times; return how long each took.
 
     A machine that lets processes stand in line for a core adds to each of them as chance has it; what agentq itself
     takes is in every one. The long form has ten, each of which must be below.
     """
     took: list[float] = []
-    while len(took) < 3 and min(took, default=below) >= below:
+    while len(took) < 5 and min(took, default=below) >= below:
         took.append(kill(field, f"{kill.__name__}-{len(took)}"))
     return took
 
 
 class TestMainProcessGone:
     def test_its_step_starts_elsewhere_within_a_second(self, field: Field) -> None:
-        took = best_of_three(kill_main, field, below=1.0)
+        took = best_of_five(kill_main, field, below=1.0)
         assert min(took) < 1.0, took
 
     def test_with_its_whole_tree_within_four(self, field: Field) -> None:
-        took = best_of_three(kill_tree, field, below=4.0)
+        took = best_of_five(kill_tree, field, below=4.0)
         assert min(took) < 4.0, took
 
     def test_stopped_it_loses_its_step_and_goes_on_afterwards(self, field: Field) -> None:

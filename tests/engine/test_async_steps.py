@@ -150,7 +150,7 @@ def test_a_warm_shutdown_lets_the_waits_end(project: Any, workers: dict[str, Wor
     for worker in workers.values():
         worker.send(15)
     assert [each.get(timeout=60) for each in asked] == ["waited"] * 3
-    assert [worker.wait(timeout=30) for worker in workers.values()] == [0, 0]
+    assert [worker.wait() for worker in workers.values()] == [0, 0]
     assert sorted(lines(path)) == ["begun"] * 3 + ["ended"] * 3
     for worker in workers.values():
         assert "Traceback" not in worker.log().split("Warm shutdown")[1]

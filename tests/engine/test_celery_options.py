@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -124,7 +125,8 @@ def test_the_apps_own_routes_hold_where_nothing_nearer_is_said(library: Library)
     waiting = [key for key in ("elsewhere", "elsewhere\x06\x166") if library.server.client.llen(key)]
     assert waiting, "the message waits where the app's router sent it"
     result.revoke()
-    library.app.control.add_consumer("elsewhere", reply=True)
+    there = {"destination": [f"{library.worker.name}@{socket.gethostname()}"], "reply": True, "timeout": TIMEOUT}
+    library.app.control.add_consumer("elsewhere", **there)
     with pytest.raises(Exception, match=r"(?i)revoked"):
         result.get(timeout=TIMEOUT)
-    library.app.control.cancel_consumer("elsewhere", reply=True)
+    library.app.control.cancel_consumer("elsewhere", **there)

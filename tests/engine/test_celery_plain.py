@@ -67,7 +67,7 @@ def test_plain_messages_are_not_left_in_custody(library: Library) -> None:
 
 def test_the_worker_answers_remote_control(library: Library) -> None:
     name = f"{library.worker.name}@{socket.gethostname()}"
-    inspect = library.app.control.inspect(destination=[name], timeout=10)
+    inspect = library.app.control.inspect(destination=[name], timeout=TIMEOUT)
     assert inspect.ping() == {name: {"ok": "pong"}}
     registered = inspect.registered()[name]
     assert "library.add" in registered
@@ -80,7 +80,7 @@ def test_the_worker_answers_remote_control(library: Library) -> None:
 
 def test_the_pool_grows_and_shrinks(library: Library) -> None:
     name = f"{library.worker.name}@{socket.gethostname()}"
-    inspect = library.app.control.inspect(destination=[name], timeout=10)
+    inspect = library.app.control.inspect(destination=[name], timeout=TIMEOUT)
 
     def size() -> int:
         return len(inspect.stats()[name]["pool"]["processes"])
@@ -95,18 +95,18 @@ def test_the_pool_grows_and_shrinks(library: Library) -> None:
 def test_a_queue_is_added_and_cancelled_by_remote_control(library: Library) -> None:
     name = f"{library.worker.name}@{socket.gethostname()}"
     control = library.app.control
-    control.add_consumer("extra", destination=[name], reply=True)
+    control.add_consumer("extra", destination=[name], reply=True, timeout=TIMEOUT)
     result = library.task("double").apply_async((3,), queue="extra")
     assert result.get(timeout=TIMEOUT) == 6
     plain = library.app.tasks["plain.add"].apply_async((1, 2), queue="extra")
     assert plain.get(timeout=TIMEOUT) == 3
-    control.cancel_consumer("extra", destination=[name], reply=True)
+    control.cancel_consumer("extra", destination=[name], reply=True, timeout=TIMEOUT)
     waiting = library.task("double").apply_async((4,), queue="extra")
     assert library.task("double").delay(1).get(timeout=TIMEOUT) == 2
     assert not waiting.ready()
-    control.add_consumer("extra", destination=[name], reply=True)
+    control.add_consumer("extra", destination=[name], reply=True, timeout=TIMEOUT)
     assert waiting.get(timeout=TIMEOUT) == 8
-    control.cancel_consumer("extra", destination=[name], reply=True)
+    control.cancel_consumer("extra", destination=[name], reply=True, timeout=TIMEOUT)
 
 
 def test_a_purge_deletes_plain_messages_and_leaves_steps(library: Library) -> None:
@@ -120,10 +120,10 @@ def test_a_purge_deletes_plain_messages_and_leaves_steps(library: Library) -> No
         assert connection.default_channel.queue_purge("purged") == 3
     assert sum(client.llen(key) for key in client.scan_iter(match="purged*")) == 2
     name = f"{library.worker.name}@{socket.gethostname()}"
-    app.control.add_consumer("purged", destination=[name], reply=True)
+    app.control.add_consumer("purged", destination=[name], reply=True, timeout=TIMEOUT)
     assert step.get(timeout=TIMEOUT) == 8
     assert chained.get(timeout=TIMEOUT) == 4
-    app.control.cancel_consumer("purged", destination=[name], reply=True)
+    app.control.cancel_consumer("purged", destination=[name], reply=True, timeout=TIMEOUT)
 
 
 def test_existing_queues_of_kombu_are_read(library: Library) -> None:

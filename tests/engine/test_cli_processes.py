@@ -107,7 +107,7 @@ def test_up_serves_restarts_shows_and_stops(up: ManagedProcess, agentq: Command)
     tree = up.tree()
     up.send(signal.SIGINT)
     assert up.wait(timeout=60) == 0
-    assert wait_for_ends(tree, timeout=5) == []
+    assert wait_for_ends(tree) == []
 
 
 def shown_run(up: ManagedProcess, agentq: Command) -> list[dict[str, Any]]:
@@ -139,7 +139,7 @@ def flower_tasks(log: str) -> list[dict[str, Any]]:
         return []
     query = "draw=1&start=0&length=50&search%5Bvalue%5D=&order%5B0%5D%5Bcolumn%5D=0&columns%5B0%5D%5Bdata%5D=name"
     try:
-        with urllib.request.urlopen(f"{found.group()}/tasks/datatable?{query}", timeout=5) as answer:  # noqa: S310
+        with urllib.request.urlopen(f"{found.group()}/tasks/datatable?{query}", timeout=60) as answer:  # noqa: S310
             rows: list[dict[str, Any]] = json.load(answer)["data"]
             return rows
     except OSError:

@@ -253,7 +253,7 @@ def test_sigterm_hands_over_what_runs_longer_than_its_grace(ward: Ward, tmp_path
         assert result.get(timeout=60) == "b"
         record = ward.app.store.record(result.id, result.id)
         assert (record["a"], record.get("d", "0")) == ("1", "0")
-    assert [ward.workers[letter].wait(timeout=30) for letter in "at"] == [0, 0]
+    assert [ward.workers[letter].wait() for letter in "at"] == [0, 0]
     ward.workers["a"].start()
     ward.workers["a"].wait_ready()
 

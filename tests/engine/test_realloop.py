@@ -40,15 +40,20 @@ def test_results_and_errors_come_back() -> None:
 
 
 def test_all_threads_share_one_loop() -> None:
+    here: list[int] = []
+    all_here = asyncio.Event()
+
     async def loop_id() -> int:
-        await asyncio.sleep(0.2)
+        here.append(1)
+        if len(here) == 20:
+            all_here.set()
+        # One after the other, none would ever see the rest.
+        await all_here.wait()
         return id(asyncio.get_running_loop())
 
     with ThreadPoolExecutor(20) as pool:
-        began = time.monotonic()
-        found = set(pool.map(lambda _: realloop.run(loop_id()), range(20)))
+        found = set(pool.map(lambda _: realloop.run(loop_id(), timedelta(seconds=60)), range(20)))
     assert len(found) == 1
-    assert time.monotonic() - began < 3, "one after the other would be four seconds"
 
 
 def test_context_variables_are_the_callers() -> None:
@@ -122,7 +127,7 @@ def test_a_time_out_of_its_own_is_no_overrun() -> None:
             await asyncio.sleep(60)
 
     with pytest.raises(TimeoutError) as caught:
-        realloop.run(impatient(), timedelta(seconds=5))
+        realloop.run(impatient(), timedelta(seconds=60))
     assert not isinstance(caught.value, realloop.Overdue)
 
 

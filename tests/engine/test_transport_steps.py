@@ -69,7 +69,7 @@ class TestSteps:
         results = [one(steps, "tell_async", str(notes), str(n), 1.0).apply_async() for n in range(50)]
         for result in results:
             result.get(timeout=60)
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 30, "one after the other would be fifty seconds"
 
     def test_a_chain_survives_the_death_of_its_worker(
         self, steps: StepApp, server: PrivateServer, start_worker: Start, notes: Path

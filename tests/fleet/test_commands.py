@@ -38,7 +38,7 @@ def commands(tmp_path: Path, server: PrivateServer) -> Iterator[Callable[..., Co
 def get(address: str, path: str) -> tuple[int, str]:
     """Status and text; 0 while nobody answers."""
     try:
-        with urlopen(f"http://{address}{path}", timeout=10) as reply:
+        with urlopen(f"http://{address}{path}", timeout=60) as reply:
             return reply.status, reply.read().decode()
     except HTTPError as error:
         with error:

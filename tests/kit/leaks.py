@@ -43,7 +43,7 @@ def leaked_keys(client: redis.Redis, *, keys: Keys | None = None, allowed: Itera
     return sorted(raw.decode(errors="replace") for raw, end in zip(suspects, ends, strict=True) if end == -1)
 
 
-def check_leaks(client: redis.Redis, *, allowed: Iterable[str] = (), timeout: float = 10.0) -> None:
+def check_leaks(client: redis.Redis, *, allowed: Iterable[str] = (), timeout: float = 30.0) -> None:
     """Fail if keys stay without an end.
 
     What ends a moment after the last result is waited for: for ``timeout`` seconds without one key less.

@@ -54,7 +54,7 @@ def has_ended(process: psutil.Process) -> bool:
         return True
 
 
-def wait_for_ends(processes: Sequence[psutil.Process], *, timeout: float = 10.0) -> list[psutil.Process]:
+def wait_for_ends(processes: Sequence[psutil.Process], *, timeout: float = 30.0) -> list[psutil.Process]:
     """Wait until all have ended; return those that still run after the time."""
     end = time.monotonic() + timeout
     left = [each for each in processes if not has_ended(each)]
@@ -188,7 +188,7 @@ class ManagedProcess:
             self.wait()
         wait_for_ends(tree)
 
-    def terminate(self, *, timeout: float = 30.0) -> None:
+    def terminate(self, *, timeout: float = 60.0) -> None:
         """Ask the program to end (SIGTERM) and wait; its tree is killed if it does not. Again: the same."""
         if self._process is None:
             return
@@ -198,7 +198,7 @@ class ManagedProcess:
                 self.wait(timeout=timeout)
         self.kill_tree()
 
-    def wait(self, *, timeout: float = 30.0) -> int:
+    def wait(self, *, timeout: float = 60.0) -> int:
         """Wait for the main process to end and return its exit code."""
         assert self._process is not None, "not started"
         return self._process.wait(timeout)

@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from tests.kit.installing import install
+
 OLDEST: Final = {"celery": "5.6.3", "kombu": "5.6.2", "redis": "6.4.0"}
 """The oldest that agentq serves on, each with what it asks for: kombu 5.6 knows no later redis-py."""
 
@@ -24,7 +26,7 @@ def fetched() -> Path:
             if subprocess.call([*pip, "--version"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) != 0:
                 subprocess.check_call([sys.executable, "-m", "ensurepip"], stdout=subprocess.DEVNULL)
             wanted = [f"{name}=={release}" for name, release in OLDEST.items()]
-            subprocess.check_call([*pip, "install", "--no-deps", "--no-compile", "--target", str(made), *wanted])
+            install([*pip, "install", "--no-deps", "--no-compile", "--upgrade", "--target", str(made), *wanted])
             with suppress(OSError):  # another process was faster
                 made.rename(folder)
     return folder

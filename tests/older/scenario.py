@@ -43,7 +43,7 @@ def main(mode: str, folder: Path) -> None:
         see_steps(flows, folder)
         see_agents(flows)
         see_a_kill(flows, folder, workers, start)
-        assert flows.app.control.inspect(timeout=2).ping()
+        assert flows.app.control.inspect(timeout=TIMEOUT, limit=1).ping()
         assert flows.app.mode == ("split" if mode == "stock" else mode)
         check_leaks(server.client)
     finally:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.installing import install
 from tests.kit.process import clean_environment
 from tests.kit.waiting import wait_until
 
@@ -41,10 +42,10 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     python = venv / "bin" / "python"
     if uv is not None:
         subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, venv], check=True)
-        subprocess.run([uv, "pip", "install", "--quiet", "--python", python, wheel], check=True)
+        install([uv, "pip", "install", "--quiet", "--python", python, wheel])
     else:
         subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", wheel], check=True)
+        install([python, "-m", "pip", "install", "--quiet", wheel])
     return venv / "bin"
 
 

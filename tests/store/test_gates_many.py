@@ -96,7 +96,7 @@ def swarm(bench: Bench, clean_server: PrivateServer) -> Iterator[Callable[[], di
     yield start
     bench.client.set("stop", 1)
     for process in started.values():
-        process.join(timeout=10)
+        process.join(timeout=60)
         process.kill()
     for key in ("stop", "answer", "inside", "seen", "verdicts", "doomed", "arrivals"):
         bench.client.delete(key)

@@ -106,10 +106,14 @@ def test_the_second_start_sets_nothing_up_and_is_quick(checkout: Checkout) -> No
     assert first.returncode == 0, first.stderr
     assert "Setting up .venv" in first.stderr
     assert checkout.calls() == ["venv", "pip", "pip"]
-    started = time.monotonic()
-    second = checkout.run("setup")
-    assert time.monotonic() - started < 1
-    assert (second.returncode, second.stderr, checkout.calls()) == (0, "", [])
+    took = []
+    for _ in range(3):
+        started = time.monotonic()
+        again = checkout.run("setup")
+        took.append(time.monotonic() - started)
+        assert (again.returncode, again.stderr, checkout.calls()) == (0, "", [])
+    # Other processes may make one of them wait.
+    assert min(took) < 1, took
 
 
 @pytest.mark.parametrize("name", ["pyproject.toml", "requirements.lock", "dev"])

@@ -187,7 +187,7 @@ class TestJudgement:
                     )
                     assert child.poll() is None
                 else:
-                    assert child.wait(timeout=10) == -signal.SIGKILL
+                    assert child.wait(timeout=60) == -signal.SIGKILL
             finally:
                 child.kill()
 

@@ -65,7 +65,7 @@ def endpoint(world: World) -> Iterator[Endpoint]:
 
 def get(endpoint: Endpoint, path: str) -> tuple[int, str, str]:
     try:
-        with urlopen(f"http://127.0.0.1:{endpoint.port}{path}", timeout=10) as reply:
+        with urlopen(f"http://127.0.0.1:{endpoint.port}{path}", timeout=60) as reply:
             return reply.status, reply.headers["Content-Type"], reply.read().decode()
     except HTTPError as error:
         with error:
@@ -150,7 +150,7 @@ def test_it_listens_at_addresses_of_both_kinds(world: World) -> None:
             pytest.skip("this machine has no IPv6")
     made = Endpoint(Published(world.read), host="::1", port=0)
     made.start()
-    with urlopen(f"http://[::1]:{made.port}/healthz", timeout=10) as reply:
+    with urlopen(f"http://[::1]:{made.port}/healthz", timeout=60) as reply:
         assert reply.status == 200
     made.stop()
 
