@@ -435,6 +435,12 @@ class TestTrouble:
         assert controller.troubles == {}
 
 
+def wants_someone(controller: Controller) -> bool:
+    """Whether a step waits after the time that has passed."""
+    controller.let_time_pass()
+    return controller.round()[0].load.waiting == 1
+
+
 class TestDeserted:
     """No worker lives whose keeper would let time pass."""
 
@@ -474,11 +480,37 @@ class TestDeserted:
         for worker in ("one", "two"):
             bench.store.leave(worker)
 
-        def is_wanted() -> bool:
-            controller.let_time_pass()
-            return controller.round()[0].load.waiting == 1
+        wait_until(lambda: wants_someone(controller), description="the step is called out of the breaker's line")
+        assert platform.instances["q"] == ["q-1"]
 
-        wait_until(is_wanted, description="the step is called out of the breaker's line")
+    def test_what_a_person_resumes_wakes_its_pool(self, bench: Bench, platform: Platform, spec: PoolSpec) -> None:
+        controller = make(bench, platform, spec)
+        bench.store.offer([bench.agent("run")])
+        bench.store.stop("run", "run", "why", rule="person")
+        bench.worker("last")
+        assert bench.take("last") == [], "it stands still"
+        bench.store.leave("last")
+        assert not wants_someone(controller)
+        bench.store.resume("run", "run")
+        wait_until(lambda: wants_someone(controller), description="its turn comes out of the line")
+        assert platform.instances["q"] == ["q-1"]
+
+    def test_what_stands_below_a_run_that_was_ended_wakes_its_pool(
+        self, bench: Bench, platform: Platform, spec: PoolSpec
+    ) -> None:
+        controller = make(bench, platform, spec)
+        for worker in ("one", "two"):
+            bench.worker(worker)
+        parent = bench.run_agent("run", "one")
+        bench.store.send(parent, token="t", seen=1, offers=[bench.agent("child", root="run", parent="run", ask="child")])
+        child = bench.take_one("two").holder
+        assert bench.store.park(child, seen=1, due_ms=None, waits=["go"])
+        bench.store.commit(parent, mode="done", status="FAILURE")
+        for worker in ("one", "two"):
+            bench.store.leave(worker)
+        assert bench.kinds("child", "run") == ["start"], "it has not heard of it yet"
+        wait_until(lambda: wants_someone(controller), description="it is called to take its end")
+        assert bench.kinds("child", "run")[-1] == "cancel"
         assert platform.instances["q"] == ["q-1"]
 
     def test_where_a_worker_lives_its_keeper_does_it(
