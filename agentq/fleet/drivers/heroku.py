@@ -32,6 +32,12 @@ LOOK_S: Final = 5.0
 """How old a look may be. Two calls each, and an account has 4,500 an hour for all its uses."""
 
 TIMEOUT_S: Final = 5.0
+"""For a connection, and for each part of an answer."""
+
+LONGEST_S: Final = 10.0
+"""For all pages of a look: meanwhile nothing else of the controller goes on."""
+
+_MOST_BYTES: Final = 16 << 20
 
 _ACCEPT: Final = "application/vnd.heroku+json; version=3"
 _PAGE: Final = "id ..; max=1000"
@@ -106,8 +112,9 @@ class Heroku:
 
     def _look(self, pool: str) -> _Look:
         if self._seen is None or self._clock() - self._seen.at >= LOOK_S:
-            formation, _ = self._list(pool, "/formation")
-            dynos, now = self._list(pool, "/dynos")
+            until = self._clock() + LONGEST_S
+            formation, _ = self._list(pool, "/formation", until)
+            dynos, now = self._list(pool, "/dynos", until)
             try:
                 self._seen = _look_of(self._clock(), formation, dynos, now)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -127,12 +134,14 @@ class Heroku:
     def _unknown(self, kind: str) -> str:
         return f'app "{self._app}" has no process type "{kind}": name it in the Procfile, or give the pool its `target`'
 
-    def _list(self, pool: str, path: str) -> tuple[list[dict[str, Any]], datetime]:
+    def _list(self, pool: str, path: str, until: float) -> tuple[list[dict[str, Any]], datetime]:
         found: list[dict[str, Any]] = []
         page: str | None = _PAGE
         now = datetime.now(UTC)
         while page is not None:
-            more, headers = self._ask(pool, "GET", path, page=page)
+            more, headers = self._ask(pool, "GET", path, page=page, until=until)
+            if not isinstance(more, list):
+                raise self._failed(pool, f"Heroku's answer is not what its API promises: GET {path} gives no list")
             found += more
             page = headers.get("Next-Range")
             # Ages by Heroku's own clock: this machine's may be wrong by minutes.
@@ -140,7 +149,14 @@ class Heroku:
         return found, now
 
     def _ask(
-        self, pool: str, method: str, path: str, body: Mapping[str, Any] | None = None, *, page: str | None = None
+        self,
+        pool: str,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        page: str | None = None,
+        until: float | None = None,
     ) -> tuple[Any, Mapping[str, str]]:
         headers = {
             "Accept": _ACCEPT,
@@ -154,7 +170,8 @@ class Heroku:
         request = Request(url, data=payload, headers=headers, method=method)  # noqa: S310 — the address is Heroku's
         try:
             with self._opener.open(request, timeout=TIMEOUT_S) as response:
-                return json.load(response), response.headers
+                text = self._read(pool, response, until if until is not None else self._clock() + LONGEST_S)
+                return json.loads(text), response.headers
         except HTTPError as error:
             with error:
                 raise self._failed(pool, self._refusal(error)) from error
@@ -163,6 +180,17 @@ class Heroku:
             raise self._failed(pool, f"Heroku cannot be reached: {reason}") from error
         except ValueError as error:
             raise self._failed(pool, f"Heroku's answer to {method} {path} cannot be read") from error
+
+    def _read(self, pool: str, response: Any, until: float) -> bytes:
+        # One socket time-out for each part: a platform that sends a byte now and then would keep us for ever.
+        text = b""
+        while part := response.read1(65_536):
+            text += part
+            if len(text) > _MOST_BYTES:
+                raise self._failed(pool, f"Heroku's answer has more than {_MOST_BYTES >> 20} MiB")
+            if self._clock() > until:
+                raise self._failed(pool, f"Heroku has not told everything within {LONGEST_S:g} s")
+        return text
 
     def _refusal(self, error: HTTPError) -> str:
         said = _message(error)

@@ -16,13 +16,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from math import inf
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 
 from agentq.core.errors import DriverFailed, InvalidSetting
 from agentq.fleet.drivers import Driver, Instance, Observed, Setup
+from agentq.fleet.drivers.looks import LOOKS_S, Looks
 
 LOOK_S: Final = 2.0
 """How old a look at a pool may be; of many pools older, so that the cluster's API is asked some ten times a second."""
@@ -75,30 +75,21 @@ class Kubernetes:
     ) -> None:
         self._apps, self._core, self._target, self._clock = apps, core, target, clock
         self._scales: dict[str, Any] = {}
-        self._seen: dict[str, tuple[float, Observed]] = {}
+        self._looks = Looks(self._look, fresh_s=LOOK_S, a_second=_LOOKS_A_SECOND, clock=clock)
+        self._refusals: list[DriverFailed] = []
 
     def __repr__(self) -> str:
         return "Kubernetes()"
 
     def observe(self, pools: Sequence[str]) -> Mapping[str, Observed]:
         """What there is of each pool, at most some seconds old: the Deployment's replicas, and its pods."""
-        fresh_s = max(LOOK_S, len(pools) / _LOOKS_A_SECOND)
-        refusals = []
-        for pool in pools:
-            at, _ = self._seen.get(pool, (-inf, None))
-            if self._clock() - at >= fresh_s:
-                try:
-                    self._seen[pool] = (self._clock(), self._observe(pool))
-                except DriverFailed as error:
-                    if not _has_answered(error):
-                        raise
-                    # One namespace that we may not see must not stand in the way of the others.
-                    refusals.append(error)
-                    self._seen[pool] = (self._clock(), Observed(None, trouble=error.reason, is_unknown=True))
-        if refusals and len(refusals) == len(pools):
-            self._seen.clear()
-            raise refusals[0]
-        return {pool: self._seen[pool][1] for pool in pools}
+        self._refusals.clear()
+        found = self._looks.at(pools)
+        if self._refusals and len(self._refusals) == len(pools):
+            for pool in pools:
+                self._looks.forget(pool)
+            raise self._refusals[0]
+        return found
 
     def apply(self, pool: str, instances: int, *, fence: int) -> None:
         """The Deployment has so many replicas; nothing is changed where it has them already."""
@@ -115,12 +106,26 @@ class Kubernetes:
             return
         # As it was looked at: read anew, it would name a version that nobody has decided by.
         scale = self._scales.get(pool) or self._found(pool)
-        going = [name for name in names if self._mark(pool, name)]
+        began, going = self._clock(), 0
+        for name in names:
+            # Of a slow cluster those for whom there was no time are told again.
+            if not going or self._clock() - began < LOOKS_S:
+                going += self._mark(pool, name)
         if going:
-            self._write(pool, scale, max(0, (scale.spec.replicas or 0) - len(going)))
+            self._write(pool, scale, max(0, (scale.spec.replicas or 0) - going))
 
     def close(self, *, keep: bool) -> None:
         """Do nothing: the pods go on as they are."""
+
+    def _look(self, pool: str) -> Observed:
+        """One namespace that we may not see must not stand in the way of the others."""
+        try:
+            return self._observe(pool)
+        except DriverFailed as error:
+            if not _has_answered(error):
+                raise
+            self._refusals.append(error)
+            return Observed(None, trouble=error.reason, is_unknown=True)
 
     def _observe(self, pool: str) -> Observed:
         place = self._target(pool)
@@ -188,7 +193,7 @@ class Kubernetes:
     def _write(self, pool: str, scale: Any, instances: int) -> None:
         """Write so many replicas, if nobody has written others since ``scale`` was read."""
         known = scale.spec.replicas
-        self._seen.pop(pool, None)
+        self._looks.forget(pool)
         for _ in range(_TRIES):
             try:
                 self._replace(pool, scale, instances)

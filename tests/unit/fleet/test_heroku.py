@@ -82,6 +82,22 @@ def test_all_pages_are_read(heroku: FakeHeroku) -> None:
     assert [instance.name for instance in seen.instances] == [f"worker.{number}" for number in range(5)]
 
 
+def test_a_platform_that_never_comes_to_an_end_is_left(heroku: FakeHeroku) -> None:
+    clock, answer = Clock(), heroku.answer
+
+    def endlessly(call: Any) -> Answer:
+        clock.now += 1
+        return Answer(206, [], {"Next-Range": "id ]..; max=1000"})
+
+    driver = driver_of(heroku, clock=clock)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(heroku, "answer", endlessly)
+        with pytest.raises(DriverFailed, match="has not told everything within 10 s"):
+            driver.observe(["tools"])
+    assert heroku.answer == answer
+    assert driver.observe(["tools"])["tools"].wanted == 1
+
+
 def test_crashed_dynos_are_told(heroku: FakeHeroku) -> None:
     heroku.dynos[0]["state"] = "crashed"
     seen = driver_of(heroku).observe(["tools"])["tools"]
@@ -109,6 +125,8 @@ def test_a_pool_without_a_process_type_is_told_and_the_others_are_served(heroku:
         (Answer(302, None, {"Location": "http://127.0.0.1:1/elsewhere"}), r"refused \(302\)"),
         (Answer(200, "nonsense"), "not what its API promises"),
         (Answer(200, [{"type": "worker"}]), "not what its API promises"),
+        (Answer(200, 5), "not what its API promises"),
+        (Answer(200, "x" * (17 << 20)), "more than 16 MiB"),
     ],
 )
 def test_what_heroku_refuses_is_told_and_the_next_look_is_whole(heroku: FakeHeroku, answer: Answer, words: str) -> None:

@@ -11,6 +11,7 @@ from agentq.core.errors import DriverFailed, InvalidSetting
 from agentq.core.pools import PoolSpec
 from agentq.fleet.drivers import Setup, make_driver
 from agentq.fleet.drivers.kubernetes import DELETION_COST, Kubernetes, Place
+from agentq.fleet.drivers.looks import LOOKS_S
 from tests.kit.platforms import Answer, FakeCluster
 
 TOKEN = "ey-secret-token"
@@ -189,6 +190,21 @@ def test_looks_are_few(cluster: FakeCluster, driver: Kubernetes) -> None:
         few.observe(["pool"])
         clock.now += 0.5
     assert len(cluster.calls) == 2 * 3
+
+
+def test_of_a_slow_cluster_only_so_many_pods_are_marked_in_a_round(cluster: FakeCluster, driver: Kubernetes) -> None:
+    clock, answer = Clock(), cluster.answer
+
+    def slowly(call: Any) -> Answer:
+        clock.now += LOOKS_S / 2
+        return answer(call)
+
+    slow = Kubernetes(apps=driver._apps, core=driver._core, target=lambda _: Place("agents", "tools"), clock=clock)
+    slow.observe(["pool"])
+    cluster.answer = slowly  # type: ignore[method-assign]
+    slow.drain("pool", ["tools-a", "tools-b"], fence=1)
+    marked = [name for name, pod in cluster.pods.items() if pod["metadata"]["annotations"]]
+    assert (marked, cluster.replicas["tools"]) == (["tools-a"], 1), "one goes, and the other is told again"
 
 
 def test_a_deployment_that_is_not_there_is_told_and_another_is_served(cluster: FakeCluster, driver: Kubernetes) -> None:
