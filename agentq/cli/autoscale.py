@@ -166,7 +166,7 @@ def _once(controller: Controller, *, as_json: bool) -> int:
     # Who has given its pools back knows of no trouble with them.
     troubles = dict.fromkeys(controller.troubles.values())
     controller.close(keep=True)
-    for name, leader in controller.leaders.items():
+    for name, leader in controller.leading.leaders.items():
         say(f"Pool {name} is led by {leader}: nothing is done here.")
     for words in troubles:
         say(words)

@@ -245,7 +245,7 @@ class Rounds:
         self._troubles = troubles
 
     def _tell_leaders(self) -> None:
-        leaders = dict(self._controller.leaders)
+        leaders = dict(self._controller.leading.leaders)
         for pool in leaders.keys() - self._leaders.keys():
             self._say(f"Pool {pool} is led by {leaders[pool]}; this controller takes over when that one is gone.")
         for pool in self._leaders.keys() - leaders.keys():

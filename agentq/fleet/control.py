@@ -83,6 +83,8 @@ class PoolControl:
     trouble: str | None = None
     """What the driver could not do."""
     retry_at: float = 0.0
+    ordered_at: float = float("-inf")
+    """When the driver was told something last."""
     failures: int = 0
     is_mixed: bool = False
     """Whether agents and what asks for nothing share the pool, so that it matters which of them run."""

@@ -7,11 +7,7 @@ How many is `decide_size`'s to say, the same that the simulator asks.
 from __future__ import annotations
 
 import logging
-import os
-import socket
-import uuid
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Final
@@ -26,7 +22,7 @@ from agentq.fleet.bounds import Gate, bound_of
 from agentq.fleet.control import Orders, PoolControl
 from agentq.fleet.drivers import Driver
 from agentq.fleet.driving import Driving
-from agentq.fleet.holding import held
+from agentq.fleet.leading import Leading
 from agentq.fleet.seasons import Seasons
 from agentq.store import Store
 from agentq.store.sensing import Question
@@ -45,6 +41,10 @@ PUBLISH_S: Final = 5.0
 TICK_S: Final = 0.4
 """Between two ticks where no worker lives that would let time pass. After a gap of more than a second between ticks
 nobody is marked dead for a while."""
+
+ORDERS_S: Final = 3.0
+"""Orders of a round that a slow platform takes no longer over, the last one's own time left out: the next round decides
+by what is known then."""
 
 GATES_S: Final = 2.0
 """Between two looks at breakers and limits."""
@@ -76,20 +76,16 @@ class Controller:
     """One controller; all its calls come from one thread, `round` about once a second."""
 
     def __init__(self, store: Store, driver: Driver, terms: Terms) -> None:
-        self.id = uuid.uuid4().hex
-        self.label = f"{socket.gethostname()}:{os.getpid()}"
         self.controls: dict[str, PoolControl] = {}
-        self.leaders: dict[str, str] = {}
-        """By pool that another leads, who does."""
+        self.leading = Leading(store, self.controls, lease_s=terms.lease_s, is_dry=terms.is_dry, is_once=terms.is_once)
         self._store = store
         self.driver = driver
-        self._driving = Driving(driver, self._hold)
+        self._driving = Driving(driver, self.leading.hold)
         self._terms = terms
-        self._seasons = Seasons(store, self.id)
+        self._seasons = Seasons(store, self.leading.id)
         self._turns: dict[str, float] = {}
         self._gates: list[GateSummary] = []
         self._gates_at = float("-inf")
-        self._leads_until = float("-inf")
         self._is_deserted = False
         self._tick_at = float("-inf")
         self._left: set[str] = set()
@@ -152,7 +148,7 @@ class Controller:
 
     def close(self, *, keep: bool) -> None:
         """Lead nothing any more; `keep`: the workers go on without a controller."""
-        led = {name: control.fence for name, control in self.controls.items() if control.is_led}
+        led = {control.spec.name: control.fence for control in self.leading.led}
         ends = not keep and bool(led)
         try:
             if led and not self._terms.is_dry:
@@ -166,7 +162,7 @@ class Controller:
 
         Whoever stood still is told here first that another leads since, whose workers are not to be ended.
         """
-        given = self._store.yield_lead(self.id, list(led))
+        given = self.leading.give_back(list(led))
         for name in led:
             self.controls[name].end()
         still = [name for name, fence in led.items() if given.get(name) == fence]
@@ -180,66 +176,18 @@ class Controller:
             return False
         return True
 
-    # -- leading
-
     def _lead(self) -> list[PoolControl]:
         specs = self._terms.pools()
         for name in [name for name in self.controls if name not in specs]:
-            control = self.controls.pop(name)
-            if control.is_led and not self._terms.is_dry:
-                self._store.yield_lead(self.id, [name])
+            if self.controls.pop(name).is_led:
+                self.leading.give_back([name])
         for name, spec in specs.items():
             if name in self.controls:
                 self.controls[name].spec = spec
             else:
                 self.controls[name] = PoolControl(spec, self._terms.slots(spec))
-        self._renew(list(specs))
-        return [control for control in self.controls.values() if control.is_led]
-
-    def _renew(self, names: Sequence[str]) -> None:
-        if self._terms.is_dry:
-            new = [name for name in names if not self.controls[name].is_led]
-            before = self._store.decisions() if new and self._terms.is_once else {}
-            for name in new:
-                self.controls[name].begin(0, before.get(name), goes_on=self._terms.is_once)
-            return
-        asked_at = monotonic()
-        leads = self._store.lead(self.id, self.label, names, lease_ms=int(self._terms.lease_s * 1000))
-        self._leads_until = asked_at + self._terms.lease_s
-        self.leaders = {name: lead.leader for name, lead in leads.items() if not lead.is_mine}
-        fresh = [name for name, lead in leads.items() if lead.is_mine and self._is_fresh(name, lead.fence)]
-        before = self._store.decisions() if fresh else {}
-        for name, lead in leads.items():
-            control = self.controls[name]
-            if name in fresh:
-                logger.info("pool_led pool=%s fence=%d", name, lead.fence)
-                control.begin(lead.fence, before.get(name), goes_on=self._terms.is_once)
-            elif not lead.is_mine and control.is_led:
-                logger.warning("pool_lost pool=%s leader=%s fence=%d", name, lead.leader, lead.fence)
-                control.end()
-
-    def _is_fresh(self, name: str, fence: int) -> bool:
-        control = self.controls[name]
-        return not control.is_led or control.fence != fence
-
-    def _still_leads(self) -> None:
-        """The lease lasts long enough for one call of the driver; it is renewed where it does not."""
-        if not self._terms.is_dry and monotonic() > self._leads_until - self._terms.lease_s / 2:
-            self._renew(list(self.controls))
-
-    def _hold(self) -> AbstractContextManager[None]:
-        """Go on leading while the driver is called, however long its platform takes."""
-        fences = {name: control.fence for name, control in self.controls.items() if control.is_led}
-        if self._terms.is_dry or not fences:
-            return nullcontext()
-        return held(lambda: self._prolong(fences), every_s=self._terms.lease_s / 3)
-
-    def _prolong(self, fences: Mapping[str, int]) -> None:
-        asked_at = monotonic()
-        leads = self._store.lead(self.id, self.label, list(fences), lease_ms=int(self._terms.lease_s * 1000))
-        # Where another has led meanwhile, the next look at the lease is to tell.
-        if all(lead.is_mine and lead.fence == fences[name] for name, lead in leads.items()):
-            self._leads_until = asked_at + self._terms.lease_s
+        self.leading.renew()
+        return self.leading.led
 
     # -- looking
 
@@ -256,7 +204,7 @@ class Controller:
             for control in led:
                 control.find(found.get(control.spec.name))
         # The driver may have waited for its platform for longer than the lease is held.
-        self._still_leads()
+        self.leading.make_sure()
 
     def _sense(self, led: Sequence[PoolControl]) -> int:
         questions = {control.spec.name: control.question() for control in led}
@@ -314,7 +262,7 @@ class Controller:
             control.load(now_ms, ahead, bound, self._seasons.forecast(control, now_ms + control.startup_s * 1000)),
             sensors.cognition(control.sensor, steps, ahead[0]),
             steps,
-            leader=self.label,
+            leader=self.leading.label,
             driver=self.driver.name,
             mode="dry" if self._terms.is_dry else "acts" if self.driver.acts else "pulled",
             bound=bound,
@@ -349,9 +297,9 @@ class Controller:
                 told.append((control, decision, orders, news))
         if not told:
             return
-        self._still_leads()
+        self.leading.make_sure()
         newest = self._store.decide(
-            self.id,
+            self.leading.id,
             [(decision, news) for _, decision, _, news in told],
             drains={decision.pool: orders.drains for _, decision, orders, _ in told if orders.drains},
             undrains={decision.pool: orders.undrains for _, decision, orders, _ in told if orders.undrains},
@@ -377,15 +325,20 @@ class Controller:
             for control, decision, _ in decided:
                 control.published(now_ms, decision)
             return
-        for control, decision, orders in decided:
+        began = monotonic()
+        # Whose turn is longest ago comes first.
+        for control, decision, orders in sorted(decided, key=lambda each: each[0].ordered_at):
             if orders.instances is None and not orders.ends:
                 if monotonic() >= control.retry_at:
                     # What failed is not asked for any more.
                     control.failures = 0
                 continue
-            self._still_leads()
+            if monotonic() - began >= ORDERS_S:
+                continue
+            self.leading.make_sure()
             if not control.is_led or control.fence != decision.fence or monotonic() < control.retry_at:
                 continue
+            control.ordered_at = monotonic()
             try:
                 if orders.ends:
                     self._driving.drain(decision.pool, orders.ends, fence=decision.fence)

@@ -26,7 +26,7 @@ def main(url: str, folder: str) -> None:
         Local(Setup(lambda: pools, store, _command, Path(folder))),
         Terms(pools=lambda: pools, lease_s=LEASE_S),
     )
-    controller.label = str(os.getpid())
+    controller.leading.label = str(os.getpid())
     while True:
         controller.round()
         time.sleep(0.1)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from math import inf
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from agentq.core.sizing import Decision
 from agentq.engine.options import StepOptions
 from agentq.fleet import control
 from agentq.fleet.bounds import gates_of
-from agentq.fleet.controller import Controller, Terms
+from agentq.fleet.controller import ORDERS_S, Controller, Terms
 from agentq.fleet.drivers import Observed
 from agentq.fleet.drivers.pull import Pull
 from agentq.store.admissions import Admission, breaker_wish
@@ -124,10 +125,10 @@ class TestLeading:
         first, second = make(bench, platform, spec), make(bench, platform, spec)
         assert first.round()
         assert second.round() == []
-        assert second.leaders == {"q": first.label}
+        assert second.leading.leaders == {"q": first.leading.label}
         end_lease(bench, "q")
         (decision,) = second.round()
-        assert decision.leader == second.label
+        assert decision.leader == second.leading.label
         assert first.round() == []
 
     def test_one_that_stood_still_since_it_decided_changes_nothing(
@@ -278,7 +279,7 @@ class TestWhatIsKept:
         bench.store.offer([bench.step() for _ in range(5)])
         controller.round()
         (kept,) = bench.store.decision_history("q")
-        assert (kept.desired, kept.load.waiting, kept.leader) == (5, 5, controller.label)
+        assert (kept.desired, kept.load.waiting, kept.leader) == (5, 5, controller.leading.label)
         assert kept.why
 
     def test_what_changes_nothing_is_no_event(self, bench: Bench, platform: Platform, spec: PoolSpec) -> None:
@@ -325,6 +326,25 @@ class TestTrouble:
         controller.controls["q"].retry_at = 0.0
         controller.round()
         assert len(platform.instances["q"]) == 5
+
+    def test_a_platform_that_is_slow_to_hear_is_told_of_each_pool_in_its_turn(
+        self, bench: Bench, platform: Platform, spec: PoolSpec, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        now, told = monotonic(), []
+
+        def slowly(pool: str, instances: int, *, fence: int) -> None:
+            nonlocal now
+            now += ORDERS_S
+            told.append(pool)
+
+        monkeypatch.setattr("agentq.fleet.controller.monotonic", lambda: now)
+        monkeypatch.setattr(platform, "apply", slowly)
+        names = ("a", "b", "c")
+        pools = {name: replace_name(spec, name).model_copy(update={"min": 1}) for name in names}
+        controller = Controller(bench.store, platform, Terms(pools=lambda: pools))
+        for turn in (1, 2, 3):
+            assert len(controller.round()) == 3
+            assert told == list(names[:turn]), "none comes up, so that each is to be told each time"
 
     def test_an_instance_that_does_not_come_up_is_told(
         self, bench: Bench, platform: Platform, spec: PoolSpec, monkeypatch: pytest.MonkeyPatch
@@ -502,7 +522,9 @@ class TestDeserted:
         for worker in ("one", "two"):
             bench.worker(worker)
         parent = bench.run_agent("run", "one")
-        bench.store.send(parent, token="t", seen=1, offers=[bench.agent("child", root="run", parent="run", ask="child")])
+        bench.store.send(
+            parent, token="t", seen=1, offers=[bench.agent("child", root="run", parent="run", ask="child")]
+        )
         child = bench.take_one("two").holder
         assert bench.store.park(child, seen=1, due_ms=None, waits=["go"])
         bench.store.commit(parent, mode="done", status="FAILURE")

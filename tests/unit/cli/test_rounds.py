@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from agentq.cli.scaling import Rounds, words_of
@@ -22,7 +23,7 @@ class Controller:
 
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)
-        self.leaders: dict[str, str] = {}
+        self.leading = SimpleNamespace(leaders={})
         self.controls = {"tools": None}
         self.troubles: dict[str, str] = {}
         self.ticks = 0
@@ -36,9 +37,9 @@ class Controller:
         if isinstance(answer, Exception):
             raise answer
         if isinstance(answer, str):
-            self.leaders = {"tools": answer}
+            self.leading.leaders = {"tools": answer}
             return []
-        self.leaders = {}
+        self.leading.leaders = {}
         return [answer]
 
 
