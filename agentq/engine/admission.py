@@ -66,6 +66,11 @@ def admit(attempt: Attempt, *, refresh: bool = False, instead: Any = None) -> Ad
     return reply
 
 
+def asks_nothing(attempt: Attempt) -> bool:
+    """Tell whether the attempt has no guards: ``admit`` would let it go on at once."""
+    return _admission_of(attempt, refresh=False) is None
+
+
 def _admission_of(attempt: Attempt, *, refresh: bool) -> Admission | None:
     """Return what the attempt has to ask; None when it has no guards."""
     options = attempt.task.agentq

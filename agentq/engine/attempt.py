@@ -44,6 +44,7 @@ class Attempt(Trying):
     Attributes:
         parent: run id of the agent that asked for the step; None in canvas.
         run_id: the run that its history belongs to.
+        begun: its function's coroutine, where that has run before the attempt's own code; see ``afloat``.
     """
 
     def __init__(self, task: Step[..., Any], binding: Binding, holder: Holder, request: Any) -> None:
@@ -56,6 +57,7 @@ class Attempt(Trying):
         self.began = time.monotonic()
         self._hear_again: Callable[[], Any] | None = None
         self.arguments = ((), {})
+        self.begun: realloop.Begun | None = None
 
     def run(self, args: list[Any], kwargs: dict[str, Any]) -> Any:
         """Run and commit; return the encoded value. Raises what Celery's tracer shall see, after the commit."""
@@ -64,7 +66,9 @@ class Attempt(Trying):
         self.request.chain = self.request.callbacks = None
         token = current_attempt.set(self)
         try:
-            with claim(self.holder.take, self.hard_limit.total_seconds()) as self.claim:
+            if self.begun is None:
+                self.claim = claim(self.holder.take, self.hard_limit.total_seconds())
+            with self.claim:
                 return self._unless_called_off(args, kwargs, chain, callbacks)
         except StaleHolder as stale:
             # Another attempt owns the step: nothing of this one may show.
@@ -189,7 +193,7 @@ class Attempt(Trying):
             self.claim.finish()
 
     def _value(self, args: list[Any], kwargs: dict[str, Any]) -> TurnEnd:
-        resolved = joins.resolve(self.task.app, self.store, args)
+        resolved = joins.resolve(self.task.app, self.store, args) if self.begun is None else args
         if self.task.is_agent:
             self._refuse_overdue()
             if self.binding.run_turn is None:
@@ -199,7 +203,8 @@ class Attempt(Trying):
             if self.is_over_budget:
                 admit(self)
             return self.binding.run_turn(self)
-        self.arguments = self.task.schema.decode(resolved, kwargs)
+        if self.begun is None:
+            self.arguments = self.task.schema.decode(resolved, kwargs)
 
         def call() -> Any:
             self._refuse_overdue()
@@ -249,6 +254,10 @@ class Attempt(Trying):
     def invoke(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call the step's function once, in place; an ``async def`` one on the process's event loop."""
         try:
+            if self.begun is not None:
+                # Once: tried again in place, the function is called anew.
+                begun, self.begun = self.begun, None
+                return begun.result()
             self._open_resources()
             value = self.task.run(*args, **kwargs)
             return in_place(value, self.soft_limit, self.stop) if inspect.iscoroutine(value) else value

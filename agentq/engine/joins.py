@@ -82,6 +82,11 @@ def is_step(app: Any, name: str) -> bool:
     return task is not None and hasattr(task, HEADER)
 
 
+def refers(arguments: list[Any]) -> bool:
+    """Tell whether one of them is a reference that ``resolve`` replaces."""
+    return any(isinstance(value, dict) and set(value) == {REFERENCE} for value in arguments)
+
+
 def resolve(app: Any, store: Store, arguments: list[Any]) -> list[Any]:
     """Return ``arguments`` with a reference to a join replaced by the header's results, in the header's order.
 

@@ -11,9 +11,11 @@ import atexit
 import logging
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
+from contextvars import Context
 from datetime import timedelta
 from time import monotonic
 from typing import Any, Final, TypeVar
@@ -42,7 +44,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.ordered = False
-        self._future: Future[Any] | None = None
+        self._future: Future[Any] | Begun | None = None
 
     def order(self) -> None:
         """Cancel the coroutine; one that has not begun yet never does."""
@@ -51,7 +53,7 @@ class Stop:
         if future is not None:
             future.cancel()
 
-    def watch(self, future: Future[Any]) -> None:
+    def watch(self, future: Future[Any] | Begun) -> None:
         """Have an order cancel ``future``."""
         self._future = future
         # Ordered in the moment between: the other thread has seen no future yet.
@@ -67,6 +69,97 @@ class Ended(Exception):
         self.cause = cause
 
 
+class Begun:
+    """A coroutine on this process's event loop for which no thread waits.
+
+    Args:
+        coroutine: what runs.
+        timeout: as ``run`` has it; None: no limit.
+        context: its context variables.
+        ended: called in the loop once it has come to its end, or was left behind.
+    """
+
+    def __init__(
+        self,
+        coroutine: Coroutine[Any, Any, Any],
+        timeout: timedelta | None,
+        context: Context,
+        ended: Callable[[Begun], None],
+    ) -> None:
+        self._coroutine = coroutine
+        self._seconds = timeout.total_seconds() if timeout is not None else None
+        self._context = context
+        self._ended = ended
+        self._home = _loop()
+        self._task: asyncio.Task[Any] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._given_up: Exception | None = None
+        self._is_settled = False
+
+    def begin(self) -> None:
+        """Have the coroutine begin."""
+        self._home.start(self._start)
+
+    def cancel(self) -> None:
+        """Have it end; from any thread, also before ``begin``."""
+        self._home.start(lambda: self._give_up(Stopped()))
+
+    @property
+    def went_well(self) -> bool:
+        """Whether it has returned something."""
+        task = self._task
+        return task is not None and self._given_up is None and not task.cancelled() and task.exception() is None
+
+    def result(self) -> Any:
+        """Return what it has come to; raises as ``run`` does."""
+        if self._given_up is not None:
+            raise self._given_up
+        assert self._task is not None, "it has begun"
+        try:
+            return self._task.result()
+        except Ended as ended_by:
+            raise ended_by.cause from None
+        except asyncio.CancelledError:
+            # An exception, and no order to whoever asks: it has cancelled itself.
+            raise CancelledError from None
+
+    def _start(self) -> None:
+        if self._given_up is not None:
+            self._coroutine.close()
+            self._settle()
+            return
+        self._task = self._home.loop.create_task(_contained(self._coroutine), context=self._context)
+        if self._seconds is not None:
+            self._timer = self._home.loop.call_later(self._seconds, self._overdue)
+        self._task.add_done_callback(self._settle)
+
+    def _overdue(self) -> None:
+        self._give_up(Overdue(f"cancelled after {self._seconds} s"))
+
+    def _give_up(self, reason: Exception) -> None:
+        # Cancelled once only, as in `_end`.
+        if self._given_up is not None or (self._task is not None and self._task.done()):
+            return
+        self._given_up = reason
+        if self._task is not None:
+            self._task.cancel()
+            self._wait(self._home.loop.call_later(CLEANUP.total_seconds(), self._settle))
+
+    def _wait(self, timer: asyncio.TimerHandle | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = timer
+
+    def _settle(self, task: asyncio.Task[Any] | None = None) -> None:
+        if task is not None and not task.cancelled():
+            task.exception()  # Somebody has asked: it is not logged as one that nobody has heard of.
+        if self._is_settled:
+            return
+        self._is_settled = True
+        self._wait(None)
+        self._ended(self)
+
+
 class RealLoop:
     """An event loop in a daemon thread of its own."""
 
@@ -74,6 +167,8 @@ class RealLoop:
         self.loop = asyncio.new_event_loop()
         self.loop.set_exception_handler(_tell)
         self._asked = self._answered = monotonic()
+        self._to_start: deque[Callable[[], None]] = deque()
+        self._is_told = False
         self.thread = threading.Thread(target=self._serve, name="agentq-loop", daemon=True)
         self.thread.start()
 
@@ -111,6 +206,20 @@ class RealLoop:
             if stop is not None and stop.ordered and future.cancelled():
                 raise Stopped from None
             raise
+
+    def start(self, call: Callable[[], None]) -> None:
+        """Have ``call`` called in the loop, in the order of the calls of ``start``; from any thread."""
+        self._to_start.append(call)
+        # One word to the loop for all that has come until it listens: each would wake it.
+        if not self._is_told:
+            self._is_told = True
+            self.loop.call_soon_threadsafe(self._start_all)
+
+    def _start_all(self) -> None:
+        # First: who finds it said has added his call before this, and so before what follows.
+        self._is_told = False
+        while self._to_start:
+            self._to_start.popleft()()
 
     def lag(self) -> float:
         """Return how long the loop took, or takes by now, to come round to what ``lag`` left there when last called."""

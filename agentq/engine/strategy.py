@@ -21,10 +21,11 @@ from celery.worker.request import create_request_cls
 from celery.worker.strategy import default
 from kombu.serialization import prepare_accept_content
 
-from agentq.engine import going_on
+from agentq.engine import afloat, going_on
 from agentq.engine.messages import HOLDER_HEADER, JSON_TYPE
 from agentq.engine.request import has_children
 from agentq.engine.slots import Taker
+from agentq.engine.worker_view import wake
 
 logger = get_logger("celery.worker.strategy")
 
@@ -43,6 +44,10 @@ def strategy(task: Any, app: Any, consumer: Any, **options: Any) -> Handle:
     Request = create_request_cls(
         symbol_by_name(task.Request), task, consumer.pool, consumer.hostname, eventer, app=app, trace=target
     )
+    if getattr(consumer.pool, "executor", None) is not None and _runs_afloat(task):
+        target = target or (celery_trace.fast_trace_task if app.use_fast_trace_task else celery_trace.trace_task_ret)
+        Request = afloat.request_class(Request, task, consumer.pool, target, lambda: wake(consumer.controller))
+    utc = app.uses_utc_timezone()
     tells = bool(eventer and eventer.enabled and task.send_events)
     limits = not consumer.disable_rate_limits
 
@@ -61,7 +66,7 @@ def strategy(task: Any, app: Any, consumer: Any, **options: Any) -> Handle:
             body=message.body,
             headers=message.headers,
             decoded=False,
-            utc=app.uses_utc_timezone(),
+            utc=utc,
         )
         if logger.isEnabledFor(logging.INFO):
             said = {"id": request.id, "name": request.name, "args": request.argsrepr, "kwargs": request.kwargsrepr}
@@ -98,6 +103,10 @@ def _tell(request: Any) -> None:
         eta=None,
         expires=request.expires and request.expires.isoformat(),
     )
+
+
+def _runs_afloat(task: Any) -> bool:
+    return inspect.iscoroutinefunction(task.run) and afloat.suits(task)
 
 
 def _outlives(consumer: Any, task: Any) -> bool:

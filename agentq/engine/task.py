@@ -16,7 +16,7 @@ from agentq.core.hedging import HedgeAfter, read_hedge
 from agentq.core.models import Needs, Priority
 from agentq.core.routes import OnFull, Tier
 from agentq.core.schema import CallSchema
-from agentq.engine import capture
+from agentq.engine import afloat, capture
 from agentq.engine.attempt import Attempt, in_place
 from agentq.engine.batch import batch_of, likeness_of, template_of
 from agentq.engine.binding import binding_of, find_binding
@@ -100,7 +100,7 @@ class Step(Task, Generic[P, R]):
         holder = holder_of(request)
         if holder is None:
             return cast(R, self._run_eagerly(list(args), dict(kwargs)))
-        attempt = Attempt(self, binding_of(self.app), holder, request)
+        attempt = afloat.begun_attempt(holder, request) or Attempt(self, binding_of(self.app), holder, request)
         return cast(R, attempt.run(list(args), dict(kwargs)))
 
     def _run_eagerly(self, args: list[Any], kwargs: dict[str, Any]) -> Any:

@@ -69,6 +69,12 @@ def queues_of(worker: Any) -> tuple[str, ...]:
     return tuple(sorted(worker.app.amqp.queues.consume_from))
 
 
+def wake(worker: Any) -> None:
+    """Have the event loop look for work, if there is one."""
+    if worker.hub is not None:
+        worker.hub.call_soon(_nothing)
+
+
 def wake_when_free(worker: Any) -> None:
     """Have the event loop look for work as soon as a thread is free.
 
@@ -82,7 +88,7 @@ def wake_when_free(worker: Any) -> None:
 
     def on_apply(*args: Any, **kwargs: Any) -> Any:
         result = apply(*args, **kwargs)
-        result.f.add_done_callback(lambda _future: hub.call_soon(_nothing))
+        result.f.add_done_callback(lambda _future: wake(worker))
         return result
 
     pool.on_apply = on_apply

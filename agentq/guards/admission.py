@@ -8,7 +8,7 @@ from typing import Any
 
 from agentq.core.codec import loads
 from agentq.core.errors import InvalidResult, OwnershipLost
-from agentq.engine.admission import admit
+from agentq.engine.admission import admit, asks_nothing
 from agentq.engine.attempt import Attempt
 from agentq.engine.ending import CONTROL
 
@@ -19,6 +19,10 @@ class AdmissionGuard:
     While a breaker is open a step with a fallback takes that; one without waits in the breaker's line, as one over a
     limit does. Neither burns an attempt. What the cache answers is the step's value, and its function is not called.
     """
+
+    def passes(self, attempt: Attempt) -> bool:
+        """Tell whether there is nothing to ask before the function is called."""
+        return asks_nothing(attempt)
 
     def __call__(self, attempt: Attempt, call: Callable[[], Any]) -> Any:
         """Return the step's value; raises what ``admit`` does."""

@@ -19,6 +19,10 @@ class FallbackGuard:
     agent among them takes the step's place as a run: what comes behind it in the list is not asked any more.
     """
 
+    def passes(self, _attempt: Attempt) -> bool:
+        """Tell that there is nothing to do before the function is called."""
+        return True
+
     def __call__(self, attempt: Attempt, call: Callable[[], Any]) -> Any:
         """Return the step's value or a fallback's; if all fail, the last error names those before it as its causes."""
         fallbacks = attempt.task.agentq.fallbacks

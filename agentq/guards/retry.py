@@ -18,6 +18,10 @@ from agentq.engine.trying import state_of
 class RetryGuard:
     """Asks the policy of ``Retry`` after each try."""
 
+    def passes(self, _attempt: Attempt) -> bool:
+        """Tell that there is nothing to do before the function is called."""
+        return True
+
     def __call__(self, attempt: Attempt, call: Callable[[], Any]) -> Any:
         """Return the step's value; raises Again when another attempt is to be made later."""
         policy = attempt.task.agentq.retry

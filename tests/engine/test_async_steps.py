@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from celery import group
 
@@ -94,9 +95,38 @@ def pool(request: pytest.FixtureRequest, workers: dict[str, WorkerProcess]) -> I
     assert "was destroyed but it is pending" not in log
 
 
-def test_five_hundred_wait_in_one_process(project: Any) -> None:
+def test_five_hundred_wait_in_one_process_and_few_threads(project: Any) -> None:
     steps = group(project.meets.s(CROWD).set(queue="threads") for _ in range(CROWD))
-    assert len(set(steps.apply_async().get(timeout=120))) == 1
+    (pid,) = set(steps.apply_async().get(timeout=120))
+    # The process has some fifteen of its own; the pool's stay once they were made.
+    assert psutil.Process(pid).num_threads() < 50
+
+
+def test_one_that_waits_is_among_those_that_run(project: Any, pool: str, tmp_path: Path) -> None:
+    path = tmp_path / "notes"
+    asked = project.waits.apply_async((str(path), 3.0), queue=pool)
+    wait_for_lines(path, 1)
+    wait_until(lambda: asked.id in _active(project), description="the step to be listed")
+    assert asked.get(timeout=60) == "waited"
+    wait_until(lambda: asked.id not in _active(project), description="it to be listed no more")
+
+
+def _active(project: Any) -> set[str]:
+    found = project.app.control.inspect(timeout=5).active() or {}
+    return {each["id"] for listed in found.values() for each in listed}
+
+
+def test_guards_are_asked_before_it_begins(project: Any, pool: str, tmp_path: Path) -> None:
+    path = tmp_path / "notes"
+    for each in [project.alone.apply_async((str(path),), queue=pool) for _ in range(5)]:
+        each.get(timeout=60)
+    assert lines(path) == ["in", "out"] * 5
+
+
+def test_one_that_fails_is_tried_again_in_place(project: Any, pool: str, tmp_path: Path) -> None:
+    path = tmp_path / "notes"
+    assert project.at_the_second_try.apply_async((str(path),), queue=pool).get(timeout=60) == "done"
+    assert lines(path) == ["try 1", "try 2"]
 
 
 def test_a_client_lives_from_step_to_step_and_ends_with_its_process(project: Any, web: Counting, pool: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from agentq import AgentQ, this_step
+from agentq import AgentQ, Retry, this_step
 from tests.kit.notes import note
 
 app = AgentQ("asyncs")
@@ -98,6 +98,23 @@ async def waits(path: str, seconds: float) -> str:
     await asyncio.sleep(seconds)
     note(path, "ended")
     return "waited"
+
+
+@app.step(concurrency=1)
+async def alone(path: str) -> None:
+    """Nobody else is in here meanwhile."""
+    note(path, "in")
+    await asyncio.sleep(0.05)
+    note(path, "out")
+
+
+@app.step(retry=Retry(attempts=3, wait=timedelta(milliseconds=1)))
+async def at_the_second_try(path: str) -> str:
+    note(path, f"try {this_step.attempt}")
+    await asyncio.sleep(0)
+    if this_step.attempt == 1:
+        raise ConnectionError("not yet")
+    return "done"
 
 
 @app.step(timeout=timedelta(milliseconds=200))

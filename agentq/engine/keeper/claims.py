@@ -79,7 +79,7 @@ class Claim:
         counts: whether it was an attempt at all; not where its guards have put the step into a line, or sent it back.
     """
 
-    __slots__ = ("_board", "_limit_s", "_own", "_slot", "_take", "counts", "failed")
+    __slots__ = ("_board", "_has_begun", "_limit_s", "_own", "_slot", "_take", "counts", "failed")
 
     def __init__(self, board: Board | None, *, take: int, limit_s: float) -> None:
         self._board = board
@@ -87,13 +87,20 @@ class Claim:
         self._slot = None if self._own else _slot
         self._take = take
         self._limit_s = limit_s
+        self._has_begun = False
         self.failed = False
         self.counts = True
 
-    def __enter__(self) -> Claim:
+    def begin(self) -> None:
+        """Put it on the page, before the block that then takes it off begins."""
+        self._has_begun = True
         if self._own and self._board is not None:
             self._slot = self._board.take_slot()
         self.extend()
+
+    def __enter__(self) -> Claim:
+        if not self._has_begun:
+            self.begin()
         return self
 
     def __exit__(self, *_error: object) -> None:

@@ -1,0 +1,231 @@
+"""Async steps of a pool of threads: on the event loop from their start on, with a thread for their end alone.
+
+A thread for each would only wait for its coroutine, and hundreds that wait for the interpreter's lock wake every few ms
+to ask for it. What an attempt is stays as it is: at its end one of a few threads runs Celery's tracer and all that
+surrounds a step's function, with what the coroutine came to at hand.
+
+A step for which something is to be done, or somebody to be told, before its function is called has a thread from the
+start, as a plain one has.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from contextvars import copy_context
+from queue import SimpleQueue
+from time import monotonic
+from typing import Any, Final
+
+from celery import signals
+from celery.app import trace as celery_trace
+from celery.app.task import Context
+from celery.app.trace import task_has_custom
+from celery.concurrency.base import apply_target
+from celery.loaders.base import BaseLoader
+from celery.utils.log import get_logger
+
+from agentq.engine import going_on, joins, realloop, recall
+from agentq.engine.attempt import Attempt
+from agentq.engine.binding import find_binding
+from agentq.engine.keeper.claims import claim
+from agentq.engine.messages import HOLDER_HEADER, PAYLOAD
+from agentq.engine.this_step import current_attempt
+from agentq.store.refs import Holder
+
+logger = get_logger(__name__)
+
+MOST: Final = 4
+"""Threads that see attempts to their end: while one of them waits for the server the others have the interpreter."""
+
+_LOOKED_AT_FIRST: Final = ("cancelled", "overdue", "over_budget", "suspect")
+"""Words on an attempt by which its function may not be called."""
+
+_begun: dict[Holder, Attempt] = {}
+
+
+def begun_attempt(holder: Holder, request: Any) -> Attempt | None:
+    """Return the attempt whose coroutine has ended and which goes on as ``request``; None for one yet to begin."""
+    attempt = _begun.pop(holder, None)
+    if attempt is not None:
+        attempt.request = request
+    return attempt
+
+
+class Ends:
+    """The threads of a pool in which its coroutines' attempts come to their end.
+
+    They are the pool's own, and one is there as long as any coroutine runs: a worker that stops waits for its pool's
+    threads.
+
+    Args:
+        submit: has a thread of the pool call a function; raises RuntimeError once the pool is shut down.
+        wake: called when a slot is free.
+    """
+
+    def __init__(self, submit: Callable[[Callable[[], None]], Any], wake: Callable[[], None]) -> None:
+        self._submit = submit
+        self._wake = wake
+        self._ended: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._running = 0
+        self._threads = 0
+
+    def expect(self) -> None:
+        """Note that a coroutine begins; raises RuntimeError where no thread would see to its end."""
+        with self._lock:
+            if self._threads == 0:
+                self._submit(self._serve)
+                self._threads = 1
+            self._running += 1
+
+    def see_to(self, finish: Callable[[], None], *, apart: bool) -> None:
+        """Have ``finish`` called in one of the threads; ``apart``: in one of its own, since it may take long."""
+        if apart and self._has_own_thread(finish):
+            return
+        self._ended.put(finish)
+        with self._lock:
+            # More than one waits: whoever serves them is busy, or about to be.
+            if not 0 < self._threads < min(MOST, self._running) or self._ended.qsize() <= 1:
+                return
+            try:
+                self._submit(self._serve)
+            except RuntimeError:
+                return  # The pool is shut down: those who are there see to it.
+            self._threads += 1
+
+    def _has_own_thread(self, finish: Callable[[], None]) -> bool:
+        def call() -> None:
+            finish()
+            self._wake()
+
+        try:
+            self._submit(call)
+        except RuntimeError:
+            return False
+        self._let_go()
+        return True
+
+    def _serve(self) -> None:
+        while (finish := self._ended.get()) is not None:
+            try:
+                finish()
+            except Exception:
+                logger.exception("end_failed")
+            self._let_go()
+            self._wake()
+
+    def _let_go(self) -> None:
+        with self._lock:
+            self._running -= 1
+            surplus = max(0, self._threads - self._running)
+            self._threads -= surplus
+        for _ in range(surplus):
+            self._ended.put(None)
+
+
+def request_class(base: Any, task: Any, pool: Any, trace: Any, wake: Callable[[], None]) -> Any:
+    """Return Celery's class of a step's requests, but that its coroutines need no thread of the pool to wait for them.
+
+    ``trace``: Celery's tracer, as the pool calls it.
+    """
+    ends = Ends(pool.executor.submit, wake)
+
+    class Request(base):
+        def execute_using_pool(self, pool: Any, **kwargs: Any) -> Any:
+            """Begin the coroutine, unless something is to be done first: then the pool has it as ever."""
+            attempt = None if self.revoked() else _attempt_of(self)
+            if attempt is None or not _begin(attempt, self, ends, trace):
+                return super().execute_using_pool(pool, **kwargs)
+            return None
+
+    return Request
+
+
+def suits(task: Any) -> bool:
+    """Tell whether a step's coroutine may begin before Celery's tracer: nobody is called there first."""
+    app = task.app
+    return not (
+        task.is_agent
+        or task.track_started
+        or task_has_custom(task, "before_start")
+        or app.conf.worker_deduplicate_successful_tasks
+        or type(app.loader).on_task_init is not BaseLoader.on_task_init
+        or hasattr(type(task).__call__, "__wrapped__")
+        or any(hasattr(each, "__wrapped__") for each in (celery_trace.build_tracer, celery_trace.fast_trace_task))
+    )
+
+
+def _attempt_of(request: Any) -> Attempt | None:
+    """Return an attempt that may begin at once; None where something comes before its function."""
+    task, wire = request.task, request.request_dict[HOLDER_HEADER]
+    binding = find_binding(request.app)
+    if binding is None or any(wire.get(word) for word in _LOOKED_AT_FIRST):
+        return None
+    if signals.task_prerun.receivers or binding.watcher.is_on():
+        return None
+    args, kwargs = list(request.args), dict(request.kwargs)
+    context = Context(request.request_dict, args=args, called_directly=False, kwargs=kwargs)
+    attempt = Attempt(task, binding, request.holder, context)
+    if PAYLOAD in attempt.ours or joins.refers(args) or not all(each.is_open for each in task.agentq.resources):
+        return None
+    if not all(_passes(each, attempt) for each in binding.middleware):
+        return None
+    try:
+        attempt.arguments = task.schema.decode(args, kwargs)
+    except Exception:
+        # In a thread it is raised again, and is the step's failure there.
+        return None
+    return attempt
+
+
+def _passes(middleware: Any, attempt: Attempt) -> bool:
+    """Whether a guard has nothing to do before the function is called."""
+    passes = getattr(middleware, "passes", None)
+    return passes is not None and bool(passes(attempt))
+
+
+def _begin(attempt: Attempt, request: Any, ends: Ends, trace: Any) -> bool:
+    """Begin the attempt's coroutine; False when the pool is shut down."""
+    try:
+        ends.expect()
+    except RuntimeError:
+        return False
+    task = attempt.task
+    args, kwargs = attempt.arguments
+    context = copy_context()
+    context.run(current_attempt.set, attempt)
+    attempt.claim = claim(attempt.holder.take, attempt.hard_limit.total_seconds())
+    attempt.claim.begin()
+    listing = recall.listed(attempt)
+    listing.__enter__()
+    _begun[attempt.holder] = attempt
+
+    def finish() -> None:
+        called = request.type, request.id, request.request_dict, request.body, request.content_type
+        try:
+            apply_target(trace, (*called, request.content_encoding), callback=request.on_success)
+        finally:
+            # Celery's tracer may have failed before it came to the attempt.
+            if _begun.pop(attempt.holder, None) is not None:
+                listing.__exit__()
+                attempt.claim.__exit__()
+
+    def ended(begun: realloop.Begun) -> None:
+        ends.see_to(finish, apart=not begun.went_well or _may_take_long(task))
+
+    begun = realloop.Begun(task.run(*args, **kwargs), attempt.soft_limit, context, ended)
+    attempt.begun = begun
+    attempt.stop.watch(begun)
+    # First: what has ended is not among the active ones any more.
+    request.on_accepted(os.getpid(), monotonic())
+    begun.begin()
+    return True
+
+
+def _may_take_long(task: Any) -> bool:
+    """Whether code of others is called at a success: others' steps do not wait for it."""
+    options = task.agentq
+    judged = options.retry is not None and not isinstance(options.retry.on, tuple)
+    return judged or options.check is not None or going_on.is_heard(task)
