@@ -15,7 +15,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from logging import INFO
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,7 +25,7 @@ from celery.app.trace import task_has_custom
 from celery.utils.log import get_logger
 
 from agentq.core.errors import Unavailable
-from agentq.engine import paces
+from agentq.engine import paces, tracing
 from agentq.engine.delivery import payload_of
 from agentq.engine.in_hand import Hand, how_many
 from agentq.engine.keeper import claims
@@ -72,10 +71,6 @@ hears when it has ended. A step for a slot that died just then waits for the nex
 
 NAMES: Final = 50
 """How many short steps' names a commit sends along at most."""
-
-
-Call = tuple[str, str, dict[str, Any], Any, None, None]
-"""Arguments of Celery's tracer: task, id, request, the decoded body, and that it has no type and encoding any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +264,7 @@ class Streak:
         with suppress(Unavailable):
             attempt.store.requeue(worker, taken.take)
 
-    def call_of(self, taken: Taken, worker: str, *, alike: bool = True) -> Call:
+    def call_of(self, taken: Taken, worker: str, *, alike: bool = True) -> tracing.Call:
         """Return what Celery's tracer is called with; raises ValueError for a step that is for the main process.
 
         ``alike``: it has the time limits of the streak's first step, by which the pool ends it.
@@ -396,15 +391,6 @@ def trace(name: str, task_id: str, request: dict[str, Any], *rest: Any, **option
     return outcome
 
 
-def run_call(call: Call) -> None:
-    """Run what was taken here, with the log's line that the main process would have written."""
-    name, task_id, request = call[:3]
-    if logger.isEnabledFor(INFO):
-        said = {"id": task_id, "name": name, "args": request.get("argsrepr"), "kwargs": request.get("kwargsrepr")}
-        logger.info(celery_trace.LOG_RECEIVED, said, extra={"data": {**said, "eta": None}})
-    celery_trace.fast_trace_task(*call)
-
-
 @dataclass(slots=True)
 class Waiting:
     """A turn that waits in its slot for what runs there.
@@ -446,7 +432,7 @@ def _run_next(streak: Streak, taken: Taken, worker: str) -> None:
             return
         call = streak.call_of(taken, worker)
         streak.begin()
-        run_call(call)
+        tracing.run_call(call)
     except Exception as error:
         logger.info("handed_back take=%d: %s", taken.take, error)
         streak.hand_back(taken, worker)

@@ -28,6 +28,9 @@ MOST_WORDS: Final = 10_000
 COMMITTED: Final = "agentq_committed"
 """Set on a request whose outcome is written: what Celery says of it afterwards is not written again."""
 
+RAISED: Final = "agentq_raised"
+"""Set on a request whose attempt has ended, for Celery to tell of what it has raised: nothing runs again."""
+
 
 def holder_of(request: Any) -> Holder | None:
     """Return the attempt that a request is; None for a plain task and outside a worker."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from celery.utils.log import get_logger
 
 from agentq.core.errors import StaleHolder, Unavailable
-from agentq.engine import exits, going_on, later, paces
+from agentq.engine import exits, going_on, later, paces, tracing
 from agentq.engine.slots import current
 from agentq.store.refs import GoOn, LogPlace, Offer, Taken
 
@@ -95,11 +95,11 @@ class OwnSteps:
             return None
         waiting = going_on.Waiting(taken.take, LogPlace(attempt.holder.root, attempt.holder.id, seen))
         with self._watched(call, waiting):
-            going_on.run_call(call)
+            tracing.run_call(call)
         return waiting
 
     @contextmanager
-    def _watched(self, call: going_on.Call, waiting: going_on.Waiting) -> Iterator[None]:
+    def _watched(self, call: tracing.Call, waiting: going_on.Waiting) -> Iterator[None]:
         """Give the turn back if this takes long, and end a step in time that the pool does not know of."""
         attempt, began = self._attempt, monotonic()
         given_back: list[float] = []
@@ -138,7 +138,7 @@ class OwnSteps:
             )
 
 
-def _soft_limit(call: going_on.Call) -> float | None:
+def _soft_limit(call: tracing.Call) -> float | None:
     """Return after how many seconds this process is to interrupt the step; None where nobody does, or its loop does."""
     if not exits.hears_soft_limit():
         return None

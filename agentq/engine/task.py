@@ -26,7 +26,7 @@ from agentq.engine.ending import CAUGHT
 from agentq.engine.handle import Handle
 from agentq.engine.messages import DELAY, HEADER, HEDGE, HEDGED, RESOURCES
 from agentq.engine.options import CallOptions, StepOptions
-from agentq.engine.outcome import holder_of
+from agentq.engine.outcome import RAISED, holder_of
 from agentq.engine.request import StepRequest
 from agentq.engine.room import patiently
 from agentq.engine.routing import apply_route, limits_in
@@ -97,11 +97,23 @@ class Step(Task, Generic[P, R]):
         request = self.request
         if request.called_directly:
             return cast(R, super().__call__(*args, **kwargs))
+        return cast(R, self.run_attempt(request, list(args), dict(kwargs)))
+
+    def run_attempt(self, request: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        """Run and commit the attempt that a request is; return the encoded result, or raise what Celery is to tell."""
+        raised: BaseException | None = getattr(request, RAISED, None)
+        if raised is not None:
+            raise raised
         holder = holder_of(request)
         if holder is None:
-            return cast(R, self._run_eagerly(list(args), dict(kwargs)))
+            return self._run_eagerly(args, kwargs)
         attempt = afloat.begun_attempt(holder, request) or Attempt(self, binding_of(self.app), holder, request)
-        return cast(R, attempt.run(list(args), dict(kwargs)))
+        return attempt.run(args, kwargs)
+
+    @property
+    def is_traced_shortly(self) -> bool:
+        """Whether nobody has put something around ``__call__``."""
+        return type(self).__call__ is _CALLS
 
     def _run_eagerly(self, args: list[Any], kwargs: dict[str, Any]) -> Any:
         """Run without a record: ``task_always_eager`` and ``apply``."""
@@ -321,6 +333,9 @@ class Step(Task, Generic[P, R]):
                 setattr(self.request, CAUGHT, caught)
                 raise
         raise Ignore("replaced")
+
+
+_CALLS = Step.__call__
 
 
 class Agent(Step[P, R]):
