@@ -15,6 +15,8 @@ from typing import Any, Final
 
 import redis
 
+from agentq.store.quick_reply import read_reply
+
 MOST: Final = 16
 """Connections of a process: the server does one thing at a time, and so does the interpreter."""
 
@@ -58,7 +60,7 @@ class Reply:
         """Return it; raises what redis-py raises, a lost connection too, without a repeat."""
         connection = self._connection
         try:
-            reply = connection.read_response()
+            reply = read_reply(connection)
         except redis.ResponseError:
             # The server's own words: the reply was read to its end.
             self._connection = None
