@@ -66,17 +66,21 @@ def admit(attempt: Attempt, *, refresh: bool = False, instead: Any = None) -> Ad
     return reply
 
 
-def asks_nothing(attempt: Attempt) -> bool:
-    """Tell whether the attempt has no guards: ``admit`` would let it go on at once."""
-    return _admission_of(attempt, refresh=False) is None
+def asks(attempt: Attempt) -> bool:
+    """Tell whether an attempt has anything to ask before its function is called."""
+    guarded = attempt.task.agentq.is_guarded and not attempt.task.is_agent
+    return guarded or _is_charged(attempt, accounts_of(attempt))
+
+
+def _is_charged(attempt: Attempt, accounts: Sequence[dict[str, Any]]) -> bool:
+    return attempt.is_over_budget or (needs_admission(accounts) and not attempt.task.is_agent)
 
 
 def _admission_of(attempt: Attempt, *, refresh: bool) -> Admission | None:
     """Return what the attempt has to ask; None when it has no guards."""
     options = attempt.task.agentq
     accounts = accounts_of(attempt)
-    charged = attempt.is_over_budget or (needs_admission(accounts) and not attempt.task.is_agent)
-    guarded = options.is_guarded and not attempt.task.is_agent
+    charged, guarded = _is_charged(attempt, accounts), options.is_guarded and not attempt.task.is_agent
     if not guarded and not charged:
         return None
     estimate = _estimate_of(attempt, attempt.task) if not attempt.task.is_agent else Usage()

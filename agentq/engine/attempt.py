@@ -67,7 +67,7 @@ class Attempt(Trying):
         token = current_attempt.set(self)
         try:
             if self.begun is None:
-                self.claim = claim(self.holder.take, self.hard_limit.total_seconds())
+                self.claim = claim(self.holder.take, self._hard_limit_s)
             with self.claim:
                 return self._unless_called_off(args, kwargs, chain, callbacks)
         except StaleHolder as stale:
@@ -212,7 +212,8 @@ class Attempt(Trying):
             return self.accepted(self.returned)
 
         for middleware in reversed(self.binding.middleware):
-            call = _wrapped(middleware, self, call)
+            if middleware.concerns(self):
+                call = _wrapped(middleware, self, call)
         return TurnEnd("value", value=call())
 
     def _refuse_overdue(self) -> None:
@@ -286,9 +287,12 @@ class Attempt(Trying):
     @property
     def hard_limit(self) -> timedelta:
         """After which time the attempt is killed: the message's limit, the task's, else the app's default."""
+        return timedelta(seconds=self._hard_limit_s)
+
+    @property
+    def _hard_limit_s(self) -> float:
         limits, defaults = self.request.timelimit, self.binding.limits
-        seconds = (limits[0] if limits else None) or self.task.time_limit or defaults.step_s + defaults.grace_s
-        return timedelta(seconds=float(seconds))
+        return float((limits[0] if limits else None) or self.task.time_limit or defaults.step_s + defaults.grace_s)
 
     def call_other(self, other: Any) -> Any:
         """Call another function or step in place, with this step's arguments; return its answer as this step's result.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -135,13 +135,18 @@ class Backend(RedisBackend):
             "result": result,
             "traceback": None,
             "children": [each.as_tuple() for each in request.children],
-            "date_done": datetime.now(UTC).astimezone(self.app.timezone).isoformat(),
+            "date_done": datetime.now(self._zone).isoformat(),
         }
         if request.group:
             meta["group_id"] = request.group
         if request.parent_id:
             meta["parent_id"] = request.parent_id
         return {**meta, "task_id": task_id}
+
+    @cached_property
+    def _zone(self) -> Any:
+        """Which clock results are dated by; read once, as what follows."""
+        return self.app.timezone
 
     @cached_property
     def _is_plain(self) -> bool:

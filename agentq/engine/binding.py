@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 class Middleware(Protocol):
     """Wraps a step's attempt: ``call`` runs the rest of the chain and returns the step's value."""
 
+    def concerns(self, attempt: Attempt) -> bool:
+        """Tell whether it has anything to do with this attempt; else the attempt is run without it."""
+        ...
+
     def __call__(self, attempt: Attempt, call: Callable[[], Any]) -> Any:
         """Return the step's value; may raise ``outcome.Again`` to have the step run again later."""
         ...

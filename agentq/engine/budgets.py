@@ -66,7 +66,9 @@ def limited(limits: Mapping[str, int]) -> list[Account]:
 
 def accounts_of(attempt: Ending | InPlace) -> list[Account]:
     """Return the accounts that an attempt is charged to, its run's own by name."""
-    listed = attempt.ours.get(ACCOUNTS) or []
+    listed = attempt.ours.get(ACCOUNTS)
+    if not listed:
+        return []
     own = "" if attempt.holder.id == attempt.holder.root else attempt.holder.id
     return [{**account, "k": own} if account["k"] == _OWN else account for account in listed]
 

@@ -133,8 +133,7 @@ class Ending:
         self.succeed(value, caught, end=end, streak=going_on.streak_here())
         return value
 
-    @contextmanager
-    def _charged(self, caught: Capture, *, keeps: dict[str, Any] | None = None) -> Iterator[Charge]:
+    def _charged(self, caught: Capture, *, keeps: dict[str, Any] | None = None) -> _Charged:
         """Give what was used to a commit; it stays unsettled if the commit is refused for being called off."""
         spent, accounts = list(self.spent), accounts_of(self)
         settles = self.settlement() if self.admitted else None
@@ -143,11 +142,7 @@ class Ending:
         usage = self.take_usage()
         if counts_storage(accounts):
             usage["storage_bytes"] = sum(len(meta) for _, meta in caught.results)
-        try:
-            yield Charge(usage, accounts, settles)
-        except CalledOff:
-            self.spent[:0] = spent
-            raise
+        return _Charged(self, spent, Charge(usage, accounts, settles))
 
     def settlement(self) -> dict[str, Any]:
         """Return how what the guards reserved ends: for breakers, for rates, and what was used."""
@@ -286,6 +281,8 @@ class Ending:
 
     def take_usage(self) -> dict[str, int]:
         """Return what was said to be used since the last time, as the store counts it."""
+        if not self.spent:
+            return {}
         spent, self.spent[:] = list(self.spent), []
         return usage_of(spent)
 
@@ -295,6 +292,24 @@ class Ending:
         self.call_went_well = None
         self.fresh = NOTHING
         self.admitted = False
+
+
+class _Charged:
+    """What a commit within it is charged with."""
+
+    __slots__ = ("_attempt", "_charge", "_spent")
+
+    def __init__(self, attempt: Ending, spent: list[Usage], charge: Charge) -> None:
+        self._attempt = attempt
+        self._spent = spent
+        self._charge = charge
+
+    def __enter__(self) -> Charge:
+        return self._charge
+
+    def __exit__(self, _kind: Any, error: BaseException | None, _trace: Any) -> None:
+        if isinstance(error, CalledOff):
+            self._attempt.spent[:0] = self._spent
 
 
 def usage_of(spent: Sequence[Usage]) -> dict[str, int]:

@@ -124,17 +124,18 @@ def begin_success(
         "mode": "done",
         "status": states.SUCCESS,
         "results": _for_first(caught.results, request),
-        "joins": caught.joins,
-        "offers": caught.offers,
-        "arrivals": _of_first(caught.arrivals, request),
         "entry": entry,
-        "usage": charge.usage,
-        "accounts": charge.accounts,
         "settles": charge.settles,
         "closes": closes,
         "cancels": cancels,
         "ran_ms": ran_ms,
     }
+    # Most steps send nothing on and say nothing of what they have used.
+    if charge.usage:
+        parts |= {"usage": charge.usage, "accounts": charge.accounts}
+    if caught.joins or caught.offers or caught.arrivals:
+        arrivals = _of_first(caught.arrivals, request)
+        parts |= {"joins": caught.joins, "offers": caught.offers, "arrivals": arrivals}
     return store.begin_commit(holder, name=request.task or "", going_on=going_on, hears=hears, **parts)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from agentq.core.codec import loads
 from agentq.core.errors import InvalidResult, OwnershipLost
-from agentq.engine.admission import admit, asks_nothing
+from agentq.engine.admission import admit, asks
 from agentq.engine.attempt import Attempt
 from agentq.engine.ending import CONTROL
 
@@ -22,7 +22,11 @@ class AdmissionGuard:
 
     def passes(self, attempt: Attempt) -> bool:
         """Tell whether there is nothing to ask before the function is called."""
-        return asks_nothing(attempt)
+        return not asks(attempt)
+
+    def concerns(self, attempt: Attempt) -> bool:
+        """Tell whether there is anything to ask."""
+        return asks(attempt)
 
     def __call__(self, attempt: Attempt, call: Callable[[], Any]) -> Any:
         """Return the step's value; raises what ``admit`` does."""

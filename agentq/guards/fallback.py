@@ -23,6 +23,10 @@ class FallbackGuard:
         """Tell that there is nothing to do before the function is called."""
         return True
 
+    def concerns(self, attempt: Attempt) -> bool:
+        """Tell whether the step has any."""
+        return bool(attempt.task.agentq.fallbacks)
+
     def __call__(self, attempt: Attempt, call: Callable[[], Any]) -> Any:
         """Return the step's value or a fallback's; if all fail, the last error names those before it as its causes."""
         fallbacks = attempt.task.agentq.fallbacks

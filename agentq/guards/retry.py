@@ -22,6 +22,10 @@ class RetryGuard:
         """Tell that there is nothing to do before the function is called."""
         return True
 
+    def concerns(self, attempt: Attempt) -> bool:
+        """Tell whether the step has a policy."""
+        return attempt.task.agentq.retry is not None
+
     def __call__(self, attempt: Attempt, call: Callable[[], Any]) -> Any:
         """Return the step's value; raises Again when another attempt is to be made later."""
         policy = attempt.task.agentq.retry

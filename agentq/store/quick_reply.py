@@ -1,7 +1,7 @@
 """Reads a script's reply from a connection of redis-py, at a fifth of what redis-py's own reader takes.
 
 That one asks its buffer for each line by several calls. Here what has come by one read is looked through at once; what
-is not whole then, or neither a list, a number, nor text (an error, a push), is left to redis-py, with all that has come.
+not whole then, or neither a list, a number, nor text (an error, a push), is left to redis-py, with all that came.
 """
 
 from __future__ import annotations

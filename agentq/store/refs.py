@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from agentq.core.errors import InvalidArguments
 from agentq.core.lanes import PRIORITIES
@@ -35,8 +35,7 @@ def checked_lane(queue: str, lane: int) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
+class Holder(NamedTuple):
     """The one attempt that may commit a step: (worker, take number) on its record."""
 
     root: str
@@ -198,8 +197,7 @@ class Arrival:
     succeeded: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(NamedTuple):
     """A message that a take moved into the worker's custody.
 
     A cancelled step is to end as revoked; an overdue one, whose last attempt was killed for its hard limit, as timed

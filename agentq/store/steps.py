@@ -93,6 +93,9 @@ class Outcome(TypedDict, total=False):
     ran_ms: int | None
 
 
+_TOLD = ("entry", "tells", "error", "changed", "usage", "inside", "closes", "cancels")
+"""What of an outcome stands in a commit's header as it is, where it says anything."""
+
 _FULL = 3
 """Of an offer: it was refused, since there was no room."""
 
@@ -247,15 +250,16 @@ class StepCalls(PayloadCalls, SurveyReads):
         if mode == "again" and not (offers and offers[0].id == holder.id):
             raise ValueError(f"a retry of step {holder.id} needs its own next message as the first offer")
         settles = parts.get("settles")
-        optional: dict[str, Any] = {
-            "accounts": list(parts.get("accounts", ())) if usage else None,
-            "m": dict(settles) if settles else None,
-            "idle": int(parts.get("idle", False)),
-        }
-        for field in ("entry", "tells", "error", "changed", "usage", "inside", "closes", "cancels"):
-            optional[field] = parts.get(field)
         header = {**holder.to_wire(), "mode": mode, "status": parts["status"]}
-        header.update({field: value for field, value in optional.items() if value})
+        for field in _TOLD:
+            if value := parts.get(field):
+                header[field] = value
+        if usage and (accounts := parts.get("accounts")):
+            header["accounts"] = list(accounts)
+        if settles:
+            header["m"] = dict(settles)
+        if parts.get("idle"):
+            header["idle"] = 1
         if parts.get("ran_ms") is not None:
             header["ran"] = parts["ran_ms"]
         arguments = commit_arguments(

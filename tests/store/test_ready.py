@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from agentq.store import Store
+from agentq.store import ready as ready_module
 from agentq.store.ready import ReadyConnections
 from tests.kit.server import PrivateServer
 
@@ -50,13 +51,12 @@ def test_after_an_interrupted_call_nobody_reads_its_reply(store: Store, monkeypa
     """A time limit strikes between question and answer."""
     ready = ReadyConnections(store.client)
     assert ready.begin("ECHO", "one").read() == b"one"
-    (connection,) = ready._idle
 
     def struck(*_: Any, **__: Any) -> Any:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(connection, "read_response", struck)
+        patch.setattr(ready_module, "read_reply", struck)
         with pytest.raises(KeyboardInterrupt):
             ready.begin("ECHO", "two").read()
     assert not ready._idle
