@@ -70,7 +70,6 @@ class _Way:
         whole = (
             getattr(tracer, "__code__", None) not in _CELERYS_OWN
             or not task.is_traced_shortly
-            or task.is_agent
             or task.track_started
             or app.conf.worker_deduplicate_successful_tasks
             or any(task_has_custom(task, each) for each in _CUSTOM)
