@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -93,8 +92,8 @@ class TestCondemned:
             return bench.store.condemn(by.worker, by.take, why=why, words="x", holder=by)
 
         assert [condemns(holder), condemns(holder)] == [True, True]
-        assert not condemns(replace(holder, take=holder.take + 1))
-        assert not condemns(replace(holder, worker="w2"))
+        assert not condemns(holder._replace(take=holder.take + 1))
+        assert not condemns(holder._replace(worker="w2"))
         assert not condemns(holder, "poison"), "this was another's doing"
         assert len(bench.store.letters()) == 1
         drop(bench, "s0")
