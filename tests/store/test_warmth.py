@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from agentq.store.refs import Offer
 from tests.store.bench import LEASE_MS, Bench
 
 MODEL = "\nmodel\n"
@@ -18,9 +19,16 @@ def fleet(bench: Bench) -> None:
     warm(bench, "warm", "model", "other")
 
 
+def offer(bench: Bench, *steps: Offer) -> None:
+    """Offer steps that came only just now for the next minute: a machine may stand still for longer than a moment."""
+    bench.store.offer(list(steps))
+    for step in steps:
+        bench.client.hincrby(bench.keys.step(step.root, step.id), "c", 60_000)
+
+
 def test_it_goes_to_the_warm_one_which_is_told(bench: Bench) -> None:
     fleet(bench)
-    bench.store.offer([bench.step("s1", resources=("model",))])
+    offer(bench, bench.step("s1", resources=("model",)))
     bench.client.delete(bench.keys.bell("q"))
     assert bench.take("cold") == []
     assert bench.client.llen(bench.keys.bell("q")) == 1, "the next one that listens looks for it"
@@ -45,7 +53,7 @@ def test_the_others_and_their_order_stay_as_they_are(bench: Bench) -> None:
         bench.step("d", resources=("model",)),
         bench.step("urgent", lane=0, resources=("other",), queue="q2"),
     ]
-    bench.store.offer(offers)
+    offer(bench, *offers)
     assert [got.holder.id for got in bench.take("cold", slots=9)] == ["b", "c", "d"]
     assert bench.take_one("cold", queues=["q2"]).holder.id == "urgent", "the warm one does not serve that queue"
     assert bench.take_one("warm").holder.id == "a"
@@ -54,7 +62,7 @@ def test_the_others_and_their_order_stay_as_they_are(bench: Bench) -> None:
 def test_two_of_one_lane_keep_their_order(bench: Bench) -> None:
     fleet(bench)
     bench.store.enroll("warm", label="warm", queues=("q",), concurrency=2, lease_ms=LEASE_MS)
-    bench.store.offer([bench.step(name, resources=("model",)) for name in ("a", "b", "c")])
+    offer(bench, *(bench.step(name, resources=("model",)) for name in ("a", "b", "c")))
     assert [got.holder.id for got in bench.take("cold", slots=9)] == ["c"]
     assert [got.holder.id for got in bench.take("warm", slots=9)] == ["a", "b"]
 
@@ -62,7 +70,7 @@ def test_two_of_one_lane_keep_their_order(bench: Bench) -> None:
 def test_of_a_tenant_too(bench: Bench) -> None:
     fleet(bench)
     card = {"tenant": "acme"}
-    bench.store.offer([bench.step("a", resources=("model",), card=card), bench.step("b", card=card), bench.step("c")])
+    offer(bench, bench.step("a", resources=("model",), card=card), bench.step("b", card=card), bench.step("c"))
     assert {got.holder.id for got in bench.take("cold", slots=9)} == {"b", "c"}
     assert bench.store.waiting("q")["normal"] == 1
     assert bench.take_one("warm").holder.id == "a"
@@ -73,15 +81,15 @@ def test_a_warm_one_that_is_busy_dead_or_takes_nothing_is_not_waited_for(bench: 
     fleet(bench)
     bench.store.offer([bench.step("held")])
     held = bench.take_one("warm").holder
-    bench.store.offer([bench.step("s1", resources=("model",))])
+    offer(bench, bench.step("s1", resources=("model",)))
     assert bench.take_one("cold").holder.id == "s1"
     bench.finish(held)
     bench.client.hset(bench.keys.worker("warm"), "report", '{"why": "drained"}')
-    bench.store.offer([bench.step("s2", resources=("model",))])
+    offer(bench, bench.step("s2", resources=("model",)))
     assert bench.take_one("cold").holder.id == "s2"
     bench.client.hdel(bench.keys.worker("warm"), "report")
     bench.kill("warm")
-    bench.store.offer([bench.step("s3", resources=("model",))])
+    offer(bench, bench.step("s3", resources=("model",)))
     assert bench.take_one("cold").holder.id == "s3"
 
 
