@@ -246,7 +246,8 @@ class Toolkit(Declarations):
             ),
             weights=weights_of(self.tenants),
         )
-        store.stow = partial(stow, most_bytes=int(self.settings.inline_limit))
+        store.inline_bytes = int(self.settings.inline_limit)
+        store.stow = partial(stow, most_bytes=store.inline_bytes)
         store.most_input_bytes = int(self.settings.signal_limit)
         return store
 

@@ -9,25 +9,32 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cached_property
-from typing import Any
+from time import monotonic
+from typing import Any, Final
 
 from celery import states
 from celery.backends.redis import RedisBackend, SentinelBackend
 from celery.exceptions import BackendStoreError, TimeLimitExceeded
+from celery.exceptions import TimeoutError as WaitedTooLong
 from celery.result import GroupResult
 from celery.utils.log import get_logger
 from pydantic_core import PydanticSerializationError, to_json
 
 from agentq.core.errors import AgentqError, CalledOff, RunCancelled, StaleHolder, StepTimeout, UsageError, from_wire
-from agentq.engine import afterwords, capture
+from agentq.engine import afterwords, capture, single
 from agentq.engine.binding import find_binding
 from agentq.engine.joins import body_offer, leaves, members_of
 from agentq.engine.listening import IS_LOCKED, LateCanceller, Listener
+from agentq.engine.messages import read_json
 from agentq.engine.outcome import COMMITTED, commit_failure, commit_revoked, holder_of, keep_trying, tell_behind
 from agentq.engine.watching import trouble_of_request
 from agentq.store.refs import Arrival, Join
 
 logger = get_logger(__name__)
+
+LISTENS_S: Final = 1.0
+"""So long a result is waited for where its call listens; what takes longer is waited for in Celery's way, which looks
+every second whether its connection still lives, and calls whoever wants to be called meanwhile."""
 
 
 class Backend(RedisBackend):
@@ -99,6 +106,35 @@ class Backend(RedisBackend):
 
     def on_task_call(self, producer: Any, task_id: str) -> None:
         """Do nothing: whoever waits for the result listens then, see ``listening``."""
+
+    def add_pending_result(self, result: Any, *args: Any, **kwargs: Any) -> Any:
+        """Listen to a result, unless its own call does so already; ``then`` and groups say how, ``get`` does not."""
+        if not args and not kwargs and single.waits_for(result.id):
+            return result
+        return super().add_pending_result(result, *args, **kwargs)
+
+    def wait_for_pending(
+        self, result: Any, callback: Any = None, propagate: bool = True, timeout: float | None = None, **kwargs: Any
+    ) -> Any:
+        """Return a result's value when it has come: where its own call listens, as soon as that hears of it."""
+        if kwargs.get("on_message") is None and single.waits_for(result.id):
+            began = monotonic()
+            if self._hears(result, LISTENS_S if timeout is None else min(timeout, LISTENS_S)):
+                return result.maybe_throw(callback=callback, propagate=propagate)
+            if timeout is not None and (timeout := timeout - (monotonic() - began)) <= 0:
+                raise WaitedTooLong("The operation timed out.")
+            single.listen_no_more()
+            super().add_pending_result(result)
+        return super().wait_for_pending(result, callback=callback, propagate=propagate, timeout=timeout, **kwargs)
+
+    def _hears(self, result: Any, seconds: float) -> bool:
+        """Tell whether a result has come within so many seconds."""
+        ends = monotonic() + seconds
+        while (left := ends - monotonic()) > 0 and (told := single.hear(left)) is not None:
+            result._maybe_set_cache(read_json(told) if self._is_plain else self.decode(told))
+            if result._cache is not None:
+                return True
+        return False
 
     def mark_as_done(
         self,

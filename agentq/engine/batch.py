@@ -110,9 +110,14 @@ def template_of(task: Step[..., Any], options: dict[str, Any], offers: list[Offe
     """Return the template that a step's message is; None where each message must go through Celery's own path.
 
     Somebody may look at each on the way (a signal's receiver, a library that wraps Celery's functions, events), or
-    change it by its arguments. An agent's message holds a hash of them.
+    change it by its arguments. That of an agent with a key holds a hash of them.
     """
-    if len(offers) != 1 or task.is_agent or not _is_unwatched(task):
+    if (
+        len(offers) != 1
+        or offers[0].args_digest is not None
+        or not is_unwatched(task)
+        or task.app.conf.task_send_sent_event
+    ):
         return None
     (first,) = offers
     return (
@@ -126,16 +131,19 @@ def template_of(task: Step[..., Any], options: dict[str, Any], offers: list[Offe
     )
 
 
-def _is_unwatched(task: Any) -> bool:
-    watchers = (signals.before_task_publish, signals.after_task_publish, signals.task_sent)
-    functions = (Task.apply_async, Celery.send_task, Producer.publish)
+def is_unwatched(task: Any) -> bool:
+    """Tell whether nobody looks at a message on its way, as far as the configuration does not say so."""
     return not (
-        any(signal.receivers for signal in watchers)
-        or any(hasattr(function, "__wrapped__") for function in functions)
+        signals.before_task_publish.receivers
+        or signals.after_task_publish.receivers
+        or signals.task_sent.receivers
+        or hasattr(Task.apply_async, "__wrapped__")
+        or hasattr(Celery.send_task, "__wrapped__")
+        or hasattr(Producer.publish, "__wrapped__")
         # By what they say of themselves: a task that is not finalized yet stands behind a proxy.
         or task.app.__class__.send_task is not Celery.send_task
+        or "send_task" in task.app.__dict__
         or task.__class__.shadow_name is not Task.shadow_name
-        or task.app.conf.task_send_sent_event
     )
 
 

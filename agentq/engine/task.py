@@ -16,7 +16,7 @@ from agentq.core.hedging import HedgeAfter, read_hedge
 from agentq.core.models import Needs, Priority
 from agentq.core.routes import OnFull, Tier
 from agentq.core.schema import CallSchema
-from agentq.engine import afloat, capture
+from agentq.engine import afloat, capture, single
 from agentq.engine.attempt import Attempt, in_place
 from agentq.engine.batch import batch_of, likeness_of, template_of
 from agentq.engine.binding import binding_of, find_binding
@@ -185,9 +185,16 @@ class Step(Task, Generic[P, R]):
         call = self.call
         if USING in options:
             call = CallOptions.from_wire(options.pop(USING))
+        plain = task_id is None and producer is None and link is None and link_error is None and shadow is None
+        binding = find_binding(self.app)
+        alike = single.alike(self, binding, call, options, args, kwargs) if plain and binding is not None else None
+        if alike is not None:
+            task_id, result = alike.send(self, *self.schema.encode(args or (), kwargs or {}))
+            if result is not None:
+                return result
         args, kwargs = list(args or ()), dict(kwargs or {})
         sent: dict[str, Any] = {"producer": producer, "link": link, "link_error": link_error, "shadow": shadow}
-        if find_binding(self.app) is None:
+        if binding is None:
             # A shared step in an app without agentq: a plain producer, whose message a worker of ours records.
             args, kwargs = self.schema.encode(args, kwargs)
             return super().apply_async(args, kwargs, task_id=task_id, **sent, **options)
@@ -357,12 +364,16 @@ class Agent(Step[P, R]):
         self._refuse_eager()
         encoded_args, encoded_kwargs = self.schema.encode(list(args), dict(kwargs))
         binding = binding_of(self.app)
-        try:
-            with capture.capturing() as caught:
-                self.apply_async(encoded_args, encoded_kwargs)
-        except OperationalError as error:
-            raise StoreUnavailable(url=redacted(binding.store.url), reason=str(error)) from error
-        offer = caught.offers[0]
+        alike = single.alike(self, binding, self.call, {}, args, kwargs) if self.call.key is None else None
+        if alike is not None:
+            offer = alike.offer(encoded_args, encoded_kwargs)
+        else:
+            try:
+                with capture.capturing() as caught:
+                    self.apply_async(encoded_args, encoded_kwargs)
+            except OperationalError as error:
+                raise StoreUnavailable(url=redacted(binding.store.url), reason=str(error)) from error
+            (offer,) = caught.offers
         run_id = patiently(self.app, self.call, lambda: binding.store.start(offer, key=self.call.key))
         # With a key it may be an earlier run, of another tree.
         root = offer.root if run_id == offer.id else None

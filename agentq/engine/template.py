@@ -58,27 +58,23 @@ class Template:
         if shows_arguments:
             filled |= {"argsrepr": _Hole("args"), "kwargsrepr": _Hole("kwargs")}
         own = {"correlation_id": _Hole("id"), "delivery_tag": _Hole("id")}
+        self._header = _with_holes({**first.header(), "root": _Hole("id"), "id": _Hole("id")})
         self._text = _with_holes(
             {**message, "body": _Hole("body"), "headers": {**headers, **filled}, "properties": {**properties, **own}}
         )
+
+    def texts(self, task_id: str, args: list[Any], kwargs: dict[str, Any]) -> tuple[str, str]:
+        """Return header and message of the offer of a step for which, as for the first, no run and no join waits."""
+        return self._header % {"id": _encode(task_id)}, self._filled(task_id, 0, args, kwargs)
 
     def offer(self, task_id: str, place: int, args: list[Any], kwargs: dict[str, Any]) -> Offer:
         """Return the offer of another step like the first; the arguments are JSON-able.
 
         ``place``: among the members of its fan-out or its group.
         """
-        body = f"[{_encode(args)},{_encode(kwargs)},{self._embedded}]"
-        shown, first = self._shows_arguments, self._first
+        first = self._first
         route = self._route() if self._route is not None else None
-        text = self._text % {
-            "id": _encode(task_id),
-            "place": place,
-            "body": f'"{base64.b64encode(body.encode()).decode()}"',
-            "args": _encode(repr(tuple(args))[:_SHOWN]) if shown else "",
-            "kwargs": _encode(repr(kwargs)[:_SHOWN]) if shown else "",
-            "queue": _encode(route.queue) if route is not None else "",
-            "why": _encode(route.why) if route is not None else "",
-        }
+        text = self._filled(task_id, place, args, kwargs, route)
         return replace(
             first,
             root=task_id if self._own_root else first.root,
@@ -90,6 +86,21 @@ class Template:
             most=first.most if route is None else route.most,
             card=first.card if route is None else {**first.card, "why": route.why},
         )
+
+    def _filled(
+        self, task_id: str, place: int, args: list[Any], kwargs: dict[str, Any], route: Route | None = None
+    ) -> str:
+        body = f"[{_encode(args)},{_encode(kwargs)},{self._embedded}]"
+        shown = self._shows_arguments
+        return self._text % {
+            "id": _encode(task_id),
+            "place": place,
+            "body": f'"{base64.b64encode(body.encode()).decode()}"',
+            "args": _encode(repr(tuple(args))[:_SHOWN]) if shown else "",
+            "kwargs": _encode(repr(kwargs)[:_SHOWN]) if shown else "",
+            "queue": _encode(route.queue) if route is not None else "",
+            "why": _encode(route.why) if route is not None else "",
+        }
 
 
 class _Hole(str):

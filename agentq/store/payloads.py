@@ -22,6 +22,9 @@ class PayloadCalls(StoreConnection):
     stow: Stow | None = None
     """How arguments are taken out of a message; None leaves every message as it is."""
 
+    inline_bytes: int = 0
+    """``stow`` leaves a message of no more bytes as it is, so that it need not be asked."""
+
     def payload(self, root: str, name: str) -> bytes | None:
         """Return a large value as JSON; None when it is gone."""
         found: bytes | None = self.guarded(lambda: self.client.get(self.keys.payload(root, name)))

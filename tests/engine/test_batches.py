@@ -14,6 +14,7 @@ from celery.result import AsyncResult
 from kombu.exceptions import OperationalError
 
 from agentq.core.errors import InvalidArguments
+from agentq.engine import single
 from agentq.engine.batch import CHUNK
 from agentq.engine.listening import KEPT
 from tests.kit.projects import load_app
@@ -136,8 +137,10 @@ def subscriptions(server: PrivateServer) -> int:
     return int(stats.get("cmdstat_subscribe", {"calls": 0})["calls"])
 
 
-def test_one_subscription_serves_all_that_somebody_waits_for(library: Library) -> None:
+def test_one_subscription_serves_all_that_somebody_waits_for(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     add = library.task("add")
+    # A thread that has waited for each result until now listens for its next one as well.
+    monkeypatch.setattr(single, "_here", single._Here())
     library.server.client.config_resetstat()
     sent = [add.delay(number, 0) for number in range(20)]
     assert subscriptions(library.server) == 0, "nobody has waited yet"

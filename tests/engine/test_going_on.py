@@ -10,6 +10,7 @@ import pytest
 from celery import group
 
 from agentq.core.errors import StepFailed
+from agentq.engine import single
 from tests.kit.leaks import check_leaks
 from tests.kit.projects import load_module
 from tests.kit.server import PrivateServer
@@ -66,6 +67,19 @@ def test_each_runs_once(project: tuple[str, Any]) -> None:
     assert sent.get(timeout=TIMEOUT) == [2 * number for number in range(STEPS)]
     assert attempts(found, [each.id for each in sent.results]) == ["1"] * STEPS
     assert gone_on(found) > 0
+
+
+def test_a_caller_who_waits_for_each_gets_each(project: tuple[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its calls are made from one message, its results come on the connection of its call, its steps follow at once."""
+    monkeypatch.setattr(single, "LIVES_S", 3600.0)
+    _, found = project
+    sent, heard = [], 0
+    for number in range(STEPS):
+        sent.append(found.double.delay(number))
+        heard += single._here.listens_for == sent[-1].id
+        assert sent[-1].get(timeout=TIMEOUT) == 2 * number
+    assert attempts(found, [each.id for each in sent]) == ["1"] * STEPS
+    assert heard > 0
 
 
 def test_failures_among_them_are_their_own(project: tuple[str, Any]) -> None:
