@@ -17,10 +17,12 @@ PROJECT = "tests.projects.elastic"
 MOST = 4
 
 
-@pytest.fixture(params=["auto", "stock"])
-def mode(request: pytest.FixtureRequest) -> str:
-    """Fused and split: how the waiting steps are counted differs."""
-    return str(request.param)
+@pytest.fixture(params=["fused", "stock", "rabbitmq"])
+def mode(request: pytest.FixtureRequest) -> dict[str, str]:
+    """Fused and split: how the waiting steps are counted differs, and what a broker hands out at once."""
+    if request.param == "rabbitmq":
+        return {"AGENTQ_BROKER_URL": request.getfixturevalue("rabbitmq").url}
+    return {} if request.param == "fused" else {"AGENTQ_TRANSPORT": "stock"}
 
 
 def starts(folder: Path) -> dict[str, list[int]]:
@@ -34,13 +36,13 @@ def starts(folder: Path) -> dict[str, list[int]]:
 
 
 def test_a_pool_grows_under_a_queue_and_shrinks_around_what_runs(
-    clean_server: PrivateServer, make_worker: Callable[..., WorkerProcess], tmp_path: Path, mode: str
+    clean_server: PrivateServer, make_worker: Callable[..., WorkerProcess], tmp_path: Path, mode: dict[str, str]
 ) -> None:
-    env = {"AUTOSCALE_KEEPALIVE": "1", "AGENTQ_TRANSPORT": mode}
+    env = {"AUTOSCALE_KEEPALIVE": "1", **mode}
     worker = make_worker(
         PROJECT, url=clean_server.celery_url, concurrency=1, env=env, options=[f"--autoscale={MOST},1"]
     ).launch()
-    app: Any = load_app(PROJECT, url=clean_server.celery_url, AGENTQ_TRANSPORT=mode)
+    app: Any = load_app(PROJECT, url=clean_server.celery_url, **mode)
     waits = app.celery.tasks["tests.projects.elastic.waits"]
     try:
         assert len(worker.whole_pool()) == 1
