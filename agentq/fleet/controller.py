@@ -80,7 +80,7 @@ class Controller:
         self.leading = Leading(store, self.controls, lease_s=terms.lease_s, is_dry=terms.is_dry, is_once=terms.is_once)
         self._store = store
         self.driver = driver
-        self._driving = Driving(driver, self.leading.hold)
+        self._driving = Driving(driver)
         self._terms = terms
         self._seasons = Seasons(store, self.leading.id)
         self._turns: dict[str, float] = {}
@@ -194,7 +194,8 @@ class Controller:
     def _observe(self, led: Sequence[PoolControl]) -> None:
         names = [control.spec.name for control in led]
         try:
-            found = self._driving.observe(names)
+            with self.leading.hold():
+                found = self._driving.observe(names)
         except DriverFailed as error:
             for control in led:
                 if control.trouble != str(error):
@@ -325,16 +326,24 @@ class Controller:
             for control, decision, _ in decided:
                 control.published(now_ms, decision)
             return
+        asked = []
+        for each in decided:
+            control, _, orders = each
+            if orders.instances is not None or orders.ends:
+                asked.append(each)
+            elif monotonic() >= control.retry_at:
+                # What failed is not asked for any more.
+                control.failures = 0
+        if asked:
+            with self.leading.hold():
+                self._order(now_ms, asked)
+
+    def _order(self, now_ms: int, asked: list[tuple[PoolControl, Decision, Orders]]) -> None:
         began = monotonic()
         # Whose turn is longest ago comes first.
-        for control, decision, orders in sorted(decided, key=lambda each: each[0].ordered_at):
-            if orders.instances is None and not orders.ends:
-                if monotonic() >= control.retry_at:
-                    # What failed is not asked for any more.
-                    control.failures = 0
-                continue
+        for control, decision, orders in sorted(asked, key=lambda each: each[0].ordered_at):
             if monotonic() - began >= ORDERS_S:
-                continue
+                return
             self.leading.make_sure()
             if not control.is_led or control.fence != decision.fence or monotonic() < control.retry_at:
                 continue

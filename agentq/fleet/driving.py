@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from time import monotonic
 from typing import TypeVar
@@ -23,14 +22,10 @@ class Driving:
     """Every call of the driver ends, or raises DriverFailed or Superseded.
 
     A look that fails is repeated ever more seldom: a platform whose rate limit is used up would else never recover.
-
-    Args:
-        hold: a context that keeps the lease while the driver is called.
     """
 
-    def __init__(self, driver: Driver, hold: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
+    def __init__(self, driver: Driver) -> None:
         self.driver = driver
-        self._hold = hold
         self._failures = 0
         self._failed: DriverFailed | None = None
         self._look_at = float("-inf")
@@ -61,8 +56,7 @@ class Driving:
 
     def _call(self, pool: str, call: Callable[[], T]) -> T:
         try:
-            with self._hold():
-                return call()
+            return call()
         except (DriverFailed, Superseded):
             raise
         except Exception as error:

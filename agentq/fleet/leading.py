@@ -77,7 +77,7 @@ class Leading:
             self.renew()
 
     def hold(self) -> AbstractContextManager[None]:
-        """Go on leading while the driver is called, however long its platform takes."""
+        """Go on leading while the driver is asked or told something, however long its platform takes."""
         fences = {control.spec.name: control.fence for control in self.led}
         if self._is_dry or not fences:
             return nullcontext()
