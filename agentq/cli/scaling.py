@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from agentq.core.pools import PoolSpec
     from agentq.core.sizing import Decision
     from agentq.fleet.controller import Controller
+    from agentq.fleet.endpoint import Endpoint
     from agentq.fleet.live_pools import LivePools
+    from agentq.fleet.published import Published
+    from agentq.fleet.push import PushServer
 
 Say = Callable[[str], None]
 
@@ -121,23 +124,29 @@ def serving(session: Session, *, metrics: str | None, push: str | None, say: Say
     published = Published(lambda: Known(store.now_ms(), store.decisions()))
     with ExitStack() as served:
         served.callback(store.close)
-        if metrics is not None:
-            from agentq.fleet.endpoint import Endpoint
-
-            host, port = _place(metrics, 9464)
-            endpoint = Endpoint(published, host=host, port=port)
-            endpoint.start()
-            served.callback(endpoint.stop)
-            say(f"Decisions are served at http://{_shown(host)}:{endpoint.port}/pools and /metrics.")
-        if push is not None:
-            from agentq.fleet.push import PushServer
-
-            host, port = _place(push, 9465)
-            server = PushServer(published, host=host, port=port)
-            server.start()
-            served.callback(server.stop)
-            say(f"Decisions are pushed to KEDA from {_shown(host)}:{server.port} (gRPC).")
+        for address, usual, make, words in (
+            (metrics, 9464, _endpoint, "Decisions are served at http://{}/pools and /metrics."),
+            (push, 9465, _push_server, "Decisions are pushed to KEDA from {} (gRPC)."),
+        ):
+            if address is not None:
+                host, port = _place(address, usual)
+                server = make(published, host, port)
+                server.start()
+                served.callback(server.stop)
+                say(words.format(f"{_shown(host)}:{server.port}"))
         yield
+
+
+def _endpoint(published: Published, host: str, port: int) -> Endpoint:
+    from agentq.fleet.endpoint import Endpoint
+
+    return Endpoint(published, host=host, port=port)
+
+
+def _push_server(published: Published, host: str, port: int) -> PushServer:
+    from agentq.fleet.push import PushServer
+
+    return PushServer(published, host=host, port=port)
 
 
 def _place(address: str, usual: int) -> tuple[str, int]:

@@ -46,6 +46,11 @@ def to_jsonable(value: Any) -> Any:
     return _walk(value, ())
 
 
+def present(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields without those that are None: what is left out is read as None again."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
 def dumps(value: Any) -> str:
     """Compact JSON text of the value, its keys in the order that they have."""
     return pydantic_core.to_json(to_jsonable(value)).decode()

@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Final, Literal, cast, get_args
 
 from pydantic_core import to_json
 
-from agentq.core.codec import dumps, loads
+from agentq.core.codec import dumps, loads, present
 from agentq.core.error_base import Wire
 from agentq.core.errors import JournalUnreadable
 
@@ -207,24 +207,20 @@ def decode(line: bytes | str) -> Entry:
 
 
 def _asked(entry: Ask) -> dict[str, Any]:
-    asked: dict[str, Any] = {
-        "id": entry.id,
-        "key": entry.key,
-        "kind": entry.kind,
-        "name": entry.name,
-        "after": entry.after,
-    }
-    if entry.members is not None:
-        asked["n"] = entry.members
-    if entry.question is not None:
-        asked["q"] = entry.question
-    if entry.answer_schema is not None:
-        asked["schema"] = entry.answer_schema
-    if entry.undoes is not None:
-        asked["of"] = entry.undoes
-    if entry.again:
-        asked["again"] = 1
-    return asked
+    return present(
+        {
+            "id": entry.id,
+            "key": entry.key,
+            "kind": entry.kind,
+            "name": entry.name,
+            "after": entry.after,
+            "n": entry.members,
+            "q": entry.question,
+            "schema": entry.answer_schema,
+            "of": entry.undoes,
+            "again": 1 if entry.again else None,
+        }
+    )
 
 
 def _fields(entry: Input) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from agentq.core.codec import present
 from agentq.core.errors import InvalidArguments
 from agentq.core.lanes import PRIORITIES
 
@@ -158,7 +159,7 @@ class Offer:
             "jo": self.feeds,
             "zw": self.watch or None,
         }
-        return {name: value for name, value in fields.items() if value is not None}
+        return present(fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +177,20 @@ class Join:
     parent: str | None = None
     body: Offer | None = None
     members: str | None = None
+
+    def header(self) -> dict[str, Any]:
+        """Return the fields that scripts read."""
+        return present(
+            {
+                "root": self.root,
+                "id": self.id,
+                "size": self.size,
+                "need": self.need,
+                "pr": self.parent,
+                "ids": self.members,
+                "body": self.body.header() if self.body is not None else None,
+            }
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,16 +55,7 @@ def joins_arguments(joins: Sequence[Join]) -> list[Any]:
     """Return the number of joins, then header and body message of each (empty where there is no body)."""
     arguments: list[Any] = [len(joins)]
     for join in joins:
-        header: dict[str, Any] = {"root": join.root, "id": join.id, "size": join.size}
-        if join.need is not None:
-            header["need"] = join.need
-        if join.parent is not None:
-            header["pr"] = join.parent
-        if join.members is not None:
-            header["ids"] = join.members
-        if join.body is not None:
-            header["body"] = join.body.header()
-        arguments.append(dump(header))
+        arguments.append(dump(join.header()))
         arguments.append(join.body.message if join.body is not None else "")
     return arguments
 
