@@ -10,6 +10,7 @@ import redis
 
 from agentq.core.errors import StoreUnavailable
 from agentq.store.client import connect
+from agentq.store.ears import Ears
 from agentq.store.keys import Keys
 from agentq.store.ready import ReadyConnections, Reply
 from agentq.store.runner import EVENT_LIMIT, Patience, ScriptSet, Weights
@@ -68,6 +69,7 @@ class StoreConnection:
         self._client: redis.Redis | None = None
         self._patient: redis.Redis | None = None
         self._ready: ReadyConnections | None = None
+        self._ears: Ears | None = None
         self._pid = os.getpid()
 
     def __repr__(self) -> str:
@@ -97,10 +99,18 @@ class StoreConnection:
             self._ready = ReadyConnections(client)
         return self._ready
 
+    @property
+    def ears(self) -> Ears:
+        """The subscriptions that are open."""
+        client = self.client
+        if self._ears is None:
+            self._ears = Ears(client)
+        return self._ears
+
     def _forget_parent(self) -> None:
         if self._pid != os.getpid():
             # Not closed: the sockets are shared with the parent, which goes on using them.
-            self._client = self._patient = self._ready = None
+            self._client = self._patient = self._ready = self._ears = None
             self._pid = os.getpid()
 
     def close(self) -> None:
@@ -108,7 +118,7 @@ class StoreConnection:
         for client in (self._client, self._patient):
             if client is not None and self._pid == os.getpid():
                 client.close()
-        self._client = self._patient = self._ready = None
+        self._client = self._patient = self._ready = self._ears = None
 
     def guarded(self, call: Callable[[], T]) -> T:
         """Return ``call()``; raises StoreUnavailable when the server cannot be reached, or takes no writes now."""
@@ -128,6 +138,21 @@ class StoreConnection:
     def begin_script(self, name: str, *arguments: Any) -> ScriptReply:
         """Send the call of a script; its reply is to be read soon, since a connection is kept for it."""
         return ScriptReply(self, name, arguments)
+
+    def query(self, *command: Any) -> Any:
+        """Return the server's answer, as it comes, to a command that changes nothing; raises StoreUnavailable.
+
+        At half the cost of redis-py's way, which is gone when this one fails.
+        """
+        return self.guarded(lambda: self._asked(command))
+
+    def _asked(self, command: tuple[Any, ...]) -> Any:
+        try:
+            return self.ready.begin(*command).read()
+        except redis.ResponseError:
+            raise
+        except redis.RedisError:
+            return self.client.execute_command(*command)
 
     def now_ms(self) -> int:
         """Return the server's time in ms."""

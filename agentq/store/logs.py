@@ -56,7 +56,7 @@ class LogCalls(StepCalls):
 
     def read_log(self, root: str, run: str, start: int = 0) -> list[bytes]:
         """Return the entries from position ``start`` on."""
-        entries: list[bytes] = self.guarded(lambda: self.client.lrange(self.keys.log(root, run), start, -1))
+        entries: list[bytes] = self.query("LRANGE", self.keys.log(root, run), start, -1)
         return entries
 
     def send(self, holder: Holder, *, token: str, seen: int, **parts: Unpack[Sent]) -> list[bytes]:

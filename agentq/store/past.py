@@ -90,7 +90,7 @@ class Past(Reads):
 
     def is_recorded(self, root: str, step_id: str) -> bool:
         """Tell whether the server holds a step's record; the archive is not asked."""
-        return bool(self.guarded(lambda: self.client.exists(self.keys.step(root, step_id))))
+        return bool(self.query("EXISTS", self.keys.step(root, step_id)))
 
     def root_of(self, run_id: str) -> str | None:
         """Return the root run's id of an agent's run; None when no such run is known."""

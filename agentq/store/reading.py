@@ -32,6 +32,9 @@ _ENDED: Final[dict[str, RunStatus]] = {"SUCCESS": "succeeded", "FAILURE": "faile
 _TOLD: Final = {"a": "attempt", "o": "outcome", "q": "queue"}
 """The short names that scripts write into each line of history, as readers know them."""
 
+_LOOK_S: Final = 1.0
+"""So often who listens for an outcome looks whether it is there: what is said on a channel may be lost."""
+
 EVENT_CHUNK: Final = 1000
 _PAGE: Final = 200
 
@@ -46,7 +49,7 @@ class Reads(StoreConnection):
         if not task_ids:
             return []
         keys = [self.keys.result(task_id) for task_id in task_ids]
-        found: list[bytes | None] = self.guarded(lambda: self.client.mget(keys))
+        found: list[bytes | None] = self.query("MGET", *keys)
         return found
 
     def outcome(self, task_id: str) -> dict[str, Any] | None:
@@ -62,17 +65,14 @@ class Reads(StoreConnection):
         key = self.keys.result(task_id)
 
         def wait() -> dict[str, Any] | None:
-            with self.client.pubsub(ignore_subscribe_messages=True) as channel:
-                channel.subscribe(key)
+            with self.ears.on(key) as ear:
                 while True:
-                    meta = self.client.get(key)
-                    found = final(meta)
-                    if found is not None:
+                    found = final(self.query("GET", key))
+                    left = _LOOK_S if deadline is None else min(deadline - time.monotonic(), _LOOK_S)
+                    if found is not None or left <= 0:
                         return found
-                    left = 1.0 if deadline is None else min(deadline - time.monotonic(), 1.0)
-                    if left <= 0:
-                        return None
-                    channel.get_message(timeout=left)
+                    if (heard := final(ear.hear(key, left))) is not None:
+                        return heard
 
         return self.guarded(wait)
 
