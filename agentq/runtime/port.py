@@ -89,8 +89,6 @@ class EnginePort:
         self._store = attempt.store
         self._holder = attempt.holder
         self._own = OwnSteps(attempt)
-        self._token = uuid.uuid4().hex
-        self._sends = 0
         self._calls = Calls(attempt)
 
     def read(self, seen: int) -> Sequence[bytes]:
@@ -177,10 +175,8 @@ class EnginePort:
             return None
         asks = [effect.ask for effect in batch.asks]
         lines = [encode(ask) for ask in asks]
-        self._sends += 1
-        # The same in every repeat, as below.
         write = functools.partial(self._store.journal, self._holder, seen=batch.seen, asks=lines, results=told)
-        written = keep_trying(functools.partial(write, token=f"{self._token}{self._sends}"))
+        written = keep_trying(write)
         if not isinstance(written, int):
             return written
         return [*asks, *(_as_read(result, text, written) for result, text in zip(results, told, strict=True))]

@@ -72,16 +72,16 @@ class LogCalls(StepCalls):
         return list(self._send(holder, {**holder.to_wire(), "token": token, "seen": seen}, parts))
 
     def journal(
-        self, holder: Holder, *, token: str, seen: int, asks: Sequence[str], results: Sequence[str]
+        self, holder: Holder, *, seen: int, asks: Sequence[str], results: Sequence[str]
     ) -> int | list[bytes] | None:
-        """Append what local calls came to, as ``send`` would with these alone; the same token twice writes once.
+        """Append what local calls came to, as ``send`` would with these alone; called twice it writes once.
 
         Returns the server's time at which they stand right behind ``seen``, or the log from there where there is more.
         None: nothing was written, and ``send`` has to do it.
 
         Raises StaleHolder when another holds the run.
         """
-        places = (holder.root, holder.id, holder.worker, holder.take, token, seen, len(asks))
+        places = (holder.root, holder.id, holder.worker, holder.take, seen, len(asks))
         reply: list[Any] = self.run_script("journal", *places, *asks, *results)
         if reply[0] == _BY_SEND:
             return None

@@ -22,7 +22,7 @@ def run(bench: Bench) -> Holder:
 def test_it_writes_what_a_send_would(bench: Bench, run: Holder) -> None:
     other = bench.run_agent("other")
     before = bench.store.now_ms()
-    written = bench.store.journal(run, token="t", seen=1, asks=[ASK], results=[RESULT])
+    written = bench.store.journal(run, seen=1, asks=[ASK], results=[RESULT])
     assert isinstance(written, int)
     assert before <= written <= bench.store.now_ms()
     bench.store.send(other, token="t", seen=1, asks=[ASK], results=[RESULT])
@@ -37,28 +37,56 @@ def test_it_writes_what_a_send_would(bench: Bench, run: Holder) -> None:
 
 def test_a_log_that_has_grown_is_told_of(bench: Bench, run: Holder) -> None:
     bench.store.signal("run", "run", "go", "1")
-    tail = bench.store.journal(run, token="t", seen=1, asks=[ASK], results=[RESULT])
+    tail = bench.store.journal(run, seen=1, asks=[ASK], results=[RESULT])
     assert isinstance(tail, list)
     assert [json.loads(entry)["k"] for entry in tail] == ["signal", "ask", "result"]
 
 
 def test_a_repeat_writes_once_and_is_answered_with_the_log(bench: Bench, run: Holder) -> None:
-    bench.store.journal(run, token="t", seen=1, asks=[ASK], results=[RESULT])
-    again = bench.store.journal(run, token="t", seen=1, asks=[ASK], results=[RESULT])
+    bench.store.journal(run, seen=1, asks=[ASK], results=[RESULT])
+    again = bench.store.journal(run, seen=1, asks=[ASK], results=[RESULT])
     assert isinstance(again, list)
     assert [json.loads(entry)["k"] for entry in again] == ["ask", "result"]
     assert bench.kinds("run") == ["start", "ask", "result"]
 
 
+@pytest.mark.parametrize("asks", [[ASK], []], ids=["with its ask", "alone"])
+def test_a_repeat_is_known_also_behind_what_came_meanwhile(bench: Bench, run: Holder, asks: list[str]) -> None:
+    """Its reply was lost, and others have written since; or before it, so that it was told of more."""
+    bench.store.signal("run", "run", "go", "1")
+    first = bench.store.journal(run, seen=1, asks=asks, results=[RESULT])
+    bench.store.signal("run", "run", "go", "2")
+    again = bench.store.journal(run, seen=1, asks=asks, results=[RESULT])
+    assert isinstance(first, list)
+    assert isinstance(again, list)
+    assert [json.loads(entry)["k"] for entry in again] == ["signal", *(["ask"] * len(asks)), "result", "signal"]
+    assert again[:-1] == first
+
+
+def test_the_next_call_of_a_turn_is_no_repeat(bench: Bench, run: Holder) -> None:
+    bench.store.journal(run, seen=1, asks=[ASK], results=[RESULT])
+    ask, result = ASK.replace('"id":"l"', '"id":"m"'), RESULT.replace('"id":"l"', '"id":"m"')
+    bench.store.signal("run", "run", "go", "1")
+    assert isinstance(bench.store.journal(run, seen=3, asks=[ask], results=[result]), list)
+    assert bench.kinds("run") == ["start", "ask", "result", "signal", "ask", "result"]
+
+
+def test_a_repeat_is_known_also_where_the_run_was_stopped_since(bench: Bench, run: Holder) -> None:
+    bench.store.journal(run, seen=1, asks=[ASK], results=[RESULT])
+    bench.store.stop("run", "run", "enough", rule="by hand")
+    assert isinstance(bench.store.journal(run, seen=1, asks=[ASK], results=[RESULT]), list)
+    assert bench.kinds("run").count("result") == 1
+
+
 def test_a_result_ends_the_count_of_deaths(bench: Bench, run: Holder) -> None:
     bench.client.hset(bench.keys.step("run", "run"), "d", 2)
-    bench.store.journal(run, token="t", seen=1, asks=[ASK], results=[RESULT])
+    bench.store.journal(run, seen=1, asks=[ASK], results=[RESULT])
     assert bench.client.hget(bench.keys.step("run", "run"), "d") == b"0"
 
 
 def test_where_something_was_called_off_or_stands_still_it_is_left_to_send(bench: Bench, run: Holder) -> None:
     bench.store.stop("run", "run", "enough", rule="by hand")
-    assert bench.store.journal(run, token="t", seen=1, asks=[ASK], results=[RESULT]) is None
+    assert bench.store.journal(run, seen=1, asks=[ASK], results=[RESULT]) is None
     assert bench.kinds("run") == ["start"]
 
 
@@ -66,7 +94,7 @@ class TestStale:
     def refused(self, bench: Bench, run: Holder) -> None:
         before = bench.log("run")
         with pytest.raises(StaleHolder):
-            bench.store.journal(run, token="t", seen=1, asks=[ASK], results=[RESULT])
+            bench.store.journal(run, seen=1, asks=[ASK], results=[RESULT])
         assert bench.log("run") == before
 
     def test_a_turn_whose_successor_runs_writes_nothing(self, bench: Bench, run: Holder) -> None:
