@@ -67,6 +67,15 @@ def fails(number: int) -> int:
     return number
 
 
+@app.step(name="meets")
+def meets(folder: str, number: int, size: int) -> int:
+    """Leave a file and wait until so many are there."""
+    (Path(folder) / f"here-{number}").touch()
+    while (found := len(list(Path(folder).glob("here-*")))) < size:
+        time.sleep(0.02)
+    return found
+
+
 @app.step(name="left_out")
 def left_out() -> int:
     """Return how many objects the process's search for garbage leaves out."""
