@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from agentq.core.models import Usage as Usage
     from agentq.core.retry import Retry as Retry
     from agentq.core.zombies import Zombies as Zombies
+    from agentq.engine.agent import Agent as Agent
     from agentq.engine.declare import agent as agent
     from agentq.engine.declare import step as step
     from agentq.engine.handle import Handle as Handle
-    from agentq.engine.task import Agent as Agent
     from agentq.engine.task import Step as Step
     from agentq.engine.this_step import this_step as this_step
     from agentq.runtime.run import Run as Run
@@ -56,7 +56,7 @@ _HOMES = {
     "Retry": "agentq.core.retry",
     "Usage": "agentq.core.models",
     "Zombies": "agentq.core.zombies",
-    "Agent": "agentq.engine.task",
+    "Agent": "agentq.engine.agent",
     "Handle": "agentq.engine.handle",
     "Step": "agentq.engine.task",
     "agent": "agentq.engine.declare",

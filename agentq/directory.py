@@ -14,12 +14,12 @@ from agentq.core.error_base import listed, near
 from agentq.core.errors import LetterNotFound, RunNotFound, UnknownAgent, UsageError
 from agentq.core.models import AskSummary, CacheSummary, DeadLetter, GateSummary, RunSummary
 from agentq.core.schema import check_value
+from agentq.engine.agent import Agent
 from agentq.engine.assembly import agents_of
 from agentq.engine.handle import Handle
 from agentq.engine.letters import end_condemned
 from agentq.engine.remote import remote_agent
 from agentq.engine.routing import home_of
-from agentq.engine.task import Agent
 from agentq.store.letters import Claimed
 
 if TYPE_CHECKING:

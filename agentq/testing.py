@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from agentq.core.errors import UsageError
-from agentq.engine.task import Agent
+from agentq.engine.agent import Agent
 from agentq.runtime.effects import words_of
 from agentq.runtime.export import read_journal, replay
 from agentq.runtime.here import Here, HereRun, machine_for

@@ -15,6 +15,7 @@ from celery import Celery
 from kombu.entity import Queue
 
 from agentq.core.errors import AgentqError, InvalidSetting
+from agentq.engine.agent import Agent
 from agentq.engine.batch import open_batches
 from agentq.engine.binding import Binding, bind, find_binding
 from agentq.engine.bootsteps import attach
@@ -24,7 +25,6 @@ from agentq.engine.messages import HEADER
 from agentq.engine.mode import REDIS_SCHEMES, is_redis
 from agentq.engine.split.sending import divert
 from agentq.engine.split.steps import SplitTerms, attach_split
-from agentq.engine.task import Agent
 from agentq.engine.worker_terms import Terms
 from agentq.store import Store
 from agentq.store.client import is_sentinel, normalise, sentinel_place, without_query

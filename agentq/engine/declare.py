@@ -16,10 +16,11 @@ from agentq.core.retry import Retry
 from agentq.core.routes import Tier
 from agentq.core.zombies import Zombies
 from agentq.engine.admission import OWN_NAMES
+from agentq.engine.agent import Agent
 from agentq.engine.declare_resource import resource
 from agentq.engine.options import StepOptions
 from agentq.engine.resources import AnyResource, check
-from agentq.engine.task import Agent, Step
+from agentq.engine.task import Step
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -10,7 +10,6 @@ short here, for a moment only, and none that it would have to look at first.
 
 from __future__ import annotations
 
-import inspect
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -29,7 +28,8 @@ from agentq.engine import paces, tracing
 from agentq.engine.delivery import payload_of
 from agentq.engine.in_hand import Hand, how_many
 from agentq.engine.keeper import claims
-from agentq.engine.messages import HEADER, HOLDER_HEADER, body_of, is_plain_json
+from agentq.engine.kin import Kin
+from agentq.engine.messages import HOLDER_HEADER, body_of, is_plain_json
 from agentq.engine.outcome import keep_trying
 from agentq.engine.patience import Patience
 from agentq.engine.slots import current
@@ -69,9 +69,6 @@ NEAR_MS: Final = 20
 """For so long the server believes that a slot waits: the server ends a short wait when it next has something to do, and
 hears when it has ended. A step for a slot that died just then waits for the next look of a worker, a second at most."""
 
-NAMES: Final = 50
-"""How many short steps' names a commit sends along at most."""
-
 
 @dataclass(frozen=True, slots=True)
 class Grant:
@@ -106,7 +103,7 @@ class Streak:
         self._last = self._began + grant.lasts_s
         self._terms: GoOn | None = None
         self._may_linger = False
-        self._kin: dict[str, _Kin] = {}
+        self._kin: dict[str, Kin] = {}
         self._hurries = grant.hurries or self._began - getattr(_here, "ended", 0.0) <= 2 * LINGER_S
         self.is_at_first = True
 
@@ -146,7 +143,7 @@ class Streak:
         return self._terms
 
     def _terms_for(
-        self, claim: claims.Claim, seat: str, kin: _Kin, *, over: bool = False, most: int = 1, lingers: bool = False
+        self, claim: claims.Claim, seat: str, kin: Kin, *, over: bool = False, most: int = 1, lingers: bool = False
     ) -> GoOn:
         taker = current()
         return GoOn(
@@ -170,11 +167,11 @@ class Streak:
             return None  # As in `terms`.
         return self._terms_for(claim, seat, kin, over=over)
 
-    def _kin_of(self, task: Any) -> _Kin:
+    def _kin_of(self, task: Any) -> Kin:
         """Return the steps that may follow ``task``; looked up anew when others have become short, or long."""
         found = self._kin.get(task.name)
         if found is None or found.turn != paces.by_name.turn:
-            found = self._kin[task.name] = _Kin.of(task)
+            found = self._kin[task.name] = Kin.of(task)
         return found
 
     def go_on(self, taken: Sequence[Taken]) -> None:
@@ -316,12 +313,6 @@ def settle_here() -> None:
         streak.settle()
 
 
-def suits(task: Any) -> bool:
-    """Tell whether a step or an agent may be one of those that follow: an undo has to know for certain who ran."""
-    options = getattr(task, HEADER, None)
-    return options is not None and options.undo is None and task.rate_limit is None
-
-
 def is_heard(task: Any) -> bool:
     """Tell whether anybody in this process is told of a step's success, who is to hear of none that does not stand."""
     return bool(
@@ -330,37 +321,6 @@ def is_heard(task: Any) -> bool:
         or task_has_custom(task, "on_success")
         or task_has_custom(task, "after_return")
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Kin:
-    """The steps that may follow one: short ones, of its nature, since by that a child is told to stop.
-
-    Behind an agent's turn those of other agents, each in the version that this worker has: it judges others itself.
-    """
-
-    turn: int
-    is_async: bool
-    names: tuple[str, ...]
-
-    @classmethod
-    def of(cls, task: Any) -> _Kin:
-        turn, tasks, nature = paces.by_name.turn, task.app.tasks, _nature_of(task)
-        if not suits(task):
-            return cls(turn, nature[1], ())
-        known = [tasks[name] for name in paces.by_name.short if name in tasks]
-        alike = [_name_among(each) for each in known if suits(each) and _nature_of(each) == nature]
-        return cls(turn, nature[1], tuple(alike[:NAMES]))
-
-
-def _nature_of(task: Any) -> tuple[bool, bool]:
-    return bool(task.is_agent), inspect.iscoroutinefunction(task.run)
-
-
-def _name_among(task: Any) -> str:
-    """Return by what the scripts tell a step among the short ones, as ``name_among`` in common.lua has it."""
-    name = str(task.name)
-    return f"{name}\t{getattr(task, HEADER).version or ''}" if task.is_agent else name
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from celery.utils.log import get_logger
 
 from agentq.core.errors import StaleHolder, Unavailable
 from agentq.engine import exits, going_on, later, paces, tracing
+from agentq.engine.kin import suits
 from agentq.engine.slots import current
 from agentq.store.refs import GoOn, LogPlace, Offer, Taken
 
@@ -54,7 +55,7 @@ class OwnSteps:
             streak is None
             or len(offers) != 1
             or step.is_agent
-            or not going_on.suits(step)
+            or not suits(step)
             or offers[0].queue not in streak.queues
         ):
             return None

@@ -11,8 +11,8 @@ from agentq.core.errors import UsageError
 from agentq.core.guards import Budget
 from agentq.core.schema import check_call
 from agentq.core.zombies import Zombies
+from agentq.engine.agent import Agent
 from agentq.engine.options import StepOptions
-from agentq.engine.task import Agent
 
 
 class AnnouncedSchema:

@@ -20,7 +20,8 @@ from agentq.runtime.effects import Effect
 from agentq.runtime.outcomes import error_of
 
 if TYPE_CHECKING:
-    from agentq.engine.task import Agent, Step
+    from agentq.engine.agent import Agent
+    from agentq.engine.task import Step
     from agentq.runtime.machine import Machine
 
 P = ParamSpec("P")
