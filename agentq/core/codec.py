@@ -98,6 +98,10 @@ def _walk(value: Any, trail: _Trail) -> Any:
         if not math.isfinite(value):
             raise ValueError(f"{_place(trail)} is {value}, which JSON cannot hold")
         return value
+    if kind is list or kind is tuple or kind is dict:
+        # First, though it comes again below: to ask the abstract classes of each of ten thousand takes longer than to
+        # write them.
+        return _collection(value, trail)
     if isinstance(value, Enum):
         return _walk(value.value, trail)
     if isinstance(value, str):
@@ -113,18 +117,18 @@ def _walk(value: Any, trail: _Trail) -> Any:
 
 
 def _collection(value: Any, trail: _Trail) -> Any:
-    if any(outer == id(value) for outer, _ in trail):
-        raise ValueError(f"{_place(trail)} contains itself, which JSON cannot hold")
-    if isinstance(value, Mapping):
+    own = id(value)
+    for outer, _ in trail:
+        if outer == own:
+            raise ValueError(f"{_place(trail)} contains itself, which JSON cannot hold")
+    if type(value) is dict or isinstance(value, Mapping):
         written = {}
         for key, item in value.items():
-            inner = (*trail, (id(value), key))
+            inner = (*trail, (own, key))
             written[_key(key, inner)] = item if type(item) in _PLAIN else _walk(item, inner)
         return written
-    items = [
-        item if type(item) in _PLAIN else _walk(item, (*trail, (id(value), index))) for index, item in enumerate(value)
-    ]
-    if isinstance(value, Set):
+    items = [item if type(item) in _PLAIN else _walk(item, (*trail, (own, index))) for index, item in enumerate(value)]
+    if not isinstance(value, list | tuple) and isinstance(value, Set):
         # An order by hash would differ from process to process, and with it the key of the step.
         items.sort(key=lambda item: json.dumps(item, sort_keys=True))
     return items

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields
 from typing import Any, Final
 
 from agentq.core.routes import Route
@@ -35,6 +35,7 @@ class Template:
         message = json.loads(first.message)
         headers, properties = message["headers"], message["properties"]
         self._first = first
+        self._fields = {each.name: getattr(first, each.name) for each in fields(first)}
         self._own_root = first.root == first.id
         self._shows_arguments = shows_arguments
         self._route = route
@@ -74,18 +75,17 @@ class Template:
         """
         first = self._first
         route = self._route() if self._route is not None else None
-        text = self._filled(task_id, place, args, kwargs, route)
-        return replace(
-            first,
-            root=task_id if self._own_root else first.root,
-            id=task_id,
-            ask=task_id if first.ask is not None else None,
-            index=place if first.index is not None else None,
-            message=text,
-            queue=first.queue if route is None else route.queue,
-            most=first.most if route is None else route.most,
-            card=first.card if route is None else {**first.card, "why": route.why},
-        )
+        other: dict[str, Any] = {
+            "root": task_id if self._own_root else first.root,
+            "id": task_id,
+            "ask": task_id if first.ask is not None else None,
+            "index": place if first.index is not None else None,
+            "message": self._filled(task_id, place, args, kwargs, route),
+        }
+        if route is not None:
+            other |= {"queue": route.queue, "most": route.most, "card": {**first.card, "why": route.why}}
+        # What `replace` does, which asks each field about itself again each time.
+        return Offer(**self._fields | other)
 
     def _filled(
         self, task_id: str, place: int, args: list[Any], kwargs: dict[str, Any], route: Route | None = None
