@@ -94,7 +94,7 @@ class OwnSteps:
             logger.info("handed_back take=%d: %s", taken.take, error)
             streak.hand_back(taken, worker, attempt)
             return None
-        waiting = going_on.Waiting(taken.take, LogPlace(attempt.holder.root, attempt.holder.id, seen))
+        waiting = going_on.Waiting(taken.take, LogPlace(attempt.holder, seen))
         with self._watched(call, waiting):
             tracing.run_call(call)
         return waiting

@@ -284,15 +284,15 @@ class GoOn:
 
 @dataclass(frozen=True, slots=True)
 class LogPlace:
-    """A place in an agent's log: what a turn has read of it goes so far."""
+    """A place in an agent's log: what a turn, which is this attempt of the run, has read of it goes so far."""
 
-    root: str
-    run: str
+    turn: Holder
     seen: int
 
     def to_wire(self) -> dict[str, Any]:
         """Return what the scripts read."""
-        return {"root": self.root, "run": self.run, "seen": self.seen}
+        turn = self.turn
+        return {"root": turn.root, "run": turn.id, "seen": self.seen, "worker": turn.worker, "take": turn.take}
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,13 @@ GOING_ON_RULES: Final[Rules] = {
     ),
 }
 
+OWN_STEP_RULES: Final[Rules] = {
+    "ring for nobody who has the turn now": (
+        " and told.worker == f[6] and tostring(told.take) == f[7]",
+        "",
+    ),
+}
+
 RUN_RULES: Final[Rules] = {
     "park over what has come": ("if redis.call('LLEN', K.log(root, run)) > seen then return 0 end", ""),
     "park anew for an old word": ("if f[5] == worker .. '|' .. take then return 1 end", ""),

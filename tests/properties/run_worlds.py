@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from agentq.core.errors import CalledOff, StaleHolder
-from agentq.store.refs import Arrival, Join
+from agentq.store.refs import Arrival, GoOn, Holder, Join, LogPlace
 from tests.properties.worlds import ROOT, Move, Workers
 from tests.store.bench import Bench, Got
 
@@ -220,3 +220,79 @@ class TurnWorld(Workers):
         assert kinds.count("result") == int("c" in self.ended)
         if bench.state(ROOT) == "p":
             assert self.parked == len(log), f"the agent sleeps over {kinds[self.parked or 0 :]}"
+
+
+@dataclass
+class OwnStepWorld:
+    """A turn whose step runs in its own slot: it is given back, and taken again, while the step commits for it.
+
+    Attributes:
+        takes, hand_backs, commits: how often each may still happen.
+        turn: the attempt of the run that waits for the step in its slot.
+        step: the attempt of the step.
+        turns: later attempts of the run, each with how much of the log it has read at its begin.
+    """
+
+    takes: int = 2
+    hand_backs: int = 2
+    commits: int = 2
+    turn: Holder | None = None
+    step: Holder | None = None
+    turns: list[tuple[Holder, int]] = field(default_factory=list)
+    path: list[str] = field(default_factory=list)
+
+    def begin(self, bench: Bench) -> None:
+        """Send the step, and take it for the turn's slot."""
+        for name in ("w1", "w2"):
+            bench.worker(name)
+        self.turn = bench.run_agent(ROOT, worker="w1")
+        terms = GoOn(label="w1", seat="1", queues=("q",), names=("read",), low_share=0, floor=0, over=True)
+        child = bench.step("c", root=ROOT, parent=ROOT, ask="c")
+        taken = bench.store.send_and_take(self.turn, token="t", seen=1, terms=terms, offers=[child])[1]
+        assert taken is not None
+        self.step = Holder(root=ROOT, id="c", worker="w1", take=taken.take)
+
+    def moves(self) -> list[Move]:
+        """Return what may happen next."""
+        moves: list[Move] = [("take", name) for name in ("w1", "w2") if self.takes]
+        if self.hand_backs:
+            moves.append(("give_back",))
+        if self.commits:
+            moves.append(("commit",))
+        return moves
+
+    def known(self) -> Hashable:
+        """Return what is left, and who has had the turn."""
+        return self.takes, self.hand_backs, self.commits, tuple(self.turns)
+
+    def take(self, bench: Bench, worker: str) -> None:
+        """Take the turn, where it waits."""
+        self.takes -= 1
+        for got in bench.take(worker):
+            self.turns.append((got.holder, len(bench.log(ROOT))))
+
+    def give_back(self, bench: Bench) -> None:
+        """Give the turn back that was taken last."""
+        self.hand_backs -= 1
+        holder = self.turns[-1][0] if self.turns else self.turn
+        assert holder is not None
+        bench.store.requeue(holder.worker, holder.take)
+
+    def commit(self, bench: Bench) -> None:
+        """Commit the step for the first turn; the second time the reply to the first was lost."""
+        self.commits -= 1
+        assert self.turn is not None
+        assert self.step is not None
+        entry = json.dumps({"k": "result", "id": "c", "s": "ok", "v": 1})
+        heard = bench.store.commit(
+            self.step, hears=LogPlace(self.turn, 1), mode="done", status="SUCCESS", entry=entry
+        ).heard
+        assert [json.loads(line)["k"] for line in heard or ()] == ["result"]
+
+    def check(self, bench: Bench) -> None:
+        """Check that who has the turn has read of the step's end, reads of it in the commit's reply, or is rung for."""
+        record = bench.record(ROOT)
+        holder, read = self.turns[-1] if self.turns else (None, 0)
+        if record["s"] == "h" and holder is not None and len(bench.log(ROOT)) > read:
+            assert (record["w"], record["t"]) == (holder.worker, str(holder.take))
+            assert bench.client.exists(bench.keys.wake(ROOT, ROOT)), f"{holder} sleeps over its step's end"

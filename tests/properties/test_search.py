@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.kit.server import PrivateServer
-from tests.properties.rules import GOING_ON_RULES, JOIN_RULES, RARE_RULES, RUN_RULES, STEP_RULES, Rules
-from tests.properties.run_worlds import JoinWorld, TurnWorld
+from tests.properties.rules import GOING_ON_RULES, JOIN_RULES, OWN_STEP_RULES, RARE_RULES, RUN_RULES, STEP_RULES, Rules
+from tests.properties.run_worlds import JoinWorld, OwnStepWorld, TurnWorld
 from tests.properties.search import Search, World
 from tests.properties.worlds import GoingOnWorld, StepWorld
 from tests.store.bench import Bench, break_rule
@@ -24,6 +24,7 @@ SMALL: dict[str, Make] = {
     "two steps, gone on with": lambda: GoingOnWorld(takes=2, duplicates=0),
     "a join and a death": lambda: JoinWorld(takes=2, duplicates=0),
     "a join that needs one": lambda: JoinWorld(takes=2, need=1, lost=0, duplicates=0),
+    "a step in its turn's slot": lambda: OwnStepWorld(),
     "a turn and a death": lambda: TurnWorld(takes=1, lost=0, words=1, parks=1),
     "a turn and a lost reply": lambda: TurnWorld(takes=1, deaths=0, words=1, parks=1),
 }
@@ -44,6 +45,7 @@ NEEDED: list[tuple[Rules, str, Make]] = [
     ),
     (RARE_RULES, "take an old generation", lambda: StepWorld(lost=0, deaths=0, hand_backs=0)),
     *((GOING_ON_RULES, name, lambda: GoingOnWorld(takes=2)) for name in sorted(GOING_ON_RULES)),
+    *((OWN_STEP_RULES, name, OwnStepWorld) for name in sorted(OWN_STEP_RULES)),
     (JOIN_RULES, "count every word", lambda: JoinWorld(lost=0, deaths=0, duplicates=0)),
     (JOIN_RULES, "release again", lambda: JoinWorld(need=1, lost=0, deaths=0, duplicates=0)),
     (JOIN_RULES, "ignore need", lambda: JoinWorld(need=1, lost=0, deaths=0, duplicates=0)),

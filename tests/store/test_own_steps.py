@@ -59,7 +59,7 @@ def test_the_turn_hears_of_its_end_by_the_commit(bench: Bench, run: Holder) -> N
     bench.store.signal("run", "run", "go", '"on"')
     bench.client.delete(bench.keys.wake("run", "run"))
     entry = '{"k":"result","id":"c","s":"ok","v":1}'
-    place = LogPlace("run", "run", 1)
+    place = LogPlace(run, 1)
 
     def commit() -> list[bytes] | None:
         return bench.store.commit(holder_of(taken), hears=place, mode="done", status="SUCCESS", entry=entry).heard
@@ -74,9 +74,21 @@ def test_the_turn_hears_of_its_end_by_the_commit(bench: Bench, run: Holder) -> N
 def test_another_turn_is_rung_for(bench: Bench, run: Holder) -> None:
     taken = send(bench, run)
     assert taken is not None
-    place, entry = LogPlace("other", "other", 0), '{"k":"result","id":"c","s":"ok","v":1}'
+    place, entry = LogPlace(run._replace(root="other", id="other"), 0), '{"k":"result","id":"c","s":"ok","v":1}'
     committed = bench.store.commit(holder_of(taken), hears=place, mode="done", status="SUCCESS", entry=entry)
     assert committed.heard == []
+    assert bench.client.exists(bench.keys.wake("run", "run"))
+
+
+def test_who_has_the_turn_now_is_rung_for(bench: Bench, run: Holder) -> None:
+    """It was given back, and taken again, when its step was about to commit for the one before."""
+    taken = send(bench, run)
+    assert taken is not None
+    bench.store.requeue("w1", run.take)
+    again = bench.take_one()
+    assert (again.holder.id, again.holder.worker) == ("run", "w1")
+    place, entry = LogPlace(run, 1), '{"k":"result","id":"c","s":"ok","v":1}'
+    bench.store.commit(holder_of(taken), hears=place, mode="done", status="SUCCESS", entry=entry)
     assert bench.client.exists(bench.keys.wake("run", "run"))
 
 

@@ -8,7 +8,7 @@
 --         entry: what the log of the step's own parent is told; tells: [run, entry]… for other runs of the tree
 --         usage: what was spent, on the tree and on the accounts; m: {ok?, tokens?}, how what was reserved is settled
 --         next: with what the worker goes on at once, see going_on
---         hears: {root, run, seen}, the log of the turn in whose slot this runs
+--         hears: {root, run, seen, worker, take}, the log of the turn in whose slot this runs, and that turn
 --       number of results; per result: task id, Celery's meta as JSON
 --       number of joins; per join: JSON header, body message or ''
 --       number of offers; per offer: JSON header, message
@@ -127,7 +127,7 @@ if h.mode ~= 'done' then return { 1 } end
 
 close_asks(h.root, h.closes)
 for _, child in ipairs(h.cancels or {}) do call_off(h.root, child, 'its parent ended', now) end
--- That turn needs no bell: it reads of it in this reply.
-CALL.hears = h.hears and h.hears.run
+-- That turn needs no bell: it reads of it in this reply. Who has the run since it was given back a moment before does.
+CALL.hears = h.hears
 finish(h.root, h.id, h.status, h.entry, h.error, now, h.inside)
 return h.next and take_next(h.worker, h.token, h.next, now) or heard()

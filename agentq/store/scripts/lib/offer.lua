@@ -19,7 +19,8 @@ end
 -- and what comes until then costs no replay of its own; urgent: it does not.
 local function wake(root, run, now, urgent)
   local rec = K.step(root, run)
-  local f = redis.call('HMGET', rec, 's', 'g', 'q', 'l', 'hb')
+  local f = redis.call('HMGET', rec, 's', 'g', 'q', 'l', 'hb', 'w', 't')
+  local told = CALL.hears
   if f[1] == 'p' then
     local name = root .. '|' .. run .. '|' .. f[2]
     if f[5] and tonumber(f[5]) > now and not urgent then
@@ -31,7 +32,7 @@ local function wake(root, run, now, urgent)
     redis.call('HDEL', rec, 'sw', 'hb', 'hw')
     place(root, run, rec, f[3], f[4], f[2], take_kept(root, run), nil, now)
     note_step(root, rec, run, 'woken', now)
-  elseif f[1] == 'h' and CALL.hears ~= run then
+  elseif f[1] == 'h' and not (told and told.run == run and told.worker == f[6] and tostring(told.take) == f[7]) then
     local bell = K.wake(root, run)
     redis.call('LPUSH', bell, 1)
     redis.call('LTRIM', bell, 0, 0)
