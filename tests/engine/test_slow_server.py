@@ -63,9 +63,9 @@ def test_nothing_is_lost_and_no_thread_stands(
     found: Any = load_module(PROJECT, url=server.celery_url)
     store = found.app.store
     # A step is known to be short once it has run.
-    assert group(found.double.s(number) for number in range(THREADS)).apply_async().get(timeout=TIMEOUT)
+    assert group(found.says.s(number) for number in range(THREADS)).apply_async().get(timeout=TIMEOUT)
     with slow(server) as pauses:
-        sent = group(found.double.s(number) for number in range(STEPS)).apply_async()
+        sent = group(found.says.s(number) for number in range(STEPS)).apply_async()
         mixed = [found.fails.delay(number) for number in range(THREADS)]
         assert sent.get(timeout=TIMEOUT) == [2 * number for number in range(STEPS)]
         ends = [each.get(timeout=TIMEOUT, propagate=False) for each in mixed]

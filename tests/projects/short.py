@@ -13,7 +13,7 @@ from pathlib import Path
 
 from celery.exceptions import SoftTimeLimitExceeded
 
-from agentq import AgentQ, Run
+from agentq import AgentQ, Run, this_step
 from tests.kit.notes import note
 
 app = AgentQ("short")
@@ -21,6 +21,13 @@ app = AgentQ("short")
 
 @app.step(name="double")
 def double(number: int) -> int:
+    return 2 * number
+
+
+@app.step(name="says")
+def says(number: int) -> int:
+    """Call the server while the answer to the commit before may not be read yet."""
+    this_step.emit("said", number=number)
     return 2 * number
 
 
