@@ -225,8 +225,9 @@ class _Server:
             await asyncio.sleep(behaves.usual_s)
             return 200, [], b'{"answer": '
         if fault == "hang":
-            # Until whoever has asked gives up.
+            # Until whoever has asked gives up; then nobody is served any more.
             await reader.read(1)
+            return 200, [], b""
         await asyncio.sleep(behaves.slow_s if fault == "slow" else behaves.usual_s)
         return 200, [], json.dumps({"answer": answer_to(prompt)}).encode()
 
