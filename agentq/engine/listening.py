@@ -7,6 +7,7 @@ goes: for a producer that is as much traffic as the task itself, mostly for resu
 from __future__ import annotations
 
 from contextlib import suppress
+from time import monotonic
 from typing import Any, Final
 
 from celery.backends.asynchronous import greenletDrainer
@@ -19,6 +20,10 @@ IS_LOCKED = hasattr(ResultConsumer, "_locked")
 KEPT: Final = 50
 """So many subscriptions to results that have ended stay until somebody waits again. They cost the server a name each;
 to take each back at once costs its caller a message, and the reading of the reply."""
+
+
+CONFIRMED_S: Final = 30.0
+"""A server that has not confirmed a subscription for so long is connected to anew."""
 
 
 class LateCanceller(ResultConsumer):
@@ -123,6 +128,7 @@ class Listener(ResultConsumer):
                     self._pubsub.subscribe(*keys)
                     if ended:
                         self._pubsub.unsubscribe(*ended)
+                    self._hear_of_subscription(keys[-1])
             finally:
                 self._is_subscribing = False
         seen = {self._get_key_for_task(task_id) for task_id in looked_at}
@@ -130,6 +136,27 @@ class Listener(ResultConsumer):
         for meta in self.backend.mget(unseen) if unseen else ():
             if meta:
                 self.on_state_change(self._decode_result(meta), None)
+
+    def _hear_of_subscription(self, key: Any) -> None:
+        """Return when the server has subscribed to the key, the last of a command; what comes before that is told.
+
+        A look at what is there goes by another connection. A busy server that finds both waiting may answer the look,
+        then run the commit of the step, and read the subscription last: the result would be neither seen nor heard.
+        """
+        pubsub, ends = self._pubsub, monotonic() + CONFIRMED_S
+        pubsub.ignore_subscribe_messages = False
+        try:
+            while (left := ends - monotonic()) > 0:
+                message = pubsub.get_message(timeout=left) or {"type": None}
+                if message["type"] == "message":
+                    self.on_state_change(self._decode_result(message["data"]), message)
+                elif message["type"] == "subscribe" and message["channel"] == key:
+                    return
+        finally:
+            pubsub.ignore_subscribe_messages = True
+            # A thread that waits for its turn to read may wait for what was read here.
+            self._pubsub_read.notify_all()
+        raise ConnectionError(f"the server did not confirm a subscription within {CONFIRMED_S:.0f} s")
 
     def _take_ended(self) -> list[Any]:
         """Return the results that have ended and are still subscribed to, which from now on they count no more."""
@@ -149,3 +176,11 @@ class Listener(ResultConsumer):
     def _reconnect_pubsub(self) -> None:
         self._take_ended()
         super()._reconnect_pubsub()
+        # Celery looks first and subscribes then: what ends in between is seen by a second look.
+        keys = list(self.subscribed_to)
+        if not keys:
+            return
+        self._hear_of_subscription(keys[-1])
+        for meta in self.backend.client.mget(keys):
+            if meta:
+                self.on_state_change(self._decode_result(meta), None)
