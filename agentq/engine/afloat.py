@@ -125,18 +125,37 @@ class Ends:
             self._ended.put(None)
 
 
-def request_class(base: Any, task: Any, pool: Any, trace: Any, wake: Callable[[], None]) -> Any:
+class _Timed:
+    """A task as Celery's tracer looks it up: traced from the moment on at which its coroutine began."""
+
+    def __init__(self, task: Any, hostname: str) -> None:
+        app = task.app
+        self.__trace__ = celery_trace.build_tracer(
+            task.name, task, app.loader, hostname, app=app, monotonic=_since_begun
+        )
+
+
+_here = threading.local()
+
+
+def _since_begun() -> float:
+    """Return the time; asked for the first time in a trace, the time at which its coroutine began."""
+    began, _here.began = getattr(_here, "began", None), None
+    return monotonic() if began is None else float(began)
+
+
+def request_class(base: Any, task: Any, pool: Any, hostname: str, wake: Callable[[], None]) -> Any:
     """Return Celery's class of a step's requests, but that its coroutines need no thread of the pool to wait for them.
 
-    ``trace``: Celery's tracer, as the pool calls it.
+    ``hostname``: the worker's, as Celery's tracer shows it.
     """
-    ends = Ends(pool.executor.submit, wake)
+    ends, timed = Ends(pool.executor.submit, wake), _Timed(task, hostname)
 
     class Request(base):
         def execute_using_pool(self, pool: Any, **kwargs: Any) -> Any:
             """Begin the coroutine, unless something is to be done first: then the pool has it as ever."""
             attempt = None if self.revoked() else _attempt_of(self)
-            if attempt is None or not _begin(attempt, self, ends, trace):
+            if attempt is None or not _begin(attempt, self, ends, timed):
                 return super().execute_using_pool(pool, **kwargs)
             return None
 
@@ -186,7 +205,7 @@ def _passes(middleware: Any, attempt: Attempt) -> bool:
     return passes is not None and bool(passes(attempt))
 
 
-def _begin(attempt: Attempt, request: Any, ends: Ends, trace: Any) -> bool:
+def _begin(attempt: Attempt, request: Any, ends: Ends, timed: _Timed) -> bool:
     """Begin the attempt's coroutine; False when the pool is shut down."""
     try:
         ends.expect()
@@ -204,10 +223,19 @@ def _begin(attempt: Attempt, request: Any, ends: Ends, trace: Any) -> bool:
 
     def finish() -> None:
         called = request.type, request.id, request.request_dict, request.body, request.content_type
+        _, accept, hostname = celery_trace._localized
+        looked_up = {"_loc": ({request.type: timed}, accept, hostname)}
+        _here.began = attempt.began
         try:
-            apply_target(trace, (*called, request.content_encoding), callback=request.on_success)
+            apply_target(
+                celery_trace.fast_trace_task,
+                (*called, request.content_encoding),
+                looked_up,
+                callback=request.on_success,
+            )
         finally:
             # Celery's tracer may have failed before it came to the attempt.
+            _here.began = None
             if _begun.pop(attempt.holder, None) is not None:
                 listing.__exit__()
                 attempt.claim.__exit__()

@@ -44,9 +44,10 @@ def strategy(task: Any, app: Any, consumer: Any, **options: Any) -> Handle:
     Request = create_request_cls(
         symbol_by_name(task.Request), task, consumer.pool, consumer.hostname, eventer, app=app, trace=target
     )
-    if getattr(consumer.pool, "executor", None) is not None and _runs_afloat(task):
-        target = target or (celery_trace.fast_trace_task if app.use_fast_trace_task else celery_trace.trace_task_ret)
-        Request = afloat.request_class(Request, task, consumer.pool, target, lambda: wake(consumer.controller))
+    if getattr(consumer.pool, "executor", None) is not None and app.use_fast_trace_task and _runs_afloat(task):
+        Request = afloat.request_class(
+            Request, task, consumer.pool, consumer.hostname, lambda: wake(consumer.controller)
+        )
     utc = app.uses_utc_timezone()
     tells = bool(eventer and eventer.enabled and task.send_events)
     limits = not consumer.disable_rate_limits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -109,6 +110,16 @@ def test_one_that_waits_is_among_those_that_run(project: Any, pool: str, tmp_pat
     wait_until(lambda: asked.id in _active(project), description="the step to be listed")
     assert asked.get(timeout=60) == "waited"
     wait_until(lambda: asked.id not in _active(project), description="it to be listed no more")
+
+
+def test_how_long_one_has_run_is_told(
+    project: Any, pool: str, workers: dict[str, WorkerProcess], tmp_path: Path
+) -> None:
+    asked = project.waits.apply_async((str(tmp_path / "notes"), 0.3), queue=pool)
+    asked.get(timeout=60)
+    said = re.compile(rf"{asked.id}\] succeeded in ([0-9.]+)s")
+    wait_until(lambda: said.search(workers[pool].log()) is not None, description="the log's line of its end")
+    assert float(said.findall(workers[pool].log())[0]) >= 0.3
 
 
 def _active(project: Any) -> set[str]:
