@@ -160,6 +160,29 @@ def test_few_subscriptions_outlive_their_results(library: Library) -> None:
     assert (again.get(timeout=TIMEOUT), again.get(timeout=TIMEOUT)) == (2, 2)
 
 
+def test_a_result_that_comes_while_a_lost_subscription_is_renewed_is_heard(
+    server: PrivateServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = load_app(FLOWS, url=server.celery_url)
+    backend: Any = app.backend
+    result = app.AsyncResult(uuid())
+    backend.add_pending_result(result)
+    backend.result_consumer.drain_events(timeout=0)
+    look, looks = backend.client.mget, list[Any]()
+
+    def look_and_be_late(keys: Any) -> Any:
+        found = look(keys)
+        looks.append(found)
+        if len(looks) == 1:
+            backend.store_result(result.id, 5, states.SUCCESS)
+        return found
+
+    monkeypatch.setattr(backend.client, "mget", look_and_be_late)
+    server.client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+    assert result.get(timeout=TIMEOUT) == 5
+    assert looks[0] == [None]
+
+
 def test_results_that_go_while_their_server_is_away_neither_wait_nor_raise(server: PrivateServer) -> None:
     app = load_app(FLOWS, url=server.celery_url)
     backend: Any = app.backend
