@@ -565,7 +565,9 @@ class TestStoreAway:
     def test_a_time_in_which_nobody_could_look_is_no_lull(
         self, bench: Bench, platform: Platform, spec: PoolSpec, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        controller = make(bench, platform, spec.model_copy(update={"shrink_after": timedelta(minutes=1)}))
+        minute = timedelta(minutes=1)
+        pool = spec.model_copy(update={"shrink_after": minute, "idle_to_zero": minute})
+        controller = make(bench, platform, pool)
         bench.store.offer([bench.step() for _ in range(4)])
         settle(controller, platform)
         for worker in list(platform.instances["q"]):
