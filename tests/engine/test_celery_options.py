@@ -129,4 +129,6 @@ def test_the_apps_own_routes_hold_where_nothing_nearer_is_said(library: Library)
     library.app.control.add_consumer("elsewhere", **there)
     with pytest.raises(Exception, match=r"(?i)revoked"):
         result.get(timeout=TIMEOUT)
+    # The word comes from the worker's remote control: its message may still wait.
+    wait_until(lambda: not any(map(library.server.client.llen, waiting)), description="the worker has taken it")
     library.app.control.cancel_consumer("elsewhere", **there)
