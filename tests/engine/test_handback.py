@@ -65,10 +65,13 @@ def test_steps_and_tasks_that_wait_run_in_a_stock_worker(leaving: Any, start: An
     raws = [b"\xff\x00", b'{"agentq":"no name"}']
     store.client.lpush("leaving", *raws)
     foreseen = hand_back(leaving).preview()
-    assert (foreseen.steps, foreseen.tasks, foreseen.delayed, foreseen.kept) == (5, 4, 1, {})
+    assert (foreseen.steps, foreseen.tasks, foreseen.kept) == (5, 4, {})
+    # On a slow machine the time of the later one may have come.
+    assert foreseen.delayed == 1 or datetime.now(UTC) >= later
     store.client.zadd(store.keys.of("workers"), {"gone": 1})
     done = hand_back(leaving).perform()
-    assert (done.steps, done.tasks, done.delayed, done.kept) == (6, 5, 1, {})
+    assert (done.steps, done.tasks, done.kept) == (6, 5, {})
+    assert done.delayed == 1 or datetime.now(UTC) >= later
     assert [store.client.lrem("leaving", 0, raw) for raw in raws] == [1, 1], "what cannot be read is whole"
     assert hand_back(leaving).preview().steps == 0
     start(PLAIN)
