@@ -122,19 +122,31 @@ class Backend(RedisBackend):
             if self._hears(result, LISTENS_S if timeout is None else min(timeout, LISTENS_S)):
                 return result.maybe_throw(callback=callback, propagate=propagate)
             if timeout is not None and (timeout := timeout - (monotonic() - began)) <= 0:
+                # What was told may have gone to somebody else, and the time to hear of it may be none.
+                result._maybe_set_cache(self.get_task_meta(result.id, cache=False))
+                if result._cache is not None:
+                    return result.maybe_throw(callback=callback, propagate=propagate)
                 raise WaitedTooLong("The operation timed out.")
-            single.listen_no_more()
+        single.listen_no_more(result.id)
+        if result._cache is None:
+            # A call that a signal's handler made since `add_pending_result` may have taken its place.
             super().add_pending_result(result)
         return super().wait_for_pending(result, callback=callback, propagate=propagate, timeout=timeout, **kwargs)
 
     def _hears(self, result: Any, seconds: float) -> bool:
         """Tell whether a result has come within so many seconds."""
         ends = monotonic() + seconds
-        while (left := ends - monotonic()) > 0 and (told := single.hear(left)) is not None:
-            result._maybe_set_cache(read_json(told) if self._is_plain else self.decode(told))
-            if result._cache is not None:
-                return True
-        return False
+        with single.hearing(result.id) as hear:
+            while (left := ends - monotonic()) > 0 and (told := hear(left)) is not None:
+                # Whoever wrote it may have another configuration: compressed, it begins with a mark.
+                meta = read_json(told) if self._is_plain and told[:1] == b"{" else self.decode(told)
+                if meta.get("task_id") == result.id and meta["status"] in states.READY_STATES:
+                    break
+            else:
+                return False
+        single.has_heard(result.id)
+        result._maybe_set_cache(meta)
+        return True
 
     def mark_as_done(
         self,

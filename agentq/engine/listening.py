@@ -117,7 +117,10 @@ class Listener(ResultConsumer):
         with self._locked():
             self._is_subscribing = True
             try:
-                keys = [self._wanted.pop() for _ in range(len(self._wanted))]
+                keys = []
+                with suppress(KeyError):  # another thread's result may go, and `cancel_for` take its key, at any time
+                    while True:
+                        keys.append(self._wanted.pop())
                 if not keys:
                     return
                 ended = self._take_ended() if len(self._ended) >= KEPT // 2 else []

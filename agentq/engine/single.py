@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from celery import _state as celery_state
 from celery.app.routes import MapRoute
-from kombu.utils.compat import detect_environment
+from kombu.utils.compat import _detect_environment
 from kombu.utils.uuid import uuid
 
 from agentq.core.errors import Unavailable
@@ -28,7 +28,7 @@ from agentq.engine.options import CallOptions
 from agentq.engine.template import Template
 from agentq.engine.this_step import current_attempt
 from agentq.store import Store
-from agentq.store.caller import Caller
+from agentq.store.caller import Caller, CannotListen
 from agentq.store.refs import Offer
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class _Here(threading.local):
         self.alike: dict[Any, Alike] = {}
         self._caller: Caller | None = None
         self._store: Store | None = None
-        self._habit = 0 if detect_environment() == "default" else REFUSED
+        self._habit = 0
         self._last: str | None = None
         self._is_busy = False
         self.listens_for: str | None = None
@@ -104,29 +104,47 @@ class _Here(threading.local):
         if self._last is not None:
             # Nobody has waited for the one before.
             self._habit = min(self._habit, 0)
-        self._last, self.listens_for = task_id, None
+        self._last = task_id
         arguments = 0, 1, *texts
-        caller = self._caller_at(store) if self._habit >= HABIT and not self._is_busy else None
+        caller = self._caller_at(store)
         if caller is None:
+            if self.listens_for is not None:
+                self.listen_no_more(self.listens_for)
             try:
                 reply = store.run_script("offer", *arguments)
             except Unavailable:
                 return False
         else:
-            with self._alone():
-                reply = caller.offer(store.keys.result(task_id), *arguments)
-            if reply is None:
+            self.listens_for = None
+            try:
+                with self.alone():
+                    reply = caller.offer(task_id, *arguments)
+            except CannotListen:
                 self._habit = REFUSED
+                return False
+            if reply is None:
+                # A connection that was lost, as any may be.
+                self._habit = 0
                 return False
             self.listens_for = task_id
         # Else there is no room for it.
         return int(reply[0][0]) in (0, 1)
 
     def _caller_at(self, store: Store) -> Caller | None:
-        if self._caller is None or not self._caller.is_open or self._store is not store:
-            self._caller, self._store = Caller.open(store), store
-            if self._caller is None:
-                self._habit = REFUSED
+        """Return the connection for a call whose result is expected to be waited for; None where it goes without."""
+        if self._habit < HABIT or self._is_busy:
+            return None
+        try:
+            # Asked here, since a program may make its threads greenlets at any time, and kombu's own answer is kept
+            # for ever. They would share this connection.
+            if _detect_environment() != "default":
+                raise CannotListen("there are greenlets")
+            if self._caller is None or not self._caller.is_open or self._store is not store:
+                self._caller, self._store = Caller.open(store), store
+        except CannotListen:
+            self._habit, self._caller = REFUSED, None
+        if self._caller is None:
+            self._habit = min(self._habit, 0)
         return self._caller
 
     def waits_for(self, task_id: str) -> bool:
@@ -138,19 +156,28 @@ class _Here(threading.local):
             return False
         return self._caller is not None and self._caller.is_open
 
-    def hear(self, seconds: float) -> bytes | None:
-        """Return what is published of that result next; None where nothing is in time, or it cannot be heard here."""
-        if self._caller is None or not self._caller.is_open:
+    def hear(self, task_id: str, seconds: float) -> bytes | None:
+        """Return what is published of a result next; None where nothing is in time, or it cannot be heard here."""
+        caller = self._caller
+        if caller is None or not caller.is_open:
             return None
-        with self._alone():
-            told = self._caller.hear(seconds)
-        if not self._caller.is_open:
+        told = caller.hear(task_id, seconds)
+        if not caller.is_open and self.listens_for == task_id:
             self.listens_for = None
         return told
 
+    def listen_no_more(self, task_id: str) -> None:
+        """Nobody is to hear of a result here; a call made meanwhile, by a signal's handler, keeps its own."""
+        if self.listens_for != task_id or self._is_busy:
+            return
+        self.listens_for = None
+        if self._caller is not None and self._caller.is_open:
+            with self.alone():
+                self._caller.leave()
+
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Keep a signal's handler, which may call and wait too, from what is being read here."""
+    def alone(self) -> Iterator[None]:
+        """Keep a signal's handler or a ``__del__``, which may call and wait too, from what is being read here."""
         self._is_busy = True
         try:
             yield
@@ -175,14 +202,23 @@ def waits_for(task_id: str) -> bool:
     return _here.waits_for(task_id)
 
 
-def hear(seconds: float) -> bytes | None:
-    """Return the next state of the result that this thread waits for; None where none comes in time, or not here."""
-    return _here.hear(seconds)
+@contextmanager
+def hearing(task_id: str) -> Iterator[Callable[[float], bytes | None]]:
+    """Yield what returns the next state of the result that this thread waits for; None: none in time, or not here."""
+    here = _here
+    with here.alone():
+        yield lambda seconds: here.hear(task_id, seconds)
 
 
-def listen_no_more() -> None:
+def has_heard(task_id: str) -> None:
+    """Note that nothing more will be told of a result: whoever asks for it again is to look."""
+    if _here.listens_for == task_id:
+        _here.listens_for = None
+
+
+def listen_no_more(task_id: str) -> None:
     """Have Celery's own way go on to wait for the result."""
-    _here.listens_for = None
+    _here.listen_no_more(task_id)
 
 
 def alike(
@@ -208,7 +244,7 @@ def alike(
         return None
     if found.template is False:
         found.template = None
-        _learn(found, task, options, args or (), kwargs or {})
+        _learn(found, task, options, args, kwargs)
     return found if found.template is not None else None
 
 

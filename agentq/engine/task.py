@@ -182,14 +182,15 @@ class Step(Task, Generic[P, R]):
         call = self.call
         if USING in options:
             call = CallOptions.from_wire(options.pop(USING))
+        # Once: they may be an iterator.
+        args, kwargs = list(args or ()), dict(kwargs or {})
         plain = task_id is None and producer is None and link is None and link_error is None and shadow is None
         binding = find_binding(self.app)
         alike = single.alike(self, binding, call, options, args, kwargs) if plain and binding is not None else None
         if alike is not None:
-            task_id, result = alike.send(self, *self.schema.encode(args or (), kwargs or {}))
+            task_id, result = alike.send(self, *self.schema.encode(args, kwargs))
             if result is not None:
                 return result
-        args, kwargs = list(args or ()), dict(kwargs or {})
         sent: dict[str, Any] = {"producer": producer, "link": link, "link_error": link_error, "shadow": shadow}
         if binding is None:
             # A shared step in an app without agentq: a plain producer, whose message a worker of ours records.

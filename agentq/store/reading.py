@@ -65,14 +65,15 @@ class Reads(StoreConnection):
         key = self.keys.result(task_id)
 
         def wait() -> dict[str, Any] | None:
-            with self.ears.on(key) as ear:
+            with self.ears.on(key, timeout) as channel:
                 while True:
                     found = final(self.query("GET", key))
                     left = _LOOK_S if deadline is None else min(deadline - time.monotonic(), _LOOK_S)
-                    if found is not None or left <= 0:
+                    if channel is None or (found is None and left <= 0):
                         return found
-                    if (heard := final(ear.hear(key, left))) is not None:
-                        return heard
+                    if found is not None or (found := final(channel.hear(left))) is not None:
+                        channel.is_over = True
+                        return found
 
         return self.guarded(wait)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -11,6 +12,7 @@ import pytest
 from celery import states
 
 from agentq import AgentQ
+from agentq.store import ears
 from tests.kit.projects import close_apps
 from tests.kit.proxy import Call, Proxy
 from tests.kit.server import PrivateServer
@@ -91,3 +93,64 @@ def test_a_result_that_comes_while_a_lost_subscription_is_made_anew_is_not_misse
     trap = proxy.trap(["SUBSCRIBE"], "before", lost)
     assert app.AsyncResult(second).get(timeout=TIMEOUT) == 2
     assert trap.done.is_set()
+
+
+class Leaving(set[Any]):
+    """A set from which another thread takes a key while one is taken here."""
+
+    def pop(self) -> Any:
+        found = super().pop()
+        self.clear()
+        return found
+
+
+def test_a_result_may_go_while_another_thread_subscribes(app: Any) -> None:
+    consumer = app.backend.result_consumer
+    consumer._wanted = Leaving(consumer._get_key_for_task(str(uuid4())) for _ in range(2))
+    consumer._subscribe(looked_at=set())
+    assert len(consumer.subscribed_to) == 1
+
+
+@pytest.fixture
+def held(proxy: Proxy, app: Any) -> Iterator[Any]:
+    """A kept subscription on whose connection nothing comes any more, as if what lies between had forgotten it."""
+    assert app.store.wait_outcome(str(uuid4()), 0.5) is None
+    assert len(app.store.ears._idle) == 1
+    released = threading.Event()
+
+    def hold(_: Call) -> Literal["pass"]:
+        released.wait(60)
+        return "pass"
+
+    yield proxy.trap(["SUBSCRIBE"], "before", hold)
+    released.set()
+
+
+def test_a_kept_subscription_that_is_silent_is_made_anew(
+    held: Any, app: Any, elsewhere: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ears, "KEPT_S", 0.2)
+    name = str(uuid4())
+    elsewhere.backend.store_result(name, 7, states.SUCCESS)
+    assert app.store.wait_outcome(name, None)["result"] == 7
+    assert not held.done.is_set()
+
+
+@pytest.mark.parametrize("is_there", [True, False], ids=["there", "not there"])
+def test_a_time_out_is_kept_where_a_subscription_is_silent(held: Any, app: Any, elsewhere: Any, is_there: bool) -> None:
+    name = str(uuid4())
+    if is_there:
+        elsewhere.backend.store_result(name, 7, states.SUCCESS)
+    found = app.store.wait_outcome(name, 0.3)
+    assert (found["result"] if found else None) == (7 if is_there else None)
+    assert not held.done.is_set()
+
+
+def test_a_subscription_that_was_idle_for_long_is_not_used_again(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    app.store.wait_outcome(str(uuid4()), 0.1)
+    (before,) = app.store.ears._idle
+    app.store.wait_outcome(str(uuid4()), 0.1)
+    assert list(app.store.ears._idle) == [before]
+    monkeypatch.setattr(ears, "IDLE_S", 0.0)
+    app.store.wait_outcome(str(uuid4()), 0.1)
+    assert before not in app.store.ears._idle

@@ -7,6 +7,8 @@ import functools
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,10 +16,12 @@ from typing import Any
 
 import pytest
 from celery import Celery, exceptions, signals
+from celery.backends.base import compress_payload
 
 from agentq.core.errors import InvalidArguments
 from agentq.engine import single
-from agentq.store.caller import Caller
+from agentq.engine.backend import Backend
+from agentq.store.caller import Caller, CannotListen
 from tests.kit.projects import load_app
 from tests.kit.server import PrivateServer
 from tests.kit.waiting import wait_until
@@ -292,7 +296,10 @@ def test_a_call_whose_connection_is_cut_is_recorded_once(flows: Any, add: Any) -
 def test_a_server_that_lets_nobody_listen_so_is_left_alone(
     flows: Any, add: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Caller, "open", classmethod(lambda _cls, _store: None))
+    def refuse(_store: Any) -> None:
+        raise CannotListen("not here")
+
+    monkeypatch.setattr(Caller, "open", refuse)
     for _ in range(single.HABIT + 3):
         result = add.delay(1, 1)
         settle(flows, result.id, 1)
@@ -344,3 +351,178 @@ def test_a_fork_begins_anew(flows: Any, add: Any) -> None:
     assert len(origins) == 2
     assert all(each.startswith(f"gen{child}@") for each in origins)
     assert heard_here(flows, add)
+
+
+def reads(monkeypatch: pytest.MonkeyPatch, first: Any) -> None:
+    """The connection of this thread's calls reads this before what comes."""
+    connection = single._here._caller._connection  # type: ignore[union-attr]
+    whole, left = connection.read_response, [first]
+    monkeypatch.setattr(connection, "read_response", lambda **options: left.pop() if left else whole(**options))
+
+
+def test_what_redis_py_keeps_to_itself_is_not_taken_for_an_answer(
+    flows: Any, add: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reads that a server moves, and returns None."""
+    result = heard_here(flows, add)
+    reads(monkeypatch, None)
+    answer(flows, result.id, 1)
+    assert result.get(timeout=30) == 1
+    reads(monkeypatch, None)
+    result = add.delay(1, 2)
+    assert single._here.listens_for == result.id, "its own answer was read, and not left to the next call"
+    assert waiting(flows)[-1]["headers"]["id"] == result.id
+
+
+def test_an_answer_to_another_call_is_not_taken_for_this_one(
+    flows: Any, add: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard_here(flows, add).forget()
+    single._here._last = None  # as if it had been waited for
+    reads(monkeypatch, [[1, b"another"]])
+    before = len(waiting(flows))
+    result = add.delay(1, 2)
+    assert [each["headers"]["id"] for each in waiting(flows)[before:]] == [result.id]
+    assert single._here.listens_for is None
+
+
+@pytest.mark.parametrize("moment", ["before it hears", "while it hears"])
+def test_a_call_in_the_midst_of_a_wait_does_not_change_what_is_waited_for(
+    flows: Any, add: Any, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A handler of a signal, or a ``__del__``, may make one at any time."""
+    result, made = heard_here(flows, add), list[Any]()
+    where, name = (Backend, "_hears") if moment == "before it hears" else (Caller, "hear")
+    whole = getattr(where, name)
+
+    def disturbed(*args: Any) -> Any:
+        if not made:
+            made.append(add.delay(9, 9))
+            settle(flows, made[0].id, 999)
+            settle(flows, result.id, 5)
+        return whole(*args)
+
+    monkeypatch.setattr(where, name, disturbed)
+    assert result.get(timeout=30) == 5
+    assert made[0].get(timeout=30) == 999
+
+
+def test_what_is_told_of_another_result_is_not_taken_for_this_one(flows: Any, add: Any) -> None:
+    result = heard_here(flows, add)
+    other = {"status": "SUCCESS", "result": 999, "traceback": None, "children": [], "task_id": "another"}
+    flows.store.client.publish(flows.store.keys.result(result.id), json.dumps(other))
+    answer(flows, result.id, 5)
+    assert result.get(timeout=30) == 5
+
+
+def test_a_result_that_is_there_is_returned_however_short_the_wait(flows: Any, add: Any) -> None:
+    result = heard_here(flows, add)
+    with pytest.raises(exceptions.TimeoutError):
+        result.get(timeout=0)
+    settle(flows, result.id, 5)
+    assert result.get(timeout=0) == 5
+
+
+def test_a_result_whose_message_has_been_heard_is_looked_up_by_another_wait(flows: Any, add: Any) -> None:
+    result = heard_here(flows, add)
+    settle(flows, result.id, 5)
+    assert result.get(timeout=30) == 5
+    assert single._here.listens_for is None
+    assert add.app.AsyncResult(result.id).get(timeout=QUIET) == 5
+    # Also where it was heard and lost.
+    result = add.delay(1, 2)
+    settle(flows, result.id, 6)
+    assert single._here.hear(result.id, 30) is not None
+    assert result.get(timeout=QUIET) == 6
+
+
+def test_who_wants_each_message_waits_in_celerys_way(flows: Any, add: Any) -> None:
+    result, seen = heard_here(flows, add), list[Any]()
+    consumer = add.app.backend.result_consumer
+    subscribe = consumer._subscribe
+
+    def told_after(**options: Any) -> None:
+        subscribe(**options)
+        answer(flows, result.id, 5)
+
+    consumer._subscribe = told_after
+    try:
+        assert result.get(timeout=10, on_message=seen.append) == 5
+    finally:
+        consumer._subscribe = subscribe
+
+
+def test_nothing_is_decided_about_greenlets_on_import() -> None:
+    code = "import agentq, kombu.utils.compat as c; raise SystemExit(c._environment is not None)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
+def test_greenlets_share_no_connection(flows: Any, add: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard_here(flows, add)
+    monkeypatch.setattr(single, "_detect_environment", lambda: "gevent")
+    for _ in range(single.HABIT + 1):
+        result = add.delay(1, 1)
+        assert single._here.listens_for is None
+        settle(flows, result.id, 1)
+        assert result.get(timeout=30) == 1
+
+
+def test_a_result_that_a_worker_has_compressed_is_read(flows: Any, add: Any) -> None:
+    result = heard_here(flows, add)
+    meta = {"status": "SUCCESS", "result": 5, "traceback": None, "children": [], "task_id": result.id}
+    payload = compress_payload(json.dumps(meta), "gzip")
+    flows.store.client.publish(flows.store.keys.result(result.id), payload)
+    assert result.get(timeout=30) == 5
+
+
+def test_connections_may_be_closed_while_a_result_is_waited_for(flows: Any, add: Any) -> None:
+    result = heard_here(flows, add)
+    settle(flows, result.id, 5)
+    single._here._caller._connection.disconnect()  # type: ignore[union-attr]
+    assert result.get(timeout=30) == 5
+    assert heard_here(flows, add), "a connection that is lost says nothing of the next one"
+
+
+def test_a_call_on_a_lost_connection_is_followed_by_others_that_listen(flows: Any, add: Any) -> None:
+    heard_here(flows, add)
+    single._here._last = None  # as if it had been waited for
+    flows.store.client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+    result = add.delay(1, 1)
+    assert single._here.listens_for is None
+    settle(flows, result.id, 1)
+    assert result.get(timeout=30) == 1
+    assert heard_here(flows, add)
+
+
+def test_arguments_may_be_an_iterator(flows: Any, add: Any) -> None:
+    for number in range(4):
+        add.apply_async(map(int, [str(number), "2"]))
+    bodies = [json.loads(base64.b64decode(each["body"])) for each in waiting(flows)]
+    assert [body[0] for body in bodies] == [[number, 2] for number in range(4)]
+
+
+def test_who_waits_in_celerys_way_listens_nowhere_else(flows: Any, add: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a long step tells would be kept by the server for a connection on which nobody reads."""
+    monkeypatch.setattr("agentq.engine.backend.LISTENS_S", 0.0)
+
+    def listeners(result: Any) -> int:
+        found: int = flows.store.client.execute_command("PUBSUB", "NUMSUB", flows.store.keys.result(result.id))[1]
+        return found
+
+    result = heard_here(flows, add)
+    settle(flows, result.id, 5)
+    assert result.get(timeout=30) == 5
+    wait_until(lambda: listeners(result) <= 1, description="only Celery's own connection to listen")
+    result = heard_here(flows, add)
+    add.delay(1, 1)
+    wait_until(lambda: listeners(result) == 0, description="nobody to listen, when nobody waits before the next call")
+
+
+def test_a_child_does_not_use_its_parents_connection(flows: Any, add: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a fork runs nothing of Python."""
+    heard_here(flows, add)
+    caller = single._here._caller
+    assert caller is not None
+    assert caller.is_open
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    assert not caller.is_open
