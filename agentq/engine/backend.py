@@ -60,12 +60,12 @@ class Backend(RedisBackend):
         if caught is None and holder is None:
             self._store_plain(self.get_key_for_task(task_id), meta)
         elif caught is not None:
-            caught.results.append((task_id, self.encode(meta)))
+            caught.results.append((task_id, self._written(meta)))
         else:
             binding = find_binding(self.app)
             if binding is not None and holder is not None:
                 # A step that says how far it is must not fail for a server that restarts.
-                encoded, store = self.encode(meta), binding.store
+                encoded, store = self._written(meta), binding.store
                 keep_trying(lambda: store.progress(holder, encoded))
         return result
 
@@ -175,7 +175,14 @@ class Backend(RedisBackend):
         meta = self._get_result_meta(
             result=self.encode_result(result, states.SUCCESS), state=states.SUCCESS, traceback=None, request=request
         )
-        return str(self.encode({**meta, "task_id": task_id}))
+        return str(self._written({**meta, "task_id": task_id}))
+
+    def _written(self, meta: dict[str, Any]) -> Any:
+        """Return what is stored of a step as Celery writes it, but not compressed.
+
+        The server's scripts and agents read it as well; Celery tells by a mark what is compressed.
+        """
+        return self._encode(meta)[-1]
 
     def _success(self, task_id: str, result: Any, request: Any) -> dict[str, Any]:
         meta = {
@@ -264,7 +271,7 @@ class Backend(RedisBackend):
     def _failure_meta(self, task_id: str, exc: BaseException, state: str, traceback: str | None) -> str:
         result = self.encode_result(exc, state)
         meta = {**self._get_result_meta(result=result, state=state, traceback=traceback, request=None)}
-        return str(self.encode({**meta, "task_id": task_id}))
+        return str(self._written({**meta, "task_id": task_id}))
 
     def mark_as_retry(
         self,

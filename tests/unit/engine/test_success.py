@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from celery import Celery
+from celery.app.task import Context
 
 from agentq.core.errors import StoreUnavailable
 from agentq.engine import exits, going_on
 from agentq.engine.attempt import Attempt
+from agentq.engine.backend import Backend
 from agentq.engine.capture import Capture
 from agentq.engine.ending import Ending
 from agentq.engine.outcome import COMMITTED
@@ -56,3 +60,13 @@ def test_before_a_failure_is_written_the_answer_that_was_left_is_read(monkeypatc
     with pytest.raises(ValueError):
         attempt._contained([], {})
     assert settled == [True]
+
+
+def test_an_outcome_is_not_compressed_for_who_reads_it_without_celery() -> None:
+    """A script, or an agent that goes on with it."""
+    app = Celery("compressed", set_as_current=False)
+    app.conf.result_compression = "gzip"
+    backend = Backend(app=app, url="redis://localhost:1")
+    assert backend.compression == "gzip"
+    assert json.loads(backend.success_meta("i", 5, Context()))["result"] == 5
+    assert json.loads(backend._failure_meta("i", ValueError("no"), "FAILURE", None))["status"] == "FAILURE"
