@@ -26,7 +26,7 @@ def read_reply(connection: Any) -> Any:
         return connection.read_response()
     try:
         came: bytes = connection._sock.recv(AT_ONCE)
-    except TimeoutError as error:
+    except (TimeoutError, BlockingIOError) as error:
         raise redis.TimeoutError("Timeout reading from socket") from error
     except OSError as error:
         raise redis.ConnectionError(f"Error while reading from socket: {error.args}") from error

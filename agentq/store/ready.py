@@ -6,6 +6,9 @@ the script. Here a command goes out once; whoever calls repeats it through the c
 
 from __future__ import annotations
 
+import socket
+import struct
+import sys
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -152,16 +155,47 @@ class ReadyConnections:
             finally:
                 self._waiting -= 1
         try:
-            return self._pool.get_connection()
+            connection = self._pool.get_connection()
         except BaseException:
             self._closed_one()
             raise
+        _wait_in_kernel(connection)
+        return connection
 
     def _closed_one(self, *, was_left: bool = False) -> None:
         with self._change:
             self._open -= 1
             self._left -= was_left
             self._change.notify()
+
+
+def _wait_in_kernel(connection: Any) -> None:
+    """Have the system watch over a socket's time-out, instead of Python, which polls before each send and each read.
+
+    A time-out is then a BlockingIOError. TLS, and sockets that a library has put in the place of Python's own, stay as
+    they are; so does the one that redis-py opens by itself after a connection was lost.
+    """
+    sock: Any = getattr(connection, "_sock", None)
+    if not sys.platform.startswith("linux") or type(sock) is not _PLAIN:
+        return
+    seconds = sock.gettimeout()
+    if not seconds:
+        return
+    whole = int(seconds)
+    # Of zero the system would make: for ever.
+    limit = struct.pack("@ll", whole, max(int((seconds - whole) * 1e6), 0 if whole else 1))
+    with suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        sock.settimeout(None)
+
+
+def _plain_socket() -> Any:
+    # gevent and eventlet put classes of their own there, in which a wait must not stop the thread.
+    return socket.socket if socket.socket.__module__ == "socket" else None
+
+
+_PLAIN: Final[Any] = _plain_socket()
 
 
 def packed(command: Sequence[Any]) -> bytes | None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import socket
+import sys
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import redis
 
 from agentq.store import Store
 from agentq.store import ready as ready_module
@@ -78,3 +82,26 @@ def test_threads_do_not_get_each_others_replies(store: Store) -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a socket's time-outs are elsewhere Python's own")
+def test_a_silent_server_is_given_up_in_time_without_a_poll_before_each_call(clean_server: PrivateServer) -> None:
+    """The system watches over the time-out: what hangs is told of as before, and its connection is closed."""
+    store = Store(clean_server.url, socket_timeout=0.3)
+    reply = store.ready.begin("BRPOP", "nothing", 0)
+    sock = reply._connection._sock
+    assert sock.gettimeout() is None
+    with pytest.raises(redis.TimeoutError):
+        reply.read()
+    assert sock.fileno() == -1
+    assert store.query("ECHO", "next") == b"next"
+
+
+def test_a_server_that_reads_nothing_is_given_up_in_time() -> None:
+    """The sending ends, too: what a stopped server has not read fills its socket."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(0.3)
+        ready_module._wait_in_kernel(SimpleNamespace(_sock=ours))
+        with pytest.raises((TimeoutError, BlockingIOError)):
+            ours.sendall(b"x" * 50_000_000)
