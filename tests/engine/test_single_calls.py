@@ -447,7 +447,7 @@ def test_who_wants_each_message_waits_in_celerys_way(flows: Any, add: Any) -> No
 
     consumer._subscribe = told_after
     try:
-        assert result.get(timeout=10, on_message=seen.append) == 5
+        assert result.get(timeout=30, on_message=seen.append) == 5
     finally:
         consumer._subscribe = subscribe
 
