@@ -10,6 +10,7 @@ start, as a plain one has.
 
 from __future__ import annotations
 
+import inspect
 import os
 import threading
 from collections.abc import Callable
@@ -32,6 +33,7 @@ from agentq.engine.binding import find_binding
 from agentq.engine.keeper.claims import claim
 from agentq.engine.messages import HOLDER_HEADER, PAYLOAD
 from agentq.engine.this_step import current_attempt
+from agentq.engine.tracing import is_celerys_own
 from agentq.store.refs import Holder
 
 logger = get_logger(__name__)
@@ -104,7 +106,7 @@ class Ends:
             self._submit(call)
         except RuntimeError:
             return False
-        self._let_go()
+        self.let_go()
         return True
 
     def _serve(self) -> None:
@@ -113,10 +115,11 @@ class Ends:
                 finish()
             except Exception:
                 logger.exception("end_failed")
-            self._let_go()
+            self.let_go()
             self._wake()
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
+        """Note that a coroutine is at its end, or does not begin after all."""
         with self._lock:
             self._running -= 1
             surplus = max(0, self._threads - self._running)
@@ -125,14 +128,23 @@ class Ends:
             self._ended.put(None)
 
 
-class _Timed:
-    """A task as Celery's tracer looks it up: traced from the moment on at which its coroutine began."""
+class Timed:
+    """A task as Celery's tracer looks it up: traced from the moment on at which its coroutine began.
+
+    ``hostname``: the worker's, as Celery's tracer shows it.
+    """
 
     def __init__(self, task: Any, hostname: str) -> None:
         app = task.app
+        self.task = task
         self.__trace__ = celery_trace.build_tracer(
             task.name, task, app.loader, hostname, app=app, monotonic=_since_begun
         )
+
+    @property
+    def is_celerys_own(self) -> bool:
+        """Whether nobody has put something around the tracer, or around the task that it calls."""
+        return is_celerys_own(self.__trace__, self.task)
 
 
 _here = threading.local()
@@ -144,12 +156,9 @@ def _since_begun() -> float:
     return monotonic() if began is None else float(began)
 
 
-def request_class(base: Any, task: Any, pool: Any, hostname: str, wake: Callable[[], None]) -> Any:
-    """Return Celery's class of a step's requests, but that its coroutines need no thread of the pool to wait for them.
-
-    ``hostname``: the worker's, as Celery's tracer shows it.
-    """
-    ends, timed = Ends(pool.executor.submit, wake), _Timed(task, hostname)
+def request_class(base: Any, timed: Timed, pool: Any, wake: Callable[[], None]) -> Any:
+    """Return Celery's class of a step's requests, but that its coroutines need no thread of the pool to wait in."""
+    ends = Ends(pool.executor.submit, wake)
 
     class Request(base):
         def execute_using_pool(self, pool: Any, **kwargs: Any) -> Any:
@@ -171,13 +180,23 @@ def suits(task: Any) -> bool:
         or task_has_custom(task, "before_start")
         or app.conf.worker_deduplicate_successful_tasks
         or type(app.loader).on_task_init is not BaseLoader.on_task_init
-        or hasattr(type(task).__call__, "__wrapped__")
-        or any(hasattr(each, "__wrapped__") for each in (celery_trace.build_tracer, celery_trace.fast_trace_task))
+        or not task.is_traced_shortly
+        # One of others was made elsewhere, whatever it says of itself.
+        or getattr(celery_trace.fast_trace_task, "__globals__", None) is not vars(celery_trace)
     )
 
 
 def _attempt_of(request: Any) -> Attempt | None:
-    """Return an attempt that may begin at once; None where something comes before its function."""
+    """Return an attempt that may begin at once; None where something comes before its function, or is wrong with it."""
+    try:
+        return _ready(request)
+    except Exception:
+        # In a thread it is raised again, and is the step's failure there. Here nobody would hear of it, and the slot
+        # of a request that is in hand would never be free.
+        return None
+
+
+def _ready(request: Any) -> Attempt | None:
     task, wire = request.task, request.request_dict[HOLDER_HEADER]
     binding = find_binding(request.app)
     if binding is None or any(wire.get(word) for word in _LOOKED_AT_FIRST):
@@ -191,11 +210,7 @@ def _attempt_of(request: Any) -> Attempt | None:
         return None
     if not all(_passes(each, attempt) for each in binding.middleware):
         return None
-    try:
-        attempt.arguments = task.schema.decode(args, kwargs)
-    except Exception:
-        # In a thread it is raised again, and is the step's failure there.
-        return None
+    attempt.arguments = task.schema.decode(args, kwargs)
     return attempt
 
 
@@ -205,14 +220,12 @@ def _passes(middleware: Any, attempt: Attempt) -> bool:
     return passes is not None and bool(passes(attempt))
 
 
-def _begin(attempt: Attempt, request: Any, ends: Ends, timed: _Timed) -> bool:
-    """Begin the attempt's coroutine; False when the pool is shut down."""
+def _begin(attempt: Attempt, request: Any, ends: Ends, timed: Timed) -> bool:
+    """Begin the attempt's coroutine; False, with all as before, when the pool is shut down or something else fails."""
     try:
         ends.expect()
     except RuntimeError:
         return False
-    task = attempt.task
-    args, kwargs = attempt.arguments
     context = copy_context()
     context.run(current_attempt.set, attempt)
     attempt.claim = claim(attempt.holder.take, attempt.hard_limit.total_seconds())
@@ -220,6 +233,11 @@ def _begin(attempt: Attempt, request: Any, ends: Ends, timed: _Timed) -> bool:
     listing = recall.listed(attempt)
     listing.__enter__()
     _begun[attempt.holder] = attempt
+
+    def take_back() -> None:
+        if _begun.pop(attempt.holder, None) is not None:
+            listing.__exit__()
+            attempt.claim.__exit__()
 
     def finish() -> None:
         called = request.type, request.id, request.request_dict, request.body, request.content_type
@@ -236,20 +254,36 @@ def _begin(attempt: Attempt, request: Any, ends: Ends, timed: _Timed) -> bool:
         finally:
             # Celery's tracer may have failed before it came to the attempt.
             _here.began = None
-            if _begun.pop(attempt.holder, None) is not None:
-                listing.__exit__()
-                attempt.claim.__exit__()
+            take_back()
 
     def ended(begun: realloop.Begun) -> None:
-        ends.see_to(finish, apart=not begun.went_well or _may_take_long(task))
+        apart = not begun.went_well or _may_take_long(attempt.task)
+        if not apart:
+            # It may wait for one of few threads, behind others' commits: that is no time of its own.
+            attempt.claim.finish()
+        ends.see_to(finish, apart=apart)
 
-    begun = realloop.Begun(task.run(*args, **kwargs), attempt.soft_limit, context, ended)
-    attempt.begun = begun
-    attempt.stop.watch(begun)
-    # First: what has ended is not among the active ones any more.
-    request.on_accepted(os.getpid(), monotonic())
-    begun.begin()
+    coroutine = _called(attempt)
+    try:
+        begun = attempt.begun = realloop.Begun(coroutine, attempt.soft_limit, context, ended)
+        attempt.stop.watch(begun)
+        # First: what has ended is not among the active ones any more.
+        request.on_accepted(os.getpid(), monotonic())
+        begun.begin()
+    except Exception:
+        logger.exception("begin_failed id=%s", attempt.holder.id)
+        coroutine.close()
+        take_back()
+        ends.let_go()
+        return False
     return True
+
+
+async def _called(attempt: Attempt) -> Any:
+    """Call the function within its coroutine: one that is wrapped may run code, and raise, before it returns one."""
+    args, kwargs = attempt.arguments
+    value = attempt.task.run(*args, **kwargs)
+    return await value if inspect.iscoroutine(value) else value
 
 
 def _may_take_long(task: Any) -> bool:

@@ -14,7 +14,7 @@ from kombu.utils.json import loads
 
 from agentq.core.errors import CalledOff, RunCancelled, StepCondemned
 from agentq.engine import capture, joins, outcome
-from agentq.engine.messages import HEADER, HOLDER_HEADER, PAYLOAD, unstowed
+from agentq.engine.messages import HEADER, HOLDER_HEADER, PAYLOAD, is_call, unstowed
 from agentq.store import Store
 from agentq.store.letters import Claimed
 
@@ -63,5 +63,8 @@ def _body_of(payload: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
     body: Any = payload["body"]
     if (payload.get("properties") or {}).get("body_encoding") == "base64":
         body = base64.b64decode(body)
-    args, kwargs, embedded = loads(body if isinstance(body, str) else body.decode())
+    found = loads(body if isinstance(body, str) else body.decode())
+    if not is_call(found):
+        raise ValueError("its body is no call")
+    args, kwargs, embedded = found
     return args, kwargs, embedded or {}

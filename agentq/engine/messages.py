@@ -182,5 +182,16 @@ def is_plain_json(message: dict[str, Any]) -> bool:
 
 
 def body_of(message: dict[str, Any]) -> Any:
-    """Return the body of a virtual message that is plain JSON: arguments by place and by name, and what goes on."""
-    return read_json(base64.b64decode(message["body"]))
+    """Return the body of a virtual message that is plain JSON; raises ValueError for one that is no call."""
+    body = read_json(base64.b64decode(message["body"]))
+    if not is_call(body):
+        raise ValueError("its body is no call")
+    return body
+
+
+def is_call(body: Any) -> bool:
+    """Tell whether a body has what a task is called with: arguments by place and by name, and what goes on."""
+    if not isinstance(body, list | tuple) or len(body) != 3:
+        return False
+    args, kwargs, onward = body
+    return isinstance(args, list | tuple) and isinstance(kwargs, dict) and (onward is None or isinstance(onward, dict))

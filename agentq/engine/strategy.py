@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from celery import signals
 from celery.app import trace as celery_trace
+from celery.exceptions import InvalidTaskError
 from celery.utils.imports import symbol_by_name
 from celery.utils.log import get_logger
 from celery.worker import state
@@ -22,7 +23,7 @@ from celery.worker.strategy import default
 from kombu.serialization import prepare_accept_content
 
 from agentq.engine import afloat, going_on
-from agentq.engine.messages import HOLDER_HEADER, JSON_TYPE
+from agentq.engine.messages import HOLDER_HEADER, JSON_TYPE, is_call
 from agentq.engine.request import has_children
 from agentq.engine.slots import Taker
 from agentq.engine.worker_view import wake
@@ -45,15 +46,19 @@ def strategy(task: Any, app: Any, consumer: Any, **options: Any) -> Handle:
         symbol_by_name(task.Request), task, consumer.pool, consumer.hostname, eventer, app=app, trace=target
     )
     if getattr(consumer.pool, "executor", None) is not None and app.use_fast_trace_task and _runs_afloat(task):
-        Request = afloat.request_class(
-            Request, task, consumer.pool, consumer.hostname, lambda: wake(consumer.controller)
-        )
+        timed = afloat.Timed(task, consumer.hostname)
+        if timed.is_celerys_own:
+            Request = afloat.request_class(Request, timed, consumer.pool, lambda: wake(consumer.controller))
     utc = app.uses_utc_timezone()
     tells = bool(eventer and eventer.enabled and task.send_events)
     limits = not consumer.disable_rate_limits
 
     def handle(message: Any, body: Any, ack: Any, reject: Any, callbacks: Any, **kwargs: Any) -> Any:
-        if body is not None or HOLDER_HEADER not in message.headers or message.headers.get("eta"):
+        is_step = body is None and HOLDER_HEADER in message.headers
+        if is_step and not is_call(message.payload):
+            # Celery's tracer would refuse it too, but without an outcome: it would be held for ever.
+            raise InvalidTaskError("its body is no list of arguments, a mapping of named ones and one of what goes on")
+        if not is_step or message.headers.get("eta"):
             return plain(message, body, ack, reject, callbacks, **kwargs)
         request = Request(
             message,

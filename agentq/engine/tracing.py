@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
-from types import CodeType
+from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any, Final
 
 from celery import signals
@@ -52,6 +52,16 @@ _CELERYS_OWN: Final = frozenset(
 """The tracer as Celery has made it: what wraps it, as libraries for traces do, is to be called."""
 
 
+def is_celerys_own(tracer: Any, task: Any) -> bool:
+    """Tell whether a tracer is what Celery makes of ``task``, with nothing of others around either of them."""
+    # A proxy shows the code of what it wraps.
+    if type(tracer) is not FunctionType or tracer.__code__ not in _CELERYS_OWN:
+        return False
+    seen = dict(zip(tracer.__code__.co_freevars, tracer.__closure__ or (), strict=True))
+    # Some hand Celery a task of their own, which calls this one.
+    return seen["fun"].cell_contents is task
+
+
 @dataclass(frozen=True, slots=True)
 class _Way:
     """How a task's steps are run.
@@ -68,7 +78,7 @@ class _Way:
     def of(cls, task: Step[..., Any]) -> _Way:
         app, tracer = task.app, task.__trace__
         whole = (
-            getattr(tracer, "__code__", None) not in _CELERYS_OWN
+            not is_celerys_own(tracer, task)
             or not task.is_traced_shortly
             or task.track_started
             or app.conf.worker_deduplicate_successful_tasks
@@ -97,21 +107,24 @@ def run_call(call: Call) -> None:
     args, kwargs, embedded = body
     request.update(embedded or (), args=args, kwargs=kwargs, hostname=hostname, is_eager=False)
     context = Context(request, called_directly=False)
-    began, failure, value = monotonic(), None, None
+    began, failure = monotonic(), None
     celery_trace._task_stack.push(task)
     task.request_stack.push(context)
     try:
-        value = task.run_attempt(context, args, kwargs)
-    except Exception as error:
-        failure = error
+        try:
+            value = task.run_attempt(context, args, kwargs)
+        except Exception as error:
+            failure = error
+        else:
+            # Before the pops: who formats the line may look at whose it is.
+            if _succeeded.is_heard:
+                _succeeded.say(_words_of(task, context, value, monotonic() - began))
     finally:
         celery_trace._task_stack.pop()
         task.request_stack.pop()
     if failure is not None:
         # It is written already: what is left is Celery's to tell, and the request says so.
         task.__trace__(task_id, args, kwargs, {**vars(context), RAISED: failure})
-    elif _succeeded.is_heard:
-        _succeeded.say(_words_of(task, context, value, monotonic() - began))
 
 
 def _is_short(task: Any) -> bool:

@@ -149,6 +149,30 @@ def test_a_client_lives_from_step_to_step_and_ends_with_its_process(project: Any
     assert (len(processes) > 1) == (pool == "prefork"), "children gave way to fresh ones"
 
 
+ODD = [[[0.01], None, {}], [1, {}, {}], [[0.01], {}, "x"], [1, 2], None]
+"""Bodies by which no task can be called."""
+
+
+def test_a_message_that_is_no_call_is_kept_and_holds_no_slot(project: Any, pool: str) -> None:
+    """Of a stock producer, for an async step and a plain one: of each body two."""
+    app, names = project.app, [project.plain.name, project.remembers.name]
+    sent = [(name, body) for name in names for body in ODD]
+    with app.producer_pool.acquire() as producer:
+        for number, (name, body) in enumerate(sent):
+            headers = {"task": name, "id": f"odd-{number}", "root_id": f"odd-{number}", "lang": "py"}
+            producer.publish(body, routing_key=pool, serializer="json", headers=headers)
+    wait_until(lambda: len(app.dead.list()) == len(sent), description="all are dead letters", timeout=60)
+    assert {letter.why for letter in app.dead.list()} == {"unreadable"}
+    assert all("it is no valid task" in letter.words for letter in app.dead.list())
+    for letter in app.dead.list():
+        app.dead.drop(letter.letter_id)
+    assert project.plain.apply_async((0.0,), queue=pool).get(timeout=60) == 0.0
+
+
+def test_what_its_class_puts_around_a_step_is_around_it(project: Any, pool: str) -> None:
+    assert project.is_called_by_its_class.apply_async(queue=pool).get(timeout=60) == "set by __call__"
+
+
 def test_what_a_step_remembers_is_its_own(project: Any, pool: str) -> None:
     asked = [project.remembers.apply_async((f"value {n}",), queue=pool) for n in range(8)]
     for number, each in enumerate(asked):

@@ -13,11 +13,13 @@ from typing import Any
 import httpx
 
 from agentq import AgentQ, Retry, this_step
+from agentq.engine.task import Step
 from tests.kit.notes import note
 
 app = AgentQ("asyncs")
 
 memory: ContextVar[str] = ContextVar("memory", default="empty")
+around: ContextVar[str] = ContextVar("around", default="nothing")
 
 
 @dataclass
@@ -125,6 +127,24 @@ async def too_long(path: str) -> None:
     finally:
         await asyncio.sleep(0.01)
         note(path, "cleaned up")
+
+
+class Around(Step[..., Any]):
+    """What a project puts around all of its steps."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        around.set("set by __call__")
+        return super().__call__(*args, **kwargs)
+
+
+@app.step(base=Around)
+async def is_called_by_its_class() -> str:
+    return around.get()
+
+
+@app.step
+def plain(seconds: float) -> float:
+    return seconds
 
 
 @app.step

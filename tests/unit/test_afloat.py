@@ -8,12 +8,15 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from agentq.engine import afloat, realloop
+from agentq.engine import afloat, realloop, recall
 from agentq.engine.afloat import Ends
+from agentq.engine.options import StepOptions
+from agentq.store.refs import Holder
 from tests.kit.waiting import wait_until
 
 variable: ContextVar[str] = ContextVar("variable", default="unset")
@@ -223,6 +226,97 @@ def test_a_pool_that_is_shut_down_waits_for_what_is_under_way_and_begins_nothing
     assert sorted(seen) == ["apart", "short"]
     with pytest.raises(RuntimeError):
         ends.expect()
+
+
+class Noted:
+    """Stands for an attempt's place on the page."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def begin(self) -> None:
+        self.said.append("begun")
+
+    def finish(self) -> None:
+        self.said.append("finished")
+
+    def __exit__(self, *_error: object) -> None:
+        self.said.append("gone")
+
+
+class Call:
+    """A message for an async step, with all that its request and its attempt need here."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, run: Callable[[], Any]) -> None:
+        self.claim, self.ended = Noted(), list[Callable[[], None]]()
+        self.ends = Ends(lambda _serve: None, lambda: None)
+        monkeypatch.setattr(self.ends, "see_to", lambda finish, *, apart: self.ended.append(finish))
+        monkeypatch.setattr(afloat, "claim", lambda *_: self.claim)
+        holder = Holder(root="r", id="s", worker="w", take=1)
+        options = StepOptions()
+        task = SimpleNamespace(name="t", run=run, agentq=options, on_success=None, after_return=None)
+        self.attempt: Any = SimpleNamespace(
+            task=task,
+            holder=holder,
+            arguments=((), {}),
+            hard_limit=timedelta(seconds=60),
+            soft_limit=None,
+            stop=realloop.Stop(),
+            begun=None,
+        )
+        self.request: Any = SimpleNamespace(on_accepted=lambda *_: None)
+
+    def begin(self) -> bool:
+        timed: Any = None
+        return afloat._begin(self.attempt, self.request, self.ends, timed)
+
+    def is_forgotten(self) -> bool:
+        return self.attempt.holder not in afloat._begun and not recall.stop_here(self.attempt.holder)
+
+
+@pytest.fixture
+def nobody_listens(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(afloat, "_may_take_long", lambda _task: False)
+    yield
+    afloat._begun.clear()
+    recall._running.clear()
+
+
+@pytest.mark.usefixtures("nobody_listens")
+def test_what_is_raised_before_the_coroutine_is_the_steps_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run() -> Any:
+        raise LookupError("before it returns a coroutine")
+
+    call = Call(monkeypatch, run)
+    assert call.begin()
+    wait_until(lambda: len(call.ended) == 1, description="its end")
+    with pytest.raises(LookupError, match="before it returns"):
+        call.attempt.begun.result()
+
+
+@pytest.mark.usefixtures("nobody_listens")
+def test_one_that_cannot_begin_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None: ...
+
+    def broken(*_args: Any) -> None:
+        raise LookupError("who is told of it")
+
+    call = Call(monkeypatch, run)
+    call.request.on_accepted = broken
+    assert not call.begin(), "a thread has it as ever"
+    assert call.is_forgotten()
+    assert call.claim.said == ["begun", "gone"]
+    assert call.ends._running == 0
+
+
+@pytest.mark.usefixtures("nobody_listens")
+def test_one_that_has_ended_well_is_not_killed_while_it_waits_for_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None: ...
+
+    call = Call(monkeypatch, run)
+    assert call.begin()
+    wait_until(lambda: len(call.ended) == 1, description="its end")
+    assert call.claim.said == ["begun", "finished"]
 
 
 def test_a_slot_that_is_free_is_told_of(pool: Pool) -> None:

@@ -157,6 +157,52 @@ def test_a_tracer_of_somebodys_own_is_called(step: Any, celerys: list[str]) -> N
     assert traced == ["one"]
 
 
+class Proxy:
+    """What libraries wrap things with: looks as what it wraps in all it is asked for."""
+
+    def __init__(self, wrapped: Any, called: list[str]) -> None:
+        self.__dict__.update(wrapped=wrapped, called=called)
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        return type(self.__dict__["wrapped"])
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["wrapped"], name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.__dict__["called"].append("through it")
+        return self.__dict__["wrapped"](*args, **kwargs)
+
+
+@pytest.mark.parametrize("wraps", ["the tracer", "the task"])
+def test_a_proxy_of_somebodys_own_is_called(step: Any, wraps: str) -> None:
+    called: list[str] = []
+    assert tracing.is_celerys_own(step.__trace__, step)
+    if wraps == "the tracer":
+        step.__trace__ = Proxy(step.__trace__, called)
+    else:
+        step.__trace__ = celery_trace.build_tracer("read", Proxy(step, called), step.app.loader, "host", app=step.app)
+    tracing.run_call(call())
+    assert called == ["through it"]
+
+
+def test_the_line_of_its_end_is_said_while_it_is_the_current_task(step: Any, caplog: pytest.LogCaptureFixture) -> None:
+    whose: list[tuple[str, str | None]] = []
+
+    def look(record: logging.LogRecord) -> bool:
+        task = celery_trace._task_stack.top
+        whose.append((record.msg[:18], task.request.id if task is not None else None))
+        return True
+
+    celery_trace.logger.addFilter(look)
+    try:
+        tracing.run_call(call())
+    finally:
+        celery_trace.logger.removeFilter(look)
+    assert whose == [(celery_trace.LOG_SUCCESS[:18], "one")]
+
+
 @pytest.mark.parametrize("name", ["before_start", "on_success", "after_return"])
 def test_a_method_of_the_tasks_class_is_called(step: Any, celerys: list[str], name: str) -> None:
     called: list[str] = []
