@@ -28,6 +28,7 @@ from agentq.engine.given_up import stop_attempts
 from agentq.engine.health.monitor import Monitor
 from agentq.engine.keeper import claims
 from agentq.engine.misfits import Misfits, fits
+from agentq.engine.orders import watch_orders
 from agentq.engine.presence import LeaseTerms, Presence
 from agentq.engine.recall import Recaller
 from agentq.engine.request import has_children, recaller_of
@@ -175,6 +176,7 @@ class Service(bootsteps.StartStopStep):
         self.monitor.start()
         keep_unreadable(parent.consumer)
         refuse_misfits(parent.consumer, self.outfit, self.terms.find_outfit)
+        watch_orders(parent.consumer)
         wake_when_free(parent)
         keep_what_was_sent(parent)
         self._open_archive()

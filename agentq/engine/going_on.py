@@ -49,8 +49,7 @@ LONGEST_S: Final = 0.1
 counts anew from a step for which the slot has waited: nothing else was there."""
 
 QUIET_S: Final = 1.0
-"""So long nobody goes on at all: what the main process is told by remote control, of revoked steps or of rates, counts
-from then on."""
+"""So long nobody goes on at all, so that the main process sees all slots now and then."""
 
 SOFT_LIMIT_S: Final = 5.0
 """Steps with a shorter soft limit end alone: the pool counts it from the first step on."""
@@ -75,7 +74,8 @@ class Grant:
     """What the main process lets a child do: take from these queues in its name; no step of these ids.
 
     ``hurries``: this step has come soon after the one before, which may have run elsewhere. ``lasts_s``: no step
-    begins later, counted from the first one.
+    begins later, counted from the first one. ``orders``: it holds until another one is carried out: a queue that the
+    worker is told to serve no more, a step that is revoked, a rate.
     """
 
     label: str
@@ -84,6 +84,7 @@ class Grant:
     revoked: tuple[str, ...] = ()
     hurries: bool = False
     lasts_s: float = LONGEST_S
+    orders: int = 0
 
 
 class Streak:
@@ -127,7 +128,13 @@ class Streak:
             paces.note(task.name, took)
         self.settle()
         seat, short_s = attempt.claim.seat(), paces.SHORT_TURN_S if task.is_agent else paces.SHORT_S
-        if self._hand or now >= self._ends or took > short_s or seat is None or not claims.may_go_on():
+        if (
+            self._hand
+            or now >= self._ends
+            or took > short_s
+            or seat is None
+            or not claims.may_go_on(self._grant.orders)
+        ):
             return None
         kin = self._kin_of(task)
         if not kin.names:
@@ -161,7 +168,7 @@ class Streak:
     def own_terms(self, claim: claims.Claim, task: Any, *, over: bool) -> GoOn | None:
         """Return on which terms a turn takes what its slot runs while it waits for this step; None: nothing."""
         kin, seat = self._kin_of(task), claim.seat()
-        if seat is None or task.name not in kin.names or not claims.may_go_on():
+        if seat is None or task.name not in kin.names or not claims.may_go_on(self._grant.orders):
             return None
         if kin.is_async and current() is not None:
             return None  # As in `terms`.
@@ -233,7 +240,7 @@ class Streak:
         if terms is None:
             return
         store, token, wait_s = self._attempt.store, self._attempt.store.new_token(), LINGER_S
-        if not claims.may_go_on():
+        if not claims.may_go_on(self._grant.orders):
             # What has rung here is told on: a step of no name is none of these.
             terms, wait_s = replace(terms, names=()), 0.0
         self._attempt.claim.go_on()

@@ -23,6 +23,7 @@ from celery.worker.strategy import default
 from kombu.serialization import prepare_accept_content
 
 from agentq.engine import afloat, going_on
+from agentq.engine.keeper import claims
 from agentq.engine.messages import HOLDER_HEADER, JSON_TYPE, is_call
 from agentq.engine.request import has_children
 from agentq.engine.slots import Taker
@@ -157,4 +158,5 @@ def _grant(consumer: Any, request: Any) -> going_on.Grant | None:
         revoked=tuple(state.revoked),
         hurries=taker.hurries,
         lasts_s=min(going_on.QUIET_S, soft * going_on.SHARE_OF_LIMIT) if soft else going_on.QUIET_S,
+        orders=claims.orders(),
     )

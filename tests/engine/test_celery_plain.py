@@ -108,7 +108,7 @@ def test_a_queue_is_added_and_cancelled_by_remote_control(library: Library) -> N
         assert library.task("double").delay(1).get(timeout=TIMEOUT) == 2
         return sum(client.llen(key) for key in client.scan_iter(match="extra*")) == 1
 
-    # Children that go on from step to step by themselves take from the queues of a second ago (QUIET_S).
+    # The order is obeyed a moment after its reply, and a slot may wait for its next step just then.
     wait_until(is_left, description="a step in the queue stays there")
     control.add_consumer("extra", destination=[name], reply=True, timeout=TIMEOUT)
     assert [each.get(timeout=TIMEOUT) for each in sent] == [8] * len(sent)

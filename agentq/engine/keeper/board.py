@@ -31,7 +31,7 @@ _SHEETS = (_HEADER + SLOTS * _SLOT) * _WORD
 _SHEET = 32 * 1024
 _SIZE = _SHEETS + 2 * _SHEET
 
-_MAIN, _BEAT, _FLOOR, _OPEN_ENDED, _FAREWELL, _ENROLLED, _USED, _CLOSED, _WARM_MAIN = range(9)
+_MAIN, _BEAT, _FLOOR, _OPEN_ENDED, _FAREWELL, _ENROLLED, _USED, _CLOSED, _WARM_MAIN, _ORDERS = range(10)
 _PID, _TAKE, _LIMIT, _DEADLINE, _DONE, _FAILED, _WARM, _GOING_ON = range(8)
 
 _HEAD = struct.Struct("II")
@@ -185,6 +185,15 @@ class Board:
     @closed.setter
     def closed(self, word: bool) -> None:
         self._whole[_CLOSED] = int(word)
+
+    @property
+    def orders(self) -> int:
+        """How many orders by remote control the main process has carried out."""
+        return self._whole[_ORDERS]
+
+    @orders.setter
+    def orders(self, number: int) -> None:
+        self._whole[_ORDERS] = number
 
     # -- of the attempts
 

@@ -55,9 +55,23 @@ def sit(index: int) -> None:
     _slot = index if _board.seat(index) else None
 
 
-def may_go_on() -> bool:
-    """Tell whether this worker takes work: it is neither drained nor unhealthy, as far as its page says."""
-    return _board is None or not _board.closed
+def orders() -> int:
+    """Return how many orders by remote control this worker has carried out, as far as its page says."""
+    return _board.orders if _board is not None else 0
+
+
+def note_order() -> None:
+    """Note that an order was carried out: what was granted before may go by what holds no more."""
+    if _board is not None:
+        _board.orders += 1
+
+
+def may_go_on(granted: int) -> bool:
+    """Tell whether this worker takes work as far as its page says: it is neither drained nor unhealthy.
+
+    ``granted``: the orders that had been carried out when the main process said how.
+    """
+    return _board is None or (not _board.closed and _board.orders == granted)
 
 
 def is_busy(pid: int) -> bool:

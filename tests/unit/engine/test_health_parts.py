@@ -108,11 +108,15 @@ def test_attempts_are_counted_over_all_slots(board: Board) -> None:
 
 
 def test_a_closed_worker_goes_on_with_nothing(board: Board) -> None:
-    assert claims.may_go_on()
+    assert claims.may_go_on(0)
     claims.publish(board)
     try:
-        assert claims.may_go_on()
+        assert claims.may_go_on(0)
         board.closed = True
-        assert not claims.may_go_on()
+        assert not claims.may_go_on(0)
+        board.closed = False
+        claims.note_order()
+        assert not claims.may_go_on(0), "it was granted before the order"
+        assert claims.may_go_on(claims.orders())
     finally:
         claims.withdraw(board)

@@ -47,9 +47,9 @@ def streak(store: Follows, monkeypatch: pytest.MonkeyPatch) -> Streak:
     claim = SimpleNamespace(seat=lambda: "1", go_on=lambda: None, stay=lambda: None, floor=lambda: 0)
     attempt: Any = SimpleNamespace(task=SimpleNamespace(name="read", is_agent=False), claim=claim, store=store)
     monkeypatch.setattr(going_on, "_patience", Patience())
-    monkeypatch.setattr(claims, "may_go_on", lambda: True)
+    monkeypatch.setattr(claims, "may_go_on", lambda granted: granted == 7)
     monkeypatch.setattr(paces, "note", lambda _name, _seconds: None)
-    found = Streak(Grant("w", ("q",), 8, hurries=True), {})
+    found = Streak(Grant("w", ("q",), 8, hurries=True, orders=7), {})
     # However slow this machine is: its last step was short, and it may go on for long.
     found._began = found._ends = monotonic() + 3600
     monkeypatch.setattr(found, "_kin_of", lambda _task: kin)
@@ -62,11 +62,12 @@ def test_it_waits_once_for_each_success(streak: Streak, store: Follows) -> None:
     assert [streak.next("w"), store.calls] == [None, 1], "what was taken has failed"
 
 
+@pytest.mark.parametrize("after", [-1, 8], ids=["closed", "after an order"])
 def test_a_worker_that_takes_nothing_says_that_nobody_waits_here(
-    streak: Streak, store: Follows, monkeypatch: pytest.MonkeyPatch
+    streak: Streak, store: Follows, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
     """The commit of its last step has told the server that this slot waits: the next step rings for nobody else."""
-    monkeypatch.setattr(claims, "may_go_on", lambda: False)
+    monkeypatch.setattr(claims, "may_go_on", lambda granted: granted == after)
     assert streak.next("w") is None
     assert store.waits == [0.0]
     assert [each.names for each in store.terms] == [()], "what has rung is told on, and nothing taken"
