@@ -14,6 +14,7 @@ import inspect
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from contextvars import copy_context
 from queue import SimpleQueue
 from time import monotonic
@@ -128,6 +129,23 @@ class Ends:
             self._ended.put(None)
 
 
+def submitter(executor: Executor) -> Callable[[Callable[[], None]], Any]:
+    """Return what has a thread of a pool call a function, or one of its own where the pool stops before that.
+
+    A cold shutdown drops what no thread has begun yet, and by its own orders to stop coroutines come to their end just
+    then: their steps would be nobody's until the worker's lease is over.
+    """
+
+    def submit(call: Callable[[], None]) -> None:
+        def call_apart(future: Future[None]) -> None:
+            if future.cancelled():
+                threading.Thread(target=call, name="agentq-end").start()
+
+        executor.submit(call).add_done_callback(call_apart)
+
+    return submit
+
+
 class Timed:
     """A task as Celery's tracer looks it up: traced from the moment on at which its coroutine began.
 
@@ -158,7 +176,7 @@ def _since_begun() -> float:
 
 def request_class(base: Any, timed: Timed, pool: Any, wake: Callable[[], None]) -> Any:
     """Return Celery's class of a step's requests, but that its coroutines need no thread of the pool to wait in."""
-    ends = Ends(pool.executor.submit, wake)
+    ends = Ends(submitter(pool.executor), wake)
 
     class Request(base):
         def execute_using_pool(self, pool: Any, **kwargs: Any) -> Any:

@@ -125,7 +125,7 @@ def test_a_cold_shutdown_of_threads_ends_with_what_does_not_let_go(
     results = begin(steps, notes, "threads", **{"async": 30.0, "b": 30.0})
     bequeath(steps, "threads", workers["heir"])
     workers["threads"].send(signal.SIGQUIT)
-    wait_until(lambda: len(told(notes)) == 3, description="the coroutine runs elsewhere")
+    wait_until(lambda: len(told(notes)) >= 3, description="the coroutine runs elsewhere")
     assert told(notes)[2] == "async"
     wait_until(lambda: len(told(notes)) == 4, description="both run elsewhere")
     workers["threads"].wait()

@@ -228,6 +228,18 @@ def test_a_pool_that_is_shut_down_waits_for_what_is_under_way_and_begins_nothing
         ends.expect()
 
 
+def test_an_end_that_a_cold_shutdown_would_drop_is_seen_to(pool: Pool) -> None:
+    """Orders to stop come from the shutdown itself: an end stands in the pool's line when that is emptied."""
+    ends, seen, gate = Ends(afloat.submitter(pool.executor), lambda: None), list[str](), threading.Event()
+    ends.expect()
+    for _ in range(pool.executor._max_workers):
+        pool.executor.submit(gate.wait, 30)
+    ends.see_to(lambda: seen.append("apart"), apart=True)
+    pool.executor.shutdown(wait=False, cancel_futures=True)
+    wait_until(lambda: seen == ["apart"], description="the end, though no thread of the pool is free")
+    gate.set()
+
+
 class Noted:
     """Stands for an attempt's place on the page."""
 
